@@ -1,0 +1,117 @@
+"""The integer arithmetic of the chip, written once.
+
+Every execution in this package (training kernels, emulator, Lava process models) calls these
+functions. They are plain expressions on signed integers: the same source runs on Python ints, on
+NumPy arrays and, compiled by Numba, on scalars inside the kernels.
+
+Source: the fixed-point LIF model of lava-nc 0.10 (``lava/proc/lif/models.py``), which Lava calls
+bit-accurate with Loihi, and ``slayer/neuron/dynamics/leaky_integrator.py`` of lava-dl 0.6.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numba.extending import register_jitable
+
+__all__ = [
+    "BIAS_EXP",
+    "BIAS_MANT_MAX",
+    "BIAS_MANT_MIN",
+    "DECAY_BITS",
+    "DECAY_ONE",
+    "MAX_DELAY",
+    "RESET_SUBTRACT",
+    "RESET_ZERO",
+    "STATE_SHIFT",
+    "UV_HALF",
+    "V_MAX",
+    "VTH_MAX",
+    "WEIGHT_EXP_MAX",
+    "WEIGHT_MAX",
+    "WEIGHT_MIN",
+    "WEIGHT_SCALE",
+    "decay",
+    "membrane_update",
+    "reset_membrane",
+    "saturates",
+    "synaptic_current",
+    "u_overflows",
+    "wrap_u",
+]
+
+DECAY_BITS = 12
+DECAY_ONE = 1 << DECAY_BITS
+"""A decay of 4096 forgets everything in one step, 0 forgets nothing."""
+STATE_SHIFT = 6
+"""Synaptic input and threshold are shifted left by this to meet the 24-bit state."""
+WEIGHT_SCALE = 64
+"""SLAYER's unit: a weight of 1.0 is the integer 64, a state of 1.0 is ``64 << 6 = 4096``."""
+UV_HALF = 1 << 23
+V_MAX = UV_HALF - 1
+VTH_MAX = (1 << 17) - 1
+"""Largest threshold mantissa of the chip (17 bits, unsigned). A readout neuron has this one."""
+WEIGHT_MIN, WEIGHT_MAX = -256, 254
+"""8-bit weight words with sign: even integers in this closed range."""
+WEIGHT_EXP_MAX = 7
+MAX_DELAY = 62
+"""Largest delay both NetX and the chip take; the lag of a synapse is its delay + 1."""
+BIAS_EXP = 6
+"""The bias exponent that NetX gives to every neuron."""
+BIAS_MANT_MIN, BIAS_MANT_MAX = -(1 << 12), (1 << 12) - 1
+RESET_ZERO, RESET_SUBTRACT = 0, 1
+
+Int = TypeVar("Int", int, np.ndarray)
+
+
+@register_jitable
+def decay(x: Int, k: int) -> Int:
+    """``sign(x) * ((|x| * (4096 - k)) >> 12)``: decay towards zero, rounding towards zero.
+
+    Args:
+        x: state, 64-bit signed where an array, ``|x| < 2**50``.
+        k: decay constant, 0 to 4096.
+    """
+    return np.sign(x) * ((np.abs(x) * (DECAY_ONE - k)) >> DECAY_BITS)
+
+
+@register_jitable
+def u_overflows(u: Int) -> Int:
+    """True where a current no longer fits its 24-bit register and is about to wrap."""
+    return (u > UV_HALF) | (u <= -UV_HALF)
+
+
+@register_jitable
+def wrap_u(u: Int) -> Int:
+    """The 24-bit register's content: ``u`` modulo 2**24 in ``(-2**23, 2**23]``.
+
+    Lava's range is closed at the upper end, not at the lower one. Lava adds or subtracts 2**24
+    once only, so beyond ``3 * 2**23`` in one step its current leaves 24 bits; a register can't,
+    and neither does this function.
+    """
+    return u - (((u + (UV_HALF - 1)) >> 24) << 24)
+
+
+@register_jitable
+def saturates(v: Int) -> Int:
+    """True where a membrane potential is about to be clipped to its 24-bit range."""
+    return (v > V_MAX) | (v < -V_MAX)
+
+
+@register_jitable
+def synaptic_current(u: Int, a: Int, du: int) -> Int:
+    """``decay(u, du) + (a << 6)``, before the wrap. ``a``: sum of weights that arrive this step."""
+    return decay(u, du) + (a << STATE_SHIFT)
+
+
+@register_jitable
+def membrane_update(v: Int, u: Int, bias: Int, dv: int) -> Int:
+    """``decay(v, dv) + u + bias``, before the clip. ``bias``: mantissa already shifted."""
+    return decay(v, dv) + u + bias
+
+
+@register_jitable
+def reset_membrane(v: int, threshold: int, reset: int) -> int:
+    """Membrane after a spike: 0 (the chip), or ``v - threshold`` (soft reset, simulator only)."""
+    return v - threshold if reset == RESET_SUBTRACT else v * 0

@@ -1,0 +1,308 @@
+"""The intermediate representation: a network as frozen dataclasses of integers.
+
+Everything in this package reads or writes a :class:`Network`: export makes one from a trained
+model, :mod:`delaynet_lava.netx` reads and writes it as ``net.h5``, the emulator, Lava and the
+chip run it. What stands here is what runs; units and ranges are those of
+:mod:`delaynet_lava.fixedpoint`.
+
+Time axis, the same for every execution: a spike of step t on a synapse of delay d is part of the
+synaptic input of step ``t + 1 + d``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from delaynet_lava import fixedpoint as fx
+from delaynet_lava.errors import InputError
+
+__all__ = ["Dense", "Encoder", "Layer", "Network", "Neuron", "Synapse"]
+
+RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
+DELAY_LIMIT = (1 << 15) - 1
+BIAS_EXP_MAX = 7
+# v saturates below 2**23, so a threshold of 2**17 (<< 6) or more never spikes; lava-dl writes
+# 2**18 - 1 for its readouts, and 2**24 bounds what still fits Lava's int32 after the shift.
+VTH_LIMIT = 1 << 24
+
+
+def _require(condition: bool, where: str, problem: str, remedy: str = "") -> None:
+    if not condition:
+        raise InputError(where, problem, remedy)
+
+
+def _integers(values: Any, where: str, low: int, high: int, dtype: type) -> np.ndarray:
+    """Check an array against a closed range and freeze it; names the first offender."""
+    array = np.asarray(values)
+    _require(array.dtype.kind in "iuf", where, f"has type {array.dtype}, expected integers")
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        if bad.any():
+            at = tuple(int(k) for k in np.argwhere(bad)[0])
+            raise InputError(where, f"value at {at} is {array[at]}, not a number", "check the training run")
+        bad = array != np.rint(array)
+        if bad.any():
+            at = tuple(int(k) for k in np.argwhere(bad)[0])
+            raise InputError(where, f"value at {at} is {array[at]}, not an integer", "quantise it first")
+    bad = (array < low) | (array > high)
+    if bad.any():
+        at = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise InputError(
+            where, f"value at {at} is {int(array[at])}, outside {low} to {high} ({int(bad.sum())} such)"
+        )
+    frozen = array.astype(dtype, order="C", copy=True)
+    frozen.setflags(write=False)
+    return frozen
+
+
+def _integer(value: Any, where: str, low: int, high: int) -> int:
+    array = _integers(value, where, low, high, np.int64)
+    _require(array.size == 1, where, f"has shape {array.shape}, expected one value")
+    return int(array.reshape(-1)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Synapse:
+    """All-to-all connections: ``a_i[t] += 2**weight_exp * weight[i,j] * s_j[t - 1 - delay[i,j]]``.
+
+    Attributes:
+        weight: int16 (post, pre), even, -256 to 254 (8-bit words with sign).
+        delay: int16 (post, pre), time steps, >= 0; the lag is ``delay + 1``. Where the weight is
+            zero there is no synapse and the delay has no meaning. A scalar stands for all.
+        weight_exp: 0 to 7. (Lava rounds sums under negative exponents, the chip does not; they are
+            refused rather than run differently.)
+
+    Raises:
+        InputError: a value out of range or odd, or shapes that disagree.
+    """
+
+    weight: np.ndarray
+    delay: np.ndarray | int = 0
+    weight_exp: int = 0
+
+    def __post_init__(self) -> None:
+        weight = _integers(self.weight, "weight", fx.WEIGHT_MIN, fx.WEIGHT_MAX, np.int16)
+        _require(weight.ndim == 2, "weight", f"has shape {weight.shape}, expected (post, pre)")
+        _require(weight.size > 0, "weight", f"is empty, shape {weight.shape}")
+        odd = np.argwhere(weight & 1)
+        if len(odd):
+            at = tuple(int(k) for k in odd[0])
+            raise InputError(
+                "weight",
+                f"value at {at} is {int(weight[at])}, odd ({len(odd)} such)",
+                "8-bit weight words with sign are even integers",
+            )
+        delay = _integers(self.delay, "delay", 0, DELAY_LIMIT, np.int16)
+        if delay.ndim == 0:
+            delay = np.broadcast_to(delay, weight.shape)
+        _require(
+            delay.shape == weight.shape,
+            "delay",
+            f"has shape {delay.shape} but the weights have {weight.shape}",
+        )
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "delay", delay)
+        object.__setattr__(
+            self, "weight_exp", _integer(self.weight_exp, "weight_exp", 0, fx.WEIGHT_EXP_MAX)
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(post, pre)."""
+        return self.weight.shape  # type: ignore[return-value]
+
+    @property
+    def max_delay(self) -> int:
+        """Largest delay of a synapse that exists (weight not zero); 0 where there is none."""
+        used = self.delay[self.weight != 0]
+        return int(used.max()) if used.size else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Neuron:
+    """Parameters of a layer of leaky integrate-and-fire neurons.
+
+    ``u = decay(u, du) + (a << 6)``, ``v = decay(v, dv) + u + (bias << bias_exp)``, a spike where
+    ``v > vth << 6``, then the reset.
+
+    Attributes:
+        vth: threshold mantissa; the chip takes 0 to 131071 (17 bits).
+        du, dv: decay of current and membrane, 0 to 4096; 4096 forgets at once.
+        bias: int32 (neurons,) mantissa, or one value for all; the chip takes -4096 to 4095.
+        bias_exp: 0 to 7; NetX always uses 6.
+        reset: "zero" or "subtract" (v -= vth << 6, simulator only).
+    """
+
+    vth: int
+    du: int
+    dv: int
+    bias: np.ndarray | int = 0
+    bias_exp: int = fx.BIAS_EXP
+    reset: str = "zero"
+
+    def __post_init__(self) -> None:
+        set_ = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        set_("vth", _integer(self.vth, "vth", 0, VTH_LIMIT))
+        set_("du", _integer(self.du, "du", 0, fx.DECAY_ONE))
+        set_("dv", _integer(self.dv, "dv", 0, fx.DECAY_ONE))
+        bias = _integers(self.bias, "bias", fx.BIAS_MANT_MIN, fx.BIAS_MANT_MAX, np.int32)
+        _require(bias.ndim <= 1, "bias", f"has shape {bias.shape}, expected (neurons,)")
+        set_("bias", bias)
+        set_("bias_exp", _integer(self.bias_exp, "bias_exp", 0, BIAS_EXP_MAX))
+        _require(self.reset in RESETS, "reset", f"is {self.reset!r}, expected one of {list(RESETS)}")
+
+    def shifted_bias(self, size: int) -> np.ndarray:
+        """int64 (size,), the bias at the membrane's scale."""
+        return np.broadcast_to(self.bias.astype(np.int64) << self.bias_exp, (size,)).copy()
+
+    @property
+    def is_readout(self) -> bool:
+        """True where the threshold is the chip's largest or beyond: the membrane is the answer."""
+        return self.vth >= fx.VTH_MAX
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """An input layer with neurons of its own: the input x enters as ``bias = weight * x + bias``.
+
+    One neuron a channel, no synapse and therefore no lag. This is what stock NetX makes of an
+    input layer with a neuron (its dataloaders write the bias at every step); the current plays no
+    part, so ``du`` has no effect.
+
+    Attributes:
+        size: number of channels.
+        weight, bias: of the affine transform, integers.
+    """
+
+    neuron: Neuron
+    size: int
+    weight: int = fx.WEIGHT_SCALE
+    bias: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _integer(self.size, "shape", 1, 1 << 24))
+        for name in ("weight", "bias"):
+            value = _integer(getattr(self, name), name, fx.WEIGHT_MIN, fx.WEIGHT_MAX)
+            object.__setattr__(self, name, value)
+        _require(not np.any(self.neuron.bias), "bias", "an encoder's bias belongs to its transform")
+
+    recurrent = None
+    synapse = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Neurons behind an all-to-all synapse, with or without recurrent connections."""
+
+    synapse: Synapse
+    neuron: Neuron
+    recurrent: Synapse | None = None
+
+    def __post_init__(self) -> None:
+        size = self.size
+        if self.recurrent is not None:
+            _require(
+                self.recurrent.shape == (size, size),
+                "weight_rec",
+                f"has shape {self.recurrent.shape}, expected {(size, size)}",
+            )
+        _require(
+            self.neuron.bias.shape in ((), (1,), (size,)),
+            "bias",
+            f"has shape {self.neuron.bias.shape}, expected ({size},)",
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return self.synapse.shape[0]
+
+
+Layer = Encoder | Dense
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A stack of layers, with what is known of where it came from and what it is for.
+
+    Attributes:
+        layers: at least one; only the first may be an :class:`Encoder`.
+        input_shape: as the file states it (channels last varying slowest, C, H, W); its product
+            is the number of input channels. Inputs are flattened in that order.
+        average: number of output groups where the network ends in an average over equal,
+            consecutive groups of output neurons; None where it does not.
+        dt_ms: duration of a time step.
+        task: name and options of the task it was trained for; empty where unknown.
+        profile: name of the hardware profile it was exported for.
+        provenance: how it was made: command, seed, versions, figures.
+
+    Raises:
+        InputError: no layers, layers that do not fit each other.
+    """
+
+    layers: tuple[Layer, ...]
+    input_shape: tuple[int, ...] = ()
+    average: int | None = None
+    dt_ms: float = 1.0
+    task: dict[str, Any] = field(default_factory=dict)
+    profile: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        _require(len(self.layers) > 0, "network", "has no layers with neurons")
+        if not self.input_shape:
+            object.__setattr__(self, "input_shape", (self.channels,))
+        shape = tuple(int(n) for n in self.input_shape)
+        object.__setattr__(self, "input_shape", shape)
+        _require(
+            int(np.prod(shape)) == self.channels,
+            "input",
+            f"has shape {shape}, but layer 0 takes {self.channels} channels",
+        )
+        for i, layer in enumerate(self.layers[1:], 1):
+            _require(isinstance(layer, Dense), f"layer {i}", "is an encoder; only the first layer can be")
+            pre, got = layer.synapse.shape[1], self.layers[i - 1].size  # type: ignore[union-attr]
+            _require(pre == got, f"layer {i}: weight", f"takes {pre} inputs but layer {i - 1} has {got} neurons")
+        if self.average is not None:
+            size = self.layers[-1].size
+            _require(
+                self.average > 0 and size % self.average == 0,
+                "average",
+                f"{size} output neurons cannot form {self.average} equal groups",
+            )
+        _require(np.isfinite(self.dt_ms) and self.dt_ms > 0, "dt", f"{self.dt_ms} ms is not positive")
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels."""
+        first = self.layers[0]
+        return first.size if isinstance(first, Encoder) else first.synapse.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Number of values a decision is taken over: output neurons, or groups of them."""
+        return self.average or self.layers[-1].size
+
+    def with_(self, **changes: Any) -> Network:
+        """A copy with some attributes replaced."""
+        return replace(self, **changes)
+
+    def summary(self) -> str:
+        """One line: sizes, recurrence, largest delays."""
+        parts = [str(self.channels)]
+        for layer in self.layers:
+            text = str(layer.size)
+            if isinstance(layer, Encoder):
+                text += " encoder"
+            else:
+                delays = [s.max_delay for s in (layer.synapse, layer.recurrent) if s is not None]
+                if layer.recurrent is not None:
+                    text += " recurrent"
+                if max(delays):
+                    text += f" (delays up to {max(delays)})"
+            parts.append(text)
+        return " - ".join(parts)

@@ -1,0 +1,21 @@
+"""SLAYER blocks with axonal delays inside the recurrent loop. Needs lava-dl (Python 3.10)."""
+
+from delaynet_lava.errors import BackendMissing
+
+try:
+    import lava.lib.dl.slayer  # noqa: F401
+except ImportError as error:
+    raise BackendMissing("delaynet_lava.nn", "lava-dl", str(error)) from error
+
+from delaynet_lava.nn.delays import PAPER_SHARES, delay_groups, lattice_delays, lattice_positions
+from delaynet_lava.nn.recurrent import DelayRecurrent, Neuron, Readout
+
+__all__ = [
+    "PAPER_SHARES",
+    "DelayRecurrent",
+    "Neuron",
+    "Readout",
+    "delay_groups",
+    "lattice_delays",
+    "lattice_positions",
+]

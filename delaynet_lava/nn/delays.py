@@ -1,0 +1,66 @@
+"""Fixed axonal delays for a population: groups by share, or the paper's three-dimensional lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from delaynet_lava.errors import InputError
+
+__all__ = ["PAPER_SHARES", "delay_groups", "lattice_delays", "lattice_positions"]
+
+PAPER_SHARES = (0.176, 0.424, 0.400)
+"""Shares of the paper's three delay groups, shortest delay first (125 neurons: 22, 53, 50)."""
+PAPER_RADII = (0.2, 0.3)
+
+
+def delay_groups(
+    neurons: int, values: Sequence[int], shares: Sequence[float] = PAPER_SHARES
+) -> np.ndarray:
+    """Delays in contiguous groups: ``values[k]`` for ``shares[k]`` of the neurons.
+
+    Group borders are the rounded cumulative shares, so every neuron belongs to exactly one group.
+
+    Returns:
+        int64 (neurons,).
+
+    Raises:
+        InputError: lengths differ, a share is negative or the shares do not sum to 1.
+    """
+    if len(values) != len(shares):
+        raise InputError("delay groups", f"{len(values)} values but {len(shares)} shares")
+    if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:
+        raise InputError("delay groups", f"shares {tuple(shares)} must be >= 0 and sum to 1")
+    borders = np.rint(np.cumsum(shares) * neurons).astype(int)
+    return np.repeat(np.asarray(values, np.int64), np.diff(borders, prepend=0))
+
+
+def lattice_positions(neurons: int, seed: int) -> np.ndarray:
+    """Neurons on a cubic lattice with positional noise U(0, 0.5) in each coordinate (section 3.1).
+
+    Returns:
+        float64 (neurons, 3), in lattice units. The cube is the smallest that holds them all.
+    """
+    side = int(np.ceil(round(neurons ** (1 / 3), 9)))
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    return grid[:neurons] + np.random.default_rng(seed).uniform(0.0, 0.5, (neurons, 3))
+
+
+def lattice_delays(
+    neurons: int, values: Sequence[int], seed: int, radii: Sequence[float] = PAPER_RADII
+) -> np.ndarray:
+    """Delays by distance from the lattice's centre: the nearer, the earlier in ``values``.
+
+    Args:
+        radii: borders between the groups, as fractions of the largest distance; one fewer than
+            ``values``.
+
+    Returns:
+        int64 (neurons,).
+    """
+    if len(radii) != len(values) - 1:
+        raise InputError("lattice delays", f"{len(values)} values need {len(values) - 1} radii")
+    positions = lattice_positions(neurons, seed)
+    distance = np.linalg.norm(positions - positions.mean(axis=0), axis=1)
+    return np.asarray(values, np.int64)[np.searchsorted(radii, distance / distance.max())]

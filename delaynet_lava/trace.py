@@ -1,0 +1,205 @@
+"""What an execution recorded, and how two executions are compared: integer by integer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from delaynet_lava.errors import InputError, MismatchError
+from delaynet_lava.network import Network
+
+__all__ = ["Comparison", "Difference", "Trace", "check_inputs", "decide"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first place, in time, where two traces differ."""
+
+    what: str
+    layer: int
+    sample: int
+    step: int
+    neuron: int
+    ours: int
+    theirs: int
+
+    def __str__(self) -> str:
+        return (
+            f"layer {self.layer} {self.what} first differ at sample {self.sample}, step {self.step}, "
+            f"neuron {self.neuron}: {self.ours} against {self.theirs}"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Result of :meth:`Trace.compare`.
+
+    Attributes:
+        mismatches: number of differing integers over everything that both traces recorded.
+        compared: number of integers compared.
+        first: the earliest difference in time, None where there is none.
+    """
+
+    mismatches: int
+    compared: int
+    first: Difference | None = None
+
+    def __bool__(self) -> bool:
+        """True where the traces are equal."""
+        return self.mismatches == 0
+
+    def __str__(self) -> str:
+        text = f"{self.mismatches} mismatches in {self.compared} integers"
+        return text if self.first is None else f"{text}; {self.first}"
+
+
+@dataclass(eq=False)
+class Trace:
+    """A record of one execution, the same class and time axis from every backend.
+
+    Attributes:
+        backend: what ran ("emulator", "lava", ...).
+        steps, batch: extent of the input.
+        spikes: layer -> uint8 (batch, steps, neurons), where recorded.
+        voltage: layer -> int32 (batch, steps, neurons), the membrane after the reset at the end of
+            each step, where recorded.
+        final_voltage: int32 (batch, neurons) for every layer.
+        u_wraps, v_saturations: for every layer, how often the current left its 24 bits and the
+            membrane was clipped. Zero is the only quiet value.
+        spike_counts: int64 (batch,) for every layer.
+        wall_s: seconds the execution itself took.
+    """
+
+    backend: str
+    steps: int
+    batch: int
+    final_voltage: list[np.ndarray]
+    u_wraps: list[int]
+    v_saturations: list[int]
+    spike_counts: list[np.ndarray]
+    spikes: dict[int, np.ndarray] = field(default_factory=dict)
+    voltage: dict[int, np.ndarray] = field(default_factory=dict)
+    wall_s: float = 0.0
+
+    def compare(self, other: Trace) -> Comparison:
+        """Count the integers that differ in everything both traces hold.
+
+        Spikes and voltages are compared where both recorded them, final voltages, spike counts and
+        overflow counters always.
+
+        Raises:
+            InputError: the traces are of different extent and can't be compared at all.
+        """
+        mine = (self.batch, self.steps, [v.shape for v in self.final_voltage])
+        yours = (other.batch, other.steps, [v.shape for v in other.final_voltage])
+        if mine != yours:
+            raise InputError("traces", f"of different extent: {mine} against {yours}")
+        total = compared = 0
+        firsts: list[Difference] = []
+        last = self.steps - 1
+        for layer, (a, b) in enumerate(zip(self.final_voltage, other.final_voltage)):
+            pairs = [("final voltages", a[:, None], b[:, None], last)]
+            for name in ("spikes", "voltage"):
+                x, y = getattr(self, name).get(layer), getattr(other, name).get(layer)
+                if x is not None and y is not None:
+                    pairs.append((name, x, y, 0))
+            counts = (self.spike_counts[layer], other.spike_counts[layer])
+            pairs.append(("spike counts", *(c.reshape(-1, 1, 1) for c in counts), last))
+            for name in ("u_wraps", "v_saturations"):
+                x, y = (np.array([[[getattr(t, name)[layer]]]]) for t in (self, other))
+                pairs.append((name.replace("_", " "), x, y, last))
+            for what, x, y, offset in pairs:
+                differ = x != y
+                compared += x.size
+                count = int(np.count_nonzero(differ))
+                if count:
+                    total += count
+                    firsts.append(_first(what, layer, x, y, differ, offset))
+        first = min(firsts, key=lambda d: (d.step, d.layer)) if firsts else None
+        return Comparison(total, compared, first)
+
+    def require_equal(self, other: Trace) -> Comparison:
+        """:meth:`compare`, but a difference raises.
+
+        Raises:
+            MismatchError: with the place where the two first differ.
+        """
+        result = self.compare(other)
+        if not result:
+            raise MismatchError(f"{self.backend} and {other.backend}: {result}")
+        return result
+
+    @staticmethod
+    def join(traces: list[Trace]) -> Trace:
+        """One trace of the samples of several, in order.
+
+        Raises:
+            InputError: no traces.
+        """
+        if not traces:
+            raise InputError("traces", "none to join")
+        head, layers = traces[0], range(len(traces[0].final_voltage))
+        cat = lambda get: np.concatenate([get(t) for t in traces])  # noqa: E731
+        return Trace(
+            backend=head.backend,
+            steps=head.steps,
+            batch=sum(t.batch for t in traces),
+            final_voltage=[cat(lambda t, k=k: t.final_voltage[k]) for k in layers],
+            u_wraps=[sum(t.u_wraps[k] for t in traces) for k in layers],
+            v_saturations=[sum(t.v_saturations[k] for t in traces) for k in layers],
+            spike_counts=[cat(lambda t, k=k: t.spike_counts[k]) for k in layers],
+            spikes={k: cat(lambda t, k=k: t.spikes[k]) for k in head.spikes},
+            voltage={k: cat(lambda t, k=k: t.voltage[k]) for k in head.voltage},
+            wall_s=sum(t.wall_s for t in traces),
+        )
+
+
+def _first(
+    what: str, layer: int, x: np.ndarray, y: np.ndarray, differ: np.ndarray, offset: int
+) -> Difference:
+    step = int(np.flatnonzero(differ.any(axis=(0, 2)))[0])
+    sample, neuron = (int(k) for k in np.argwhere(differ[:, step])[0])
+    at = (sample, step, neuron)
+    return Difference(what, layer, sample, step + offset, neuron, int(x[at]), int(y[at]))
+
+
+def check_inputs(network: Network, inputs: np.ndarray) -> np.ndarray:
+    """Inputs as contiguous uint8 (batch, steps, channels).
+
+    Raises:
+        InputError: another type or shape than the network takes, or a value other than 0 and 1
+            where the first layer takes spikes.
+    """
+    x = np.asarray(inputs)
+    if x.dtype not in (np.uint8, np.bool_):
+        raise InputError("inputs", f"have type {x.dtype}", "give uint8 or bool")
+    if x.ndim != 3:
+        raise InputError("inputs", f"have shape {x.shape}, expected (batch, steps, channels)")
+    if x.shape[2] != network.channels:
+        raise InputError("inputs", f"have {x.shape[2]} channels, the network takes {network.channels}")
+    if 0 in x.shape:
+        raise InputError("inputs", f"are empty, shape {x.shape}")
+    x = np.ascontiguousarray(x).view(np.uint8)
+    if network.layers[0].synapse is not None and x.max() > 1:
+        raise InputError("inputs", f"hold the value {x.max()}, but the first layer takes spikes, 0 or 1")
+    return x
+
+
+def decide(network: Network, trace: Trace) -> np.ndarray:
+    """Class of each sample, int64 (batch,): argmax over outputs.
+
+    Readout neurons answer with their membrane after the last step, spiking ones with their spike
+    count. Where the network ends in an average, groups are summed first. The first of equals wins.
+
+    Raises:
+        InputError: the last layer spikes and its spikes were not recorded.
+    """
+    last = len(network.layers) - 1
+    if network.layers[last].neuron.is_readout:
+        score = trace.final_voltage[last].astype(np.int64)
+    elif last in trace.spikes:
+        score = trace.spikes[last].sum(axis=1, dtype=np.int64)
+    else:
+        raise InputError(f"layer {last}", "spikes were not recorded, so there is no decision")
+    return score.reshape(len(score), network.outputs, -1).sum(axis=2).argmax(axis=1)
