@@ -8,14 +8,12 @@ from collections.abc import Collection
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava.errors import InputError
 from delaynet_lava.kernels.events import EventList, event_list, run_layer
 from delaynet_lava.network import RESETS, Dense, Layer, Network
-from delaynet_lava.trace import Trace, check_inputs
+from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers
 
 __all__ = ["RECORDABLE", "emulate"]
 
-RECORDABLE = ("spikes", "voltage")
 _CHUNK = 1024
 _NO_SYNAPSES = EventList(*(np.zeros(n, t) for n, t in ((1, np.int64), *((0, np.int32),) * 3)))
 _NO_VOLTAGE = np.zeros((0, 0, 0), np.int32)
@@ -58,17 +56,6 @@ class _LayerState:
         return spikes
 
 
-def _recorded(network: Network, record: Collection[str], layers: Collection[int] | None) -> set[int]:
-    unknown = set(record) - set(RECORDABLE)
-    if unknown:
-        raise InputError("record", f"{sorted(unknown)} is not known", f"choose from {RECORDABLE}")
-    count = len(network.layers)
-    chosen = set(range(count)) if layers is None else {k % count if -count <= k < count else k for k in layers}
-    if chosen - set(range(count)):
-        raise InputError("layers", f"{sorted(layers or [])} with {count} layers in the network")
-    return chosen
-
-
 def emulate(
     network: Network,
     inputs: np.ndarray,
@@ -88,7 +75,7 @@ def emulate(
     Raises:
         InputError: inputs that the network does not take, or an unknown thing to record.
     """
-    chosen = _recorded(network, record, layers)
+    chosen = recorded_layers(network, record, layers)
     inputs = check_inputs(network, inputs)
     started = time.perf_counter()
     batch, steps, _ = inputs.shape

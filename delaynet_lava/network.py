@@ -29,6 +29,10 @@ BIAS_EXP_MAX = 7
 VTH_LIMIT = 1 << 24
 
 
+# Arrays of no dimension stand for all synapses or neurons; a plain integer does as well.
+_ZERO = np.zeros((), np.int16)
+
+
 def _require(condition: bool, where: str, problem: str, remedy: str = "") -> None:
     if not condition:
         raise InputError(where, problem, remedy)
@@ -53,7 +57,7 @@ def _integers(values: Any, where: str, low: int, high: int, dtype: type) -> np.n
         raise InputError(
             where, f"value at {at} is {int(array[at])}, outside {low} to {high} ({int(bad.sum())} such)"
         )
-    frozen = array.astype(dtype, order="C", copy=True)
+    frozen: np.ndarray = array.astype(dtype, order="C", copy=True)
     frozen.setflags(write=False)
     return frozen
 
@@ -80,7 +84,7 @@ class Synapse:
     """
 
     weight: np.ndarray
-    delay: np.ndarray | int = 0
+    delay: np.ndarray = _ZERO
     weight_exp: int = 0
 
     def __post_init__(self) -> None:
@@ -105,9 +109,7 @@ class Synapse:
         )
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "delay", delay)
-        object.__setattr__(
-            self, "weight_exp", _integer(self.weight_exp, "weight_exp", 0, fx.WEIGHT_EXP_MAX)
-        )
+        object.__setattr__(self, "weight_exp", _integer(self.weight_exp, "weight_exp", 0, fx.WEIGHT_EXP_MAX))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -139,7 +141,7 @@ class Neuron:
     vth: int
     du: int
     dv: int
-    bias: np.ndarray | int = 0
+    bias: np.ndarray = _ZERO
     bias_exp: int = fx.BIAS_EXP
     reset: str = "zero"
 
@@ -210,7 +212,7 @@ class Dense:
                 f"has shape {self.recurrent.shape}, expected {(size, size)}",
             )
         _require(
-            self.neuron.bias.shape in ((), (1,), (size,)),
+            self.neuron.bias.ndim == 0 or self.neuron.bias.shape in {(1,), (size,)},
             "bias",
             f"has shape {self.neuron.bias.shape}, expected ({size},)",
         )
@@ -266,7 +268,9 @@ class Network:
         for i, layer in enumerate(self.layers[1:], 1):
             _require(isinstance(layer, Dense), f"layer {i}", "is an encoder; only the first layer can be")
             pre, got = layer.synapse.shape[1], self.layers[i - 1].size  # type: ignore[union-attr]
-            _require(pre == got, f"layer {i}: weight", f"takes {pre} inputs but layer {i - 1} has {got} neurons")
+            _require(
+                pre == got, f"layer {i}: weight", f"takes {pre} inputs but layer {i - 1} has {got} neurons"
+            )
         if self.average is not None:
             size = self.layers[-1].size
             _require(

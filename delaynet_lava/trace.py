@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from delaynet_lava.errors import InputError, MismatchError
 from delaynet_lava.network import Network
 
-__all__ = ["Comparison", "Difference", "Trace", "check_inputs", "decide"]
+__all__ = ["RECORDABLE", "Comparison", "Difference", "Trace", "check_inputs", "decide", "recorded_layers"]
+
+RECORDABLE = ("spikes", "voltage")
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,14 @@ class Trace:
         total = compared = 0
         firsts: list[Difference] = []
         last = self.steps - 1
-        for layer, (a, b) in enumerate(zip(self.final_voltage, other.final_voltage)):
+        for layer, (a, b) in enumerate(zip(self.final_voltage, other.final_voltage, strict=True)):
             pairs = [("final voltages", a[:, None], b[:, None], last)]
             for name in ("spikes", "voltage"):
                 x, y = getattr(self, name).get(layer), getattr(other, name).get(layer)
                 if x is not None and y is not None:
                     pairs.append((name, x, y, 0))
             counts = (self.spike_counts[layer], other.spike_counts[layer])
-            pairs.append(("spike counts", *(c.reshape(-1, 1, 1) for c in counts), last))
+            pairs.append(("spike counts", counts[0].reshape(-1, 1, 1), counts[1].reshape(-1, 1, 1), last))
             for name in ("u_wraps", "v_saturations"):
                 x, y = (np.array([[[getattr(t, name)[layer]]]]) for t in (self, other))
                 pairs.append((name.replace("_", " "), x, y, last))
@@ -162,6 +165,23 @@ def _first(
     sample, neuron = (int(k) for k in np.argwhere(differ[:, step])[0])
     at = (sample, step, neuron)
     return Difference(what, layer, sample, step + offset, neuron, int(x[at]), int(y[at]))
+
+
+def recorded_layers(network: Network, record: Collection[str], layers: Collection[int] | None) -> set[int]:
+    """Indices of the layers to record, negative ones resolved; None: all.
+
+    Raises:
+        InputError: something to record that is not in :data:`RECORDABLE`, or no such layer.
+    """
+    unknown = set(record) - set(RECORDABLE)
+    if unknown:
+        raise InputError("record", f"{sorted(unknown)} is not known", f"choose from {RECORDABLE}")
+    count = len(network.layers)
+    wanted = range(count) if layers is None else layers
+    chosen = {k % count if -count <= k < count else k for k in wanted}
+    if chosen - set(range(count)):
+        raise InputError("layers", f"{sorted(layers or [])} with {count} layers in the network")
+    return chosen
 
 
 def check_inputs(network: Network, inputs: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ class _DelayedRecurrence(torch.autograd.Function):
         w_int = np.zeros((0, 0), np.int32)
         if w_rec is not None:
             w_int = torch.round(w_rec.detach().t() * WEIGHT_SCALE).to(torch.int32).contiguous().numpy()
-        k_u, k_v = int(round(float(du))), int(round(float(dv)))
+        k_u, k_v = round(float(du)), round(float(dv))
         vth = int(float(threshold) * WEIGHT_SCALE) << STATE_SHIFT if dyn.spiking else -1
         spikes = np.empty(ints.shape, np.uint8)
         v_rec = np.empty(ints.shape, np.int32)
@@ -81,7 +81,7 @@ class _DelayedRecurrence(torch.autograd.Function):
         recurrence.forward(
             ints, w_int, dyn.delay, k_u, k_v, shifted, vth, dyn.reset, spikes, u_rec, v_rec, counts
         )
-        ctx.dyn, ctx.decays, ctx.vth = dyn, (k_u, k_v), vth
+        ctx.dyn, ctx.decays, ctx.vth, ctx.dtype = dyn, (k_u, k_v), vth, drive.dtype
         ctx.records = (spikes, u_rec, v_rec)
         ctx.save_for_backward(w_rec)
         out, voltage = drive.new_empty(0), drive.new_empty(0)
@@ -134,7 +134,7 @@ class _DelayedRecurrence(torch.autograd.Function):
             recurrence.weight_gradient(spikes, drive_np, dyn.delay, parts)
             grad_w = torch.from_numpy(parts.sum(axis=0)).t()
         total = torch.from_numpy(scalars.sum(axis=0)).to(torch.float32)
-        return grad_drive, grad_w, total[0:1], total[1:2], total[2:3], None, None
+        return grad_drive.to(ctx.dtype), grad_w, total[0:1], total[1:2], total[2:3], None, None
 
 
 def _array(grad: torch.Tensor) -> np.ndarray:

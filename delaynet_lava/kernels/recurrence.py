@@ -103,8 +103,9 @@ def backward_block(
         g_v[t] = dL/dv[t] + h[t] g_s[t] + g_r[t] (1 - s[t]  or  1)
         g_a[t] = g_u[t] = g_v[t] + alpha_u g_u[t+1]
 
-    where c is v[t] and the factor of g_r is ``1 - s`` for the reset to zero, and c is the
-    threshold and the factor 1 for the soft reset.
+    where, for the reset to zero, c is v[t] or the threshold if that is less and the factor of g_r
+    is ``1 - s``; for the soft reset c is the threshold and the factor 1. (Without the bound on c a
+    neuron that fires step after step far above its threshold makes the gradient explode by itself.)
 
     Args:
         grad_spikes, grad_voltage: float32 (B, T, N), or (0, 0, 0) where nothing comes in. The
@@ -158,7 +159,7 @@ def backward_block(
                 if spiking:
                     h = _surrogate(v - th, surrogate, width, height)
                     s = np.float32(spikes[b, t, j])
-                    gs = damp * total[j] - through_reset * carried * (th if reset else v)
+                    gs = damp * total[j] - through_reset * carried * (th if reset else min(v, th))
                     if ext_s:
                         gs += grad_spikes[b, t, j]
                     grad += h * gs

@@ -1,9 +1,11 @@
 """SLAYER blocks with axonal delays inside the recurrent loop. Needs lava-dl (Python 3.10)."""
 
 from delaynet_lava.errors import BackendMissing
+from delaynet_lava.quiet import quiet_import
 
 try:
-    import lava.lib.dl.slayer  # noqa: F401
+    with quiet_import():
+        import lava.lib.dl.slayer  # noqa: F401
 except ImportError as error:
     raise BackendMissing("delaynet_lava.nn", "lava-dl", str(error)) from error
 

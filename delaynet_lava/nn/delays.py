@@ -12,12 +12,9 @@ __all__ = ["PAPER_SHARES", "delay_groups", "lattice_delays", "lattice_positions"
 
 PAPER_SHARES = (0.176, 0.424, 0.400)
 """Shares of the paper's three delay groups, shortest delay first (125 neurons: 22, 53, 50)."""
-PAPER_RADII = (0.2, 0.3)
 
 
-def delay_groups(
-    neurons: int, values: Sequence[int], shares: Sequence[float] = PAPER_SHARES
-) -> np.ndarray:
+def delay_groups(neurons: int, values: Sequence[int], shares: Sequence[float] = PAPER_SHARES) -> np.ndarray:
     """Delays in contiguous groups: ``values[k]`` for ``shares[k]`` of the neurons.
 
     Group borders are the rounded cumulative shares, so every neuron belongs to exactly one group.
@@ -48,19 +45,19 @@ def lattice_positions(neurons: int, seed: int) -> np.ndarray:
 
 
 def lattice_delays(
-    neurons: int, values: Sequence[int], seed: int, radii: Sequence[float] = PAPER_RADII
+    neurons: int, values: Sequence[int], seed: int, shares: Sequence[float] = PAPER_SHARES
 ) -> np.ndarray:
-    """Delays by distance from the lattice's centre: the nearer, the earlier in ``values``.
+    """Delays by distance from the lattice's centre: the nearest share takes the first value.
 
-    Args:
-        radii: borders between the groups, as fractions of the largest distance; one fewer than
-            ``values``.
+    The paper's text puts the borders at 20 and 30 % of the largest distance, which on its own
+    lattice leaves one neuron in the first group and a handful in the second; its published network
+    has 22, 53 and 50 of 125 neurons in shells by distance. The shares are followed here.
 
     Returns:
         int64 (neurons,).
     """
-    if len(radii) != len(values) - 1:
-        raise InputError("lattice delays", f"{len(values)} values need {len(values) - 1} radii")
     positions = lattice_positions(neurons, seed)
     distance = np.linalg.norm(positions - positions.mean(axis=0), axis=1)
-    return np.asarray(values, np.int64)[np.searchsorted(radii, distance / distance.max())]
+    delays = np.empty(neurons, np.int64)
+    delays[np.argsort(distance, kind="stable")] = delay_groups(neurons, values, shares)
+    return delays

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,16 +13,12 @@ from lava.lib.dl.slayer.neuron import cuba
 from lava.lib.dl.slayer.synapse import layer as synapse
 from lava.lib.dl.slayer.utils.quantize import quantize
 
-from delaynet_lava import fixedpoint
+from delaynet_lava import fixedpoint, netx, network
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels.autograd import Dynamics, delayed_recurrence
 from delaynet_lava.kernels.recurrence import SURROGATE_PAPER, SURROGATE_SLAYER
 
 __all__ = ["DelayRecurrent", "Neuron", "Readout"]
-
-RESETS = {"zero": fixedpoint.RESET_ZERO, "subtract": fixedpoint.RESET_SUBTRACT}
-# SLAYER multiplies both of its gradient parameters by these before use (slayer/neuron/cuba.py).
-SLAYER_TAU_MULT, SLAYER_SCALE_MULT = cuba.TAU_RHO_MULT, cuba.SCALE_RHO_MULT
 
 
 class Neuron(cuba.Neuron):
@@ -33,6 +30,7 @@ class Neuron(cuba.Neuron):
 
     def __init__(self, **params: Any) -> None:
         super().__init__(**params)
+        self.tau_grad, self.scale_grad = float(params.get("tau_grad", 1)), float(params.get("scale_grad", 1))
         self.register_parameter(
             "vth",
             torch.nn.Parameter(torch.tensor([self._threshold]), requires_grad=self.requires_grad),
@@ -82,9 +80,24 @@ class _Block(torch.nn.Module):
         for hook in of._forward_pre_hooks.values():
             hook(of, None)
         weight = of.weight if of.pre_hook_fx is None else of.pre_hook_fx(of.weight)
+        words = weight.detach() * fixedpoint.WEIGHT_SCALE
+        if not torch.equal(words, words.round()):
+            raise InputError(
+                f"{type(self).__name__}: pre_hook_fx",
+                "leaves weights that are not multiples of 1/64 (or not numbers)",
+                "use the neuron's quantize_8bit, the default",
+            )
         return weight.reshape(weight.shape[:2])
 
     def _drive(self, x: torch.Tensor, of: torch.nn.Module) -> torch.Tensor:
+        where = type(self).__name__
+        if x.device.type != "cpu":
+            raise InputError(f"{where}: input", f"is on {x.device}", "the fused kernels run on the CPU")
+        if x.ndim != 3 or x.shape[1] != of.weight.shape[1]:
+            shape = tuple(x.shape)
+            raise InputError(f"{where}: input", f"has shape {shape}, expected (N, {of.weight.shape[1]}, T)")
+        if not torch.equal(x, x.round()):
+            raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")
         return F.linear(x.transpose(1, 2), self._matrix(of))
 
     def _emit(self, y: torch.Tensor, log: Callable[[torch.Tensor], Any]) -> Any:
@@ -92,6 +105,18 @@ class _Block(torch.nn.Module):
             y = F.pad(y, (0, 0, 1, -1))
         y = y.transpose(1, 2)
         return (y, log(y)) if self.count_log else y
+
+    def _integers(self, of: torch.nn.Module) -> np.ndarray:
+        words = torch.round(self._matrix(of).detach() * fixedpoint.WEIGHT_SCALE)
+        return words.cpu().numpy().astype(np.int64)
+
+    def _neuron_integers(self, vth: int, reset: str = "zero") -> network.Neuron:
+        neuron = self.neuron
+        return network.Neuron(vth, int(neuron.cx_current_decay), int(neuron.cx_voltage_decay), reset=reset)
+
+    def export_hdf5(self, handle: h5py.Group) -> None:
+        """Write the layer's NetX keys into an HDF5 group, as every SLAYER block does."""
+        netx.write_layer(handle, self.layer())
 
     @property
     def shape(self) -> torch.Size:
@@ -159,8 +184,8 @@ class DelayRecurrent(_Block):
     ) -> None:
         super().__init__(delay_shift, count_log)
         where = type(self).__name__
-        if reset not in RESETS:
-            raise InputError(f"{where}: reset", f"is {reset!r}, expected one of {list(RESETS)}")
+        if reset not in network.RESETS:
+            raise InputError(f"{where}: reset", f"is {reset!r}, expected one of {list(network.RESETS)}")
         if surrogate not in ("paper", "slayer"):
             raise InputError(f"{where}: surrogate", f"is {surrogate!r}, expected 'paper' or 'slayer'")
         self.neuron = _neuron(neuron_params, where)
@@ -187,17 +212,29 @@ class DelayRecurrent(_Block):
         """Quantised input weights (post, pre) in SLAYER's units."""
         return self._matrix(self.input_synapse)
 
+    def layer(self) -> network.Dense:
+        """The integers that the forward pass computes with."""
+        back = self._integers(self.recurrent_synapse)
+        if not self.self_connection:
+            np.fill_diagonal(back, 0)
+        # Axonal: the delay belongs to the sender, so it is constant down each column.
+        delay = np.broadcast_to(self.delay.cpu().numpy(), back.shape)
+        return network.Dense(
+            network.Synapse(self._integers(self.input_synapse)),
+            self._neuron_integers(self.neuron.v_th_mant, self.reset),
+            network.Synapse(back, delay),
+        )
+
     def _dynamics(self) -> Dynamics:
-        threshold = self.neuron.threshold
-        if self.surrogate == "paper":
-            kind, width = SURROGATE_PAPER, self.neuron.tau_rho / self.neuron._threshold * threshold
-            height = self.neuron.scale_rho / width
-        else:
-            kind, width = SURROGATE_SLAYER, self.neuron.tau_rho * SLAYER_TAU_MULT
-            height = self.neuron.scale_rho * SLAYER_SCALE_MULT / (2 * width)
+        width = self.neuron.tau_grad * self.neuron.threshold
+        height = self.neuron.scale_grad / width
+        kind = SURROGATE_PAPER
+        if self.surrogate == "slayer":
+            kind, width = SURROGATE_SLAYER, width * cuba.TAU_RHO_MULT
+            height *= cuba.SCALE_RHO_MULT / cuba.TAU_RHO_MULT / 2
         return Dynamics(
             delay=self.delay.numpy(),
-            reset=RESETS[self.reset],
+            reset=network.RESETS[self.reset],
             surrogate=kind,
             width=width,
             height=height,
@@ -263,6 +300,11 @@ class Readout(_Block):
         self.neuron.shape = torch.Size([out_neurons])
         self.synapse = synapse.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
         self.synapse.pre_hook_fx = pre_hook_fx or self.neuron.quantize_8bit
+
+    def layer(self) -> network.Dense:
+        """The integers that the forward pass computes with; the threshold is the chip's largest."""
+        synapse = network.Synapse(self._integers(self.synapse))
+        return network.Dense(synapse, self._neuron_integers(fixedpoint.VTH_MAX))
 
     def forward(self, x: torch.Tensor) -> Any:
         """Membrane (N, out, T) in SLAYER's units for an input (N, in, T)."""

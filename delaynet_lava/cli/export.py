@@ -1,0 +1,47 @@
+"""``delaynet export`` and ``delaynet-export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from delaynet_lava.cli.output import complain, figures, say, write_json
+from delaynet_lava.export import RuleBroken, export_netx
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A trained model.pt.")],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="The net.h5 to write; default: beside the model.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="Hardware profile, a name or a file.")] = "loihi2",
+    force: Annotated[
+        bool, typer.Option("--force", help="Write although rules are broken; they are recorded.")
+    ] = False,
+    json: Annotated[str | None, typer.Option("--json", help="Write the report here; - is stdout.")] = None,
+) -> int:
+    """Turn a trained model.pt into the integers of a net.h5, checked against a chip.
+
+    Example: delaynet export model.pt -o net.h5
+    """
+    target = output or str(Path(model).with_suffix(".h5"))
+    try:
+        report = export_netx(model, target, profile, force)
+    except RuleBroken as broken:
+        for finding in broken.findings:
+            complain("delaynet export", str(finding))
+        complain(
+            "delaynet export",
+            f"{target} was not written: {len(broken.findings)} broken rules (--force writes it)",
+        )
+        write_json(json, {"path": None, "findings": [vars(f) for f in broken.findings]})
+        return broken.exit_code
+    if json != "-":
+        say(f"{report.path}: {report.network.summary()}")
+        figures([("profile", report.profile), ("findings", str(len(report.findings)))])
+    for finding in report.findings:
+        complain("delaynet export", str(finding))
+    write_json(json, report.as_dict())
+    return 0

@@ -1,0 +1,107 @@
+"""``delaynet run``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from delaynet_lava import netx
+from delaynet_lava.cli.output import complain, figures, progress, say, speak_warnings, write_json
+from delaynet_lava.errors import InputError
+from delaynet_lava.evaluation import Evaluation, evaluate
+from delaynet_lava.network import Network
+from delaynet_lava.tasks import cue
+
+
+def _task(
+    name: str, network: Network, path: str, cues: int | None, wait_ms: int | None, seed: int
+) -> cue.CueAccumulation:
+    if name != "cue":
+        raise InputError("task", f"{name!r} is not known", "choose from: cue")
+    if (network.channels, network.outputs) != (cue.CHANNELS, cue.CLASSES):
+        raise InputError(
+            path,
+            f"takes {network.channels} inputs and gives {network.outputs} outputs, the cue task has "
+            f"{cue.CHANNELS} and {cue.CLASSES}",
+            "run it on the task it was trained for",
+        )
+    return cue.CueAccumulation(
+        7 if cues is None else cues, 1200 if wait_ms is None else wait_ms, seed, "test"
+    )
+
+
+def _print(result: Evaluation) -> None:
+    by_layer = lambda values, form: " / ".join(format(v, form) for v in values)  # noqa: E731
+    rows = [
+        (
+            "accuracy",
+            f"{result.accuracy:.4f} ({round(result.accuracy * result.samples)} of {result.samples})",
+        ),
+        ("steps", f"{result.steps} a sample"),
+        ("spikes", f"{by_layer(result.spikes, 'd')} by layer"),
+        ("spikes per neuron and step", by_layer(result.spikes_per_neuron_step, ".4f")),
+        ("u wraps", by_layer(result.u_wraps, "d")),
+        ("v saturations", by_layer(result.v_saturations, "d")),
+        (
+            "speed",
+            f"{result.sample_steps_per_s:,.0f} sample-steps/s ({result.wall_s:.2f} s on {result.backend})",
+        ),
+    ]
+    if result.check:
+        check_speed = result.samples * result.steps / result.check_wall_s
+        rows.append(
+            (f"speed of {result.check}", f"{check_speed:,.0f} sample-steps/s ({result.check_wall_s:.2f} s)")
+        )
+    figures(rows)
+    if result.comparison is not None:
+        say(
+            f"{result.comparison.mismatches} mismatches between {result.backend} and {result.check} in "
+            f"{result.comparison.compared:,} integers (spikes and membranes of every layer at every step)"
+        )
+
+
+def run(
+    net: Annotated[str, typer.Argument(help="A net.h5.")],
+    task: Annotated[str, typer.Option(help="Benchmark: cue.")] = "cue",
+    samples: Annotated[int, typer.Option(help="Number of fresh test samples.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    backend: Annotated[str, typer.Option(help="emulator or lava.")] = "emulator",
+    check: Annotated[
+        str | None, typer.Option(help="Run on this backend too and compare every integer.")
+    ] = None,
+    cues: Annotated[int | None, typer.Option(help="Number of cues, default 7.")] = None,
+    wait_ms: Annotated[int | None, typer.Option(help="Wait after the last cue, default 1200.")] = None,
+    json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
+) -> int:
+    """Run a network on fresh samples of a task; with --check, compare two executions.
+
+    Exit code 1 where they differ. Example: delaynet run net.h5 --samples 8 --backend lava --check emulator
+    """
+    with speak_warnings("delaynet run"):
+        network = netx.read(net)
+    source = _task(task, network, net, cues, wait_ms, seed)
+    if samples < 1:
+        raise InputError("--samples", f"{samples} is below 1")
+    with progress(f"{backend}, {source.steps} steps", samples) as advance:
+        result = evaluate(network, source, samples, backend, check, advance)
+    content = {
+        "net": net,
+        "task": {"name": task, "cues": source.cues, "wait_ms": source.wait_ms},
+        "seed": seed,
+        **result.as_dict(),
+    }
+    if json != "-":
+        say(
+            f"{net}: {network.summary()}, {samples} samples of {task} "
+            f"(cues: {source.cues}, wait: {source.wait_ms} ms), seed {seed}"
+        )
+        _print(result)
+    write_json(json, content)
+    for name, counts in (("u wrapped", result.u_wraps), ("v saturated", result.v_saturations)):
+        if any(counts):
+            complain("delaynet run", f"warning: {name} {sum(counts)} times (by layer: {counts})")
+    if result.comparison is not None and not result.comparison:
+        complain("delaynet run", str(result.comparison))
+        return 1
+    return 0

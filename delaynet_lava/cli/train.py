@@ -1,0 +1,80 @@
+"""``delaynet train``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from typing import Annotated, Any
+
+import typer
+
+from delaynet_lava.cli.output import figures, progress, say, write_json
+from delaynet_lava.errors import InputError
+
+
+def _parse(name: str, text: str, like: Any) -> Any:
+    try:
+        if isinstance(like, tuple):
+            return tuple(int(part) for part in text.split(","))
+        return type(like)(text)
+    except ValueError as error:
+        raise InputError(f"--set {name}", f"{text!r} is not a {type(like).__name__}") from error
+
+
+def _options(preset: str, seed: int, changes: list[str]) -> Any:
+    from delaynet_lava.training import PRESETS  # needs SLAYER, the other commands do not
+
+    if preset not in PRESETS:
+        raise InputError("--preset", f"{preset!r} is not one of {list(PRESETS)}")
+    options = replace(PRESETS[preset], seed=seed)
+    names = {f.name for f in fields(options)} - {"seed"}
+    for change in changes:
+        name, sign, text = change.partition("=")
+        if not sign or name not in names:
+            raise InputError(
+                f"--set {change}", "is not NAME=VALUE with a known name", f"names: {sorted(names)}"
+            )
+        options = replace(options, **{name: _parse(name, text, getattr(options, name))})
+    return options
+
+
+def train(
+    task: Annotated[str, typer.Argument(help="Benchmark: cue.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="The model.pt to write.")] = "model.pt",
+    preset: Annotated[str, typer.Option(help="loihi2 (legal on the board) or smoke (seconds).")] = "loihi2",
+    seed: Annotated[int, typer.Option(help="Seed of weights, lattice and samples.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change an option: NAME=VALUE; repeatable.")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Write options and figures here; - is stdout.")
+    ] = None,
+) -> int:
+    """Train a DelayNet; a killed training goes on where it was when called again.
+
+    Example: delaynet train cue --seed 1 -o model.pt
+    """
+    if task != "cue":
+        raise InputError("task", f"{task!r} is not known", "choose from: cue")
+    options = _options(preset, seed, set_ or [])
+    from delaynet_lava.training import Epoch, train_cue
+
+    with progress("training", options.max_epochs + options.anneal_epochs) as advance:
+
+        def report(epoch: Epoch, annealed: float) -> None:
+            text = (
+                f"epoch {epoch.number}: {epoch.cues} cues, {epoch.wait_ms} ms wait, "
+                f"accuracy {epoch.accuracy:.3f}, loss {epoch.loss:.3f}, rate {epoch.rate:.4f}, "
+                f"gradient {epoch.gradient:.1e}"
+            )
+            if epoch.validation is not None:
+                text += f", validation {epoch.validation:.4f}"
+            advance(1, f"{100 * annealed:.0f} % annealed")
+            if json != "-":
+                say(text)
+
+        model = train_cue(options, output, preset, report)
+    metrics = model.provenance["metrics"]
+    if json != "-":
+        figures([("model", output), *((k.replace("_", " "), str(v)) for k, v in metrics.items())])
+    write_json(json, {"model": output, "options": asdict(options), **metrics})
+    return 0

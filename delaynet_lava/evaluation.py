@@ -1,0 +1,177 @@
+"""Run a network on a task, batch by batch, and check one execution against another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from delaynet_lava.emulator import emulate
+from delaynet_lava.errors import InputError
+from delaynet_lava.network import Network
+from delaynet_lava.trace import Comparison, Trace, decide
+
+__all__ = ["BACKENDS", "Evaluation", "Task", "backend", "evaluate"]
+
+BACKENDS = ("emulator", "lava")
+_BATCH_BYTES = 256 << 20
+
+
+class Task(Protocol):
+    """What a benchmark gives: a number of steps, and batches of inputs with labels."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass
+class Evaluation:
+    """Figures of a run over samples; lists by layer hold one entry a layer."""
+
+    backend: str
+    check: str | None
+    samples: int
+    steps: int
+    decisions: np.ndarray
+    labels: np.ndarray
+    wall_s: float
+    spikes: list[int]
+    neurons: list[int]
+    u_wraps: list[int]
+    v_saturations: list[int]
+    comparison: Comparison | None
+    check_wall_s: float = 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right decisions."""
+        return float(np.mean(self.decisions == self.labels))
+
+    @property
+    def sample_steps_per_s(self) -> float:
+        """Time steps run per second, over all samples."""
+        return self.samples * self.steps / self.wall_s
+
+    @property
+    def spikes_per_neuron_step(self) -> list[float]:
+        """Mean spikes of a neuron in a step, by layer."""
+        return [s / (n * self.samples * self.steps) for s, n in zip(self.spikes, self.neurons, strict=True)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "backend": self.backend,
+            "check": self.check,
+            "samples": self.samples,
+            "accuracy": self.accuracy,
+            "decisions": self.decisions.tolist(),
+            "labels": self.labels.tolist(),
+            "steps": self.steps,
+            "wall_s": self.wall_s,
+            "sample_steps_per_s": self.sample_steps_per_s,
+            "check_wall_s": self.check_wall_s,
+            "spikes": self.spikes,
+            "spikes_per_neuron_step": self.spikes_per_neuron_step,
+            "u_wraps": self.u_wraps,
+            "v_saturations": self.v_saturations,
+            "mismatches": None if self.comparison is None else self.comparison.mismatches,
+            "compared_integers": None if self.comparison is None else self.comparison.compared,
+            "first_mismatch": None
+            if self.comparison is None or self.comparison.first is None
+            else str(self.comparison.first),
+        }
+
+
+def backend(name: str) -> Callable[..., Trace]:
+    """The execution of that name, as a function like :func:`delaynet_lava.emulator.emulate`.
+
+    Raises:
+        InputError: unknown name. BackendMissing: it is not installed.
+    """
+    if name == "emulator":
+        return emulate
+    if name == "lava":
+        from delaynet_lava.lava import run  # Intel's packages, only where asked for
+
+        return run
+    raise InputError("backend", f"{name!r} is not one of {list(BACKENDS)}")
+
+
+def _batch_size(network: Network, steps: int, recorded: bool) -> int:
+    widest = max(network.channels, *(layer.size for layer in network.layers))
+    everything = network.channels + 5 * sum(layer.size for layer in network.layers)
+    return int(np.clip(_BATCH_BYTES // (steps * (everything if recorded else 2 * widest)), 1, 256))
+
+
+def evaluate(
+    network: Network,
+    task: Task,
+    samples: int,
+    run_on: str = "emulator",
+    check: str | None = None,
+    on_samples: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Run the first ``samples`` samples of a task; with ``check`` on a second backend too.
+
+    The check compares spikes and membranes of every layer at every step, and all counters.
+
+    Raises:
+        InputError: no samples, a task that does not fit the network, an unknown backend.
+        BackendMissing: a backend is not installed.
+    """
+    if samples < 1:
+        raise InputError("samples", f"{samples} is below 1")
+    if check == run_on:
+        raise InputError("check", f"{check!r} is the backend itself", "name another one")
+    main = backend(run_on)
+    other = None if check is None else backend(check)
+    last = len(network.layers) - 1
+    record: tuple[str, ...] = ("spikes", "voltage") if other else ("spikes",)
+    layers = None if other else [last]
+    size = _batch_size(network, task.steps, other is not None)
+    # Lava takes seconds a sample and says when each is done; the emulator is done before that matters.
+    watch: dict[str, Any] = {}
+    if on_samples is not None and run_on == "lava":
+        watch["progress"] = lambda done, of: on_samples(1)
+    # The first call of a compiled kernel loads it; that is not part of a run's speed.
+    emulate(network, np.zeros((1, 1, network.channels), np.uint8))
+    decisions, labels, traces = [], [], []
+    total, first, compared, check_wall = 0, None, 0, 0.0
+    for start in range(0, samples, size):
+        x, y = task.batch(start, min(size, samples - start))
+        trace = main(network, x, record=record, layers=layers, **watch)
+        decisions.append(decide(network, trace))
+        labels.append(y)
+        if other is not None:
+            theirs = other(network, x, record=record, layers=layers)
+            result = trace.compare(theirs)
+            total, compared, check_wall = (
+                total + result.mismatches,
+                compared + result.compared,
+                check_wall + theirs.wall_s,
+            )
+            first = first or result.first
+        trace.spikes, trace.voltage = {}, {}
+        traces.append(trace)
+        if on_samples is not None and not watch:
+            on_samples(len(y))
+    whole = Trace.join(traces)
+    return Evaluation(
+        backend=run_on,
+        check=check,
+        samples=samples,
+        steps=task.steps,
+        decisions=np.concatenate(decisions),
+        labels=np.concatenate(labels),
+        wall_s=whole.wall_s,
+        spikes=[int(c.sum()) for c in whole.spike_counts],
+        neurons=[layer.size for layer in network.layers],
+        u_wraps=whole.u_wraps,
+        v_saturations=whole.v_saturations,
+        comparison=None if other is None else Comparison(total, compared, first),
+        check_wall_s=check_wall,
+    )

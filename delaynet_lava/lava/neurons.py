@@ -1,0 +1,94 @@
+"""Neurons: Lava's LIF, one with a soft reset, and the models that count and record for the runner.
+
+The arithmetic is that of Lava's own fixed-point model in every one of them; what stands here only
+looks at the state before the current wraps and the membrane is clipped, which is where Lava forgets
+both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from lava.proc.lif.models import PyLifModelBitAcc
+from lava.proc.lif.process import LIF
+
+from delaynet_lava import fixedpoint as fx
+from delaynet_lava.lava.session import CLIPS, LOST, WRAPS, Record
+from delaynet_lava.network import Neuron
+
+__all__ = ["RecordingLIF", "RecordingSubtractLIF", "SubtractLIF", "SubtractLIFModel", "neuron_process"]
+
+
+class SubtractLIF(LIF):
+    """LIF whose membrane loses ``vth << 6`` at a spike instead of all; for the simulator only."""
+
+
+class SubtractLIFModel(PyLifModelBitAcc):
+    """Fixed-point CPU model of :class:`SubtractLIF`."""
+
+    implements_process = SubtractLIF
+
+    def reset_voltage(self, spike_vector: np.ndarray) -> None:
+        """``v -= vth << 6`` where a neuron spiked."""
+        self.v[spike_vector] -= self.effective_vth
+
+
+class RecordingLIF(PyLifModelBitAcc):
+    """Lava's fixed-point LIF with a :class:`~delaynet_lava.lava.session.Record`.
+
+    The process passes it on as its argument ``record``.
+    """
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self.record: Record = proc_params["record"]
+
+    def subthr_dynamics(self, activation_in: np.ndarray) -> None:
+        """Count what is about to wrap or saturate, then let Lava compute."""
+        wide_u = fx.synaptic_current(
+            self.u.astype(np.int64), activation_in.astype(np.int64), self.du + self.ds_offset
+        )
+        v = self.v.astype(np.int64)
+        super().subthr_dynamics(activation_in)
+        wide_v = fx.membrane_update(v, self.u, self.effective_bias, self.dv + self.dm_offset)
+        counts = self.record.counts
+        counts[WRAPS] += np.count_nonzero(fx.u_overflows(wide_u))
+        counts[CLIPS] += np.count_nonzero(fx.saturates(wide_v))
+        counts[LOST] += np.count_nonzero((wide_u > 3 * fx.UV_HALF) | (wide_u <= -3 * fx.UV_HALF))
+
+    def run_spk(self) -> None:
+        """One step of a sample, or of the pause between two."""
+        step = self.record.clock.step(self.time_step)
+        if step < 0:
+            self.a_in.recv()
+            self.u[:], self.v[:] = 0, 0
+            self.s_out.send(np.zeros(self.u.shape, bool))
+            return
+        super().run_spk()
+        # Lava orders the axes of an input layer W, H, C; channels are counted in C, H, W order.
+        self.record.write(step, self.s_out_buff.T.reshape(-1), self.v.T.reshape(-1))
+
+
+class RecordingSubtractLIF(RecordingLIF, SubtractLIFModel):
+    """:class:`RecordingLIF` for the soft reset."""
+
+
+def neuron_process(neuron: Neuron, shape: tuple[int, ...], **params: Any) -> LIF:
+    """The Lava process of a layer's neurons; ``params`` are handed to its process model.
+
+    Lava adds 1 to ``du`` (a register of the chip) but not to ``dv``.
+    """
+    process = SubtractLIF if neuron.reset == "subtract" else LIF
+    bias = np.broadcast_to(neuron.bias, (int(np.prod(shape)),)).reshape(shape[::-1]).T
+    return process(
+        shape=shape,
+        u=0,
+        v=0,
+        du=neuron.du - 1,
+        dv=neuron.dv,
+        bias_mant=bias.astype(np.int32),
+        bias_exp=neuron.bias_exp,
+        vth=neuron.vth,
+        **params,
+    )

@@ -1,0 +1,153 @@
+"""Run a Network on Lava's CPU simulator in fixed point."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Collection
+
+import numpy as np
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.dense.models import PyDelayDenseModelBitAcc, PyDenseModelBitAcc
+from lava.proc.dense.process import DelayDense, Dense
+from lava.proc.lif.process import LIF
+
+from delaynet_lava.errors import InputError
+from delaynet_lava.lava import blocks
+from delaynet_lava.lava.neurons import RecordingLIF, RecordingSubtractLIF, SubtractLIF
+from delaynet_lava.lava.session import CLIPS, LOST, SPIKES, WRAPS, Clock, Feed, Record
+from delaynet_lava.lava.simulation import Simulation, building
+from delaynet_lava.lava.source import Source, SourceModel
+from delaynet_lava.lava.synapses import FastDelayDense
+from delaynet_lava.network import Encoder, Network
+from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers
+
+__all__ = ["MODELS", "run", "run_config"]
+
+MODELS = ("fast", "stock")
+
+# What "fixed_pt" selects; given process by process it spares Lava's compiler the search, which
+# executes every module beside that of a process, once for each process.
+_SELECTED = {
+    Source: SourceModel,
+    Dense: PyDenseModelBitAcc,
+    LIF: RecordingLIF,
+    SubtractLIF: RecordingSubtractLIF,
+    blocks.Input: blocks.InputModel,
+    blocks.Dense: blocks.DenseModel,
+    blocks.RecurrentDense: blocks.RecurrentDenseModel,
+}
+
+
+def run_config(models: str = "fast") -> Loihi2SimCfg:
+    """Run configuration for Lava's CPU simulator in fixed point, for any graph of Lava processes.
+
+    Args:
+        models: "fast" runs ``DelayDense`` with :class:`FastDelayDense`, "stock" everything with
+            Lava's own models. The integers are the same.
+
+    Raises:
+        InputError: another word.
+    """
+    if models not in MODELS:
+        raise InputError("models", f"{models!r} is not known", f"choose from {MODELS}")
+    exceptions = {DelayDense: FastDelayDense} if models == "fast" else {}
+    return Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=exceptions)
+
+
+def run(
+    network: Network,
+    inputs: np.ndarray,
+    record: Collection[str] = ("spikes",),
+    layers: Collection[int] | None = None,
+    models: str = "fast",
+    progress: Callable[[int, int], None] | None = None,
+) -> Trace:
+    """Run a batch of inputs from rest, one after the other, on Lava's fixed-point CPU models.
+
+    The graph is compiled once. Between two samples it runs as many quiet steps as the longest lag
+    has, with the neurons held at rest.
+
+    Args:
+        inputs: uint8 or bool (batch, steps, channels).
+        record: any of "spikes" and "voltage"; final voltages and counters are always kept.
+        layers: indices of the layers to record (negative ones count from the end); None: all.
+        models: "fast" or "stock", see :func:`run_config`.
+        progress: called with the number of samples done and their total after each.
+
+    Returns:
+        The trace, equal to the emulator's integer by integer; ``wall_s`` leaves out compilation.
+
+    Raises:
+        InputError: inputs that the network does not take, an unknown thing to record, or a delay
+            beyond 62.
+        DelayNetError: one of Lava's processes failed.
+
+    Warns:
+        RuntimeWarning: a current went beyond ``3 * 2**23`` in one step, where Lava subtracts
+            ``2**24`` only once and its current is no longer the chip's.
+    """
+    chosen = recorded_layers(network, record, layers)
+    inputs = check_inputs(network, inputs)
+    config = run_config(models)
+    blocks.require_supported_delays(network)
+    batch, steps, _ = inputs.shape
+    clock = Clock(steps, pause=_longest_lag(network))
+    wanted = [[what in record and k in chosen for what in RECORDABLE] for k in range(len(network.layers))]
+    records = [Record(clock, layer.size, *wanted[k]) for k, layer in enumerate(network.layers)]
+    feed = _feed(network, clock)
+    with building() as made:
+        first = blocks.build_blocks(network, [{"record": kept} for kept in records])[0]
+        source = Source(shape=first.inp.shape, feed=feed)
+        source.s_out.connect(first.inp)
+    selected = {DelayDense: FastDelayDense if models == "fast" else PyDelayDenseModelBitAcc, **_SELECTED}
+    config.exception_proc_model_map.update({p: selected[type(p)] for p in made.processes})
+    traces = []
+    lost = np.zeros(len(records), np.int64)
+    with Simulation(made, source, config) as simulation:
+        for k, sample in enumerate(inputs):
+            feed.values[:] = sample
+            started = time.perf_counter()
+            simulation.advance(steps + (clock.pause if k else 0))
+            traces.append(_read(records, steps, time.perf_counter() - started))
+            lost += [kept.counts[LOST] for kept in records]
+            for kept in records:
+                kept.counts[:] = 0
+            if progress is not None:
+                progress(k + 1, batch)
+    for layer in np.flatnonzero(lost):
+        warnings.warn(
+            f"layer {layer}: the current went beyond 3 * 2**23 in one step {lost[layer]} times; Lava wraps "
+            "it once only, so it no longer is the current of the emulator and the chip; lower the weights",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return Trace.join(traces)
+
+
+def _longest_lag(network: Network) -> int:
+    synapses = [s for layer in network.layers for s in (layer.synapse, layer.recurrent) if s is not None]
+    return 1 + max((s.max_delay for s in synapses), default=0)
+
+
+def _feed(network: Network, clock: Clock) -> Feed:
+    first = network.layers[0]
+    if isinstance(first, Encoder):
+        return Feed(clock, network.channels, first.weight, first.bias)
+    return Feed(clock, network.channels, weight=1, bias=0)
+
+
+def _read(records: list[Record], steps: int, wall_s: float) -> Trace:
+    """The trace of the sample that has just run."""
+    return Trace(
+        backend="lava",
+        steps=steps,
+        batch=1,
+        final_voltage=[r.final[None].copy() for r in records],
+        u_wraps=[int(r.counts[WRAPS]) for r in records],
+        v_saturations=[int(r.counts[CLIPS]) for r in records],
+        spike_counts=[r.counts[[SPIKES]] for r in records],
+        spikes={k: r.spikes[None].copy() for k, r in enumerate(records) if r.spikes is not None},
+        voltage={k: r.voltage[None].copy() for k, r in enumerate(records) if r.voltage is not None},
+        wall_s=wall_s,
+    )

@@ -1,0 +1,88 @@
+"""What the simulator's processes share with the program that runs them.
+
+Lava reads and writes a Var element by element over two channels, so fetching a recording that way
+would take longer than the run. Inputs and records therefore lie in anonymous shared memory, which
+Lava's processes inherit when they are forked.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["CLIPS", "LOST", "SPIKES", "WRAPS", "Clock", "Feed", "Record"]
+
+WRAPS, CLIPS, SPIKES, LOST = range(4)
+
+
+def _shared(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Zeros in memory that this process and those forked from it see alike."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+
+
+class Clock(NamedTuple):
+    """Samples one after the other: ``steps`` steps each, ``pause`` quiet ones between two.
+
+    A pause outlasts the longest lag. The neurons are held at rest meanwhile, so what is still under
+    way in the synapses has no effect and each sample starts from rest.
+    """
+
+    steps: int
+    pause: int
+
+    def step(self, time_step: int) -> int:
+        """Step within the sample, from 0, at Lava's ``time_step`` (from 1); negative in a pause."""
+        return (time_step - 1 + self.pause) % (self.steps + self.pause) - self.pause
+
+
+class Feed:
+    """Input of the sample that runs: channel i sends ``weight * values[step, i] + bias``.
+
+    Attributes:
+        values: uint8 (steps, channels), written by the runner before each sample.
+        weight, bias: an encoder's transform; 1 and 0 where the first layer takes spikes.
+    """
+
+    def __init__(self, clock: Clock, channels: int, weight: int, bias: int) -> None:
+        self.clock, self.weight, self.bias = clock, weight, bias
+        self.values = _shared((clock.steps, channels), np.uint8)
+        self.silence = np.zeros(channels, np.int32)
+
+    def at(self, time_step: int) -> np.ndarray:
+        """int32 (channels,), what is sent at Lava's ``time_step``."""
+        step = self.clock.step(time_step)
+        if step < 0:
+            return self.silence
+        return self.values[step].astype(np.int32) * self.weight + self.bias
+
+
+class Record:
+    """What the neurons of one layer write while a sample runs.
+
+    Attributes:
+        spikes: uint8 (steps, neurons), or None where not wanted.
+        voltage: int32 (steps, neurons), the membrane after the reset, or None.
+        final: int32 (neurons,), the membrane after the last step.
+        counts: int64 (4,): wraps of u, saturations of v, spikes, and steps at which u went so far
+            that Lava's single wrap could not bring it back to 24 bits.
+    """
+
+    def __init__(self, clock: Clock, neurons: int, spikes: bool, voltage: bool) -> None:
+        self.clock = clock
+        self.spikes = _shared((clock.steps, neurons), np.uint8) if spikes else None
+        self.voltage = _shared((clock.steps, neurons), np.int32) if voltage else None
+        self.final = _shared((neurons,), np.int32)
+        self.counts = _shared((4,), np.int64)
+
+    def write(self, step: int, spikes: np.ndarray, voltage: np.ndarray) -> None:
+        """Keep one step; both arrays hold one value a neuron."""
+        self.counts[SPIKES] += np.count_nonzero(spikes)
+        if self.spikes is not None:
+            self.spikes[step] = spikes
+        if self.voltage is not None:
+            self.voltage[step] = voltage
+        if step == self.clock.steps - 1:
+            self.final[:] = voltage

@@ -1,0 +1,133 @@
+"""``model.pt``: a trained model as tensors and plain values; opening one never runs code.
+
+A dict of ``format``, ``version``, ``config``, ``state_dict`` and ``provenance``, loaded with
+``weights_only=True``. Training and export meet here, and only here.
+
+``config`` is ``{"layers": [{"type": ..., ...}, ...], "task": {...}, "dt_ms": 1.0}``; the tensors of
+layer i start with ``"i."`` in ``state_dict``. The entries of a layer are those that
+:mod:`delaynet_lava.nn.model` writes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from delaynet_lava.errors import InputError
+from delaynet_lava.files import replace_file
+
+__all__ = ["ModelFile", "load_model", "load_tensors", "save_model", "write_tensors"]
+
+FORMAT, VERSION = "delaynet_lava.model", 1
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """Content of a ``model.pt``.
+
+    Attributes:
+        config: layers, task, time step.
+        state_dict: tensors by name.
+        provenance: command, seed, versions, figures.
+    """
+
+    config: dict[str, Any]
+    state_dict: dict[str, torch.Tensor]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def write_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    """Write a dict of tensors and plain values, as a whole or not at all.
+
+    Raises:
+        InputError: the place can't be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    replace_file(path, buffer.getvalue())
+
+
+def save_model(path: str | os.PathLike, model: ModelFile) -> None:
+    """Write a ``model.pt``.
+
+    Raises:
+        InputError: the place can't be written.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": model.config,
+        "state_dict": {k: v.detach().cpu().contiguous() for k, v in model.state_dict.items()},
+        "provenance": model.provenance,
+    }
+    write_tensors(path, content)
+
+
+def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
+    """A dict of tensors and plain values from a torch file, without running any of its code.
+
+    Raises:
+        InputError: missing, unreadable, not a torch file, or one that holds more than tensors and
+            plain values.
+    """
+    where = str(path)
+    if not Path(path).is_file():
+        problem = "is not a file" if Path(path).exists() else "does not exist"
+        raise InputError(where, problem, "give the path of a model.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            where,
+            f"holds more than tensors and plain values and was not opened ({_head(error)})",
+            "save it with delaynet_lava.model_file.save_model",
+        ) from error
+    except OSError as error:
+        raise InputError(where, f"cannot be read ({error.strerror or error})") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(where, f"is not a torch file, or a damaged one ({_head(error)})") from error
+    if not isinstance(content, dict):
+        raise InputError(where, f"holds a {type(content).__name__}, expected a dict")
+    return content
+
+
+def _head(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+
+
+def load_model(path: str | os.PathLike) -> ModelFile:
+    """Read a ``model.pt``.
+
+    Raises:
+        InputError: as :func:`load_tensors`; or not one of ours, or of another version, or with
+            parts missing or of the wrong type.
+    """
+    where, content = str(path), load_tensors(path)
+    if content.get("format") != FORMAT:
+        raise InputError(
+            where,
+            f"has format {content.get('format')!r}, expected {FORMAT!r}",
+            "a bare state_dict does not say what the layers are: save with model_file.save_model",
+        )
+    if content.get("version") != VERSION:
+        raise InputError(
+            where, f"has version {content.get('version')!r}, this release reads {VERSION}", "update"
+        )
+    for key in ("config", "state_dict", "provenance"):
+        if not isinstance(content.get(key), dict):
+            raise InputError(where, f"key {key!r} is missing or not a dict")
+    tensors = content["state_dict"]
+    for name, value in tensors.items():
+        if not isinstance(value, torch.Tensor):
+            raise InputError(where, f"state_dict[{name!r}] is a {type(value).__name__}, expected a tensor")
+    layers = content["config"].get("layers")
+    if not isinstance(layers, list) or not all(isinstance(one, dict) and "type" in one for one in layers):
+        raise InputError(where, "config['layers'] is not a list of layers with a type")
+    return ModelFile(content["config"], tensors, content["provenance"])

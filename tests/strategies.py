@@ -1,0 +1,147 @@
+"""Random networks and inputs for hypothesis: ones that spike, neither silent nor always on.
+
+Hypothesis draws sizes, densities, exponents, decays and seeds; the matrices come from a seeded
+generator, and each threshold from the membranes that the emulator finds where the layer never
+spikes. No current goes beyond ``3 * 2**23`` in one step, where Lava's single wrap and the chip's
+register part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from delaynet_lava import fixedpoint as fx
+from delaynet_lava.emulator import emulate
+from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synapse
+
+__all__ = ["inputs_for", "networks", "synapses"]
+
+# With |a| <= 2**18, |decay(u) + (a << 6)| <= 3 * 2**23 for every u of 24 bits.
+FAN_IN_LIMIT = 1 << 18
+UNREACHED = 1 << 18
+READOUT_THRESHOLDS = (fx.VTH_MAX, fx.VTH_MAX + 1, (1 << 18) - 1)
+PROBE_STEPS = 100
+
+
+def inputs_for(
+    network: Network, steps: int = 120, batch: int = 2, rate: float = 0.15, seed: int = 0
+) -> np.ndarray:
+    """uint8 (batch, steps, channels): spikes, or for an encoder values from 0 to 255."""
+    rng = np.random.default_rng(seed)
+    active = rng.random((batch, steps, network.channels)) < rate
+    if isinstance(network.layers[0], Encoder):
+        return (active * rng.integers(0, 256, active.shape)).astype(np.uint8)
+    return active.astype(np.uint8)
+
+
+@st.composite
+def synapses(
+    draw: st.DrawFn,
+    post: int,
+    pre: int,
+    max_delay: int = fx.MAX_DELAY,
+    max_weight_exp: int = 3,
+    fan_in: int = FAN_IN_LIMIT,
+    overflow: bool = False,
+) -> Synapse:
+    """Weights of one sign or both, delays: none, one for all, one a sender, or one a synapse.
+
+    Args:
+        fan_in: largest sum of a row's absolute weights, exponent included; what would go beyond is
+            left out.
+        overflow: with the largest weights and exponent, so that few spikes wrap a current.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    density = draw(st.sampled_from([0.5, 1.0] if overflow else [0.1, 0.4, 1.0]))
+    lowest, highest = draw(st.sampled_from([(-1.0, 1.0), (-1.0, 1.0), (-0.25, 1.0), (-1.0, 0.0)]))
+    largest = 127 if overflow else draw(st.sampled_from([4, 40, 127]))
+    weight_exp = fx.WEIGHT_EXP_MAX if overflow else draw(st.integers(0, max_weight_exp))
+    weight = 2 * np.rint(rng.uniform(lowest, highest, (post, pre)) * largest).astype(int)
+    weight[rng.random(weight.shape) < 0.02] = fx.WEIGHT_MIN if lowest == -1 else fx.WEIGHT_MAX
+    weight[rng.random(weight.shape) >= density] = 0
+    weight[np.cumsum(np.abs(weight) << weight_exp, axis=1) > fan_in] = 0
+    kind = draw(st.sampled_from(["none", "one", "axonal", "synaptic"]))
+    longest = draw(st.one_of(st.integers(0, max_delay), st.just(max_delay)))
+    delay = {
+        "none": np.zeros((post, pre), int),
+        "one": np.full((post, pre), longest),
+        "axonal": np.tile(rng.integers(0, longest, pre, endpoint=True), (post, 1)),
+        "synaptic": rng.integers(0, longest, (post, pre), endpoint=True),
+    }[kind]
+    return Synapse(weight, delay, weight_exp)
+
+
+def _decays(overflow: bool) -> st.SearchStrategy[int]:
+    # An overflow needs a state that remembers.
+    special = [0, 1] if overflow else [0, 1, fx.DECAY_ONE - 1, fx.DECAY_ONE, fx.DECAY_ONE]
+    return st.one_of(st.sampled_from(special), st.integers(20, 1000))
+
+
+def _with_threshold(layers: Sequence[Layer], stay_below: float, seed: int) -> Layer:
+    """The last layer, with the threshold that this share of its membranes would stay below."""
+    probe = Network(tuple(layers))
+    trace = emulate(probe, inputs_for(probe, PROBE_STEPS, 1, seed=seed), ("voltage",), layers=[-1])
+    height = int(np.clip(np.quantile(trace.voltage[len(layers) - 1], stay_below), 0, fx.V_MAX))
+    return replace(layers[-1], neuron=replace(layers[-1].neuron, vth=height >> fx.STATE_SHIFT))
+
+
+@st.composite
+def networks(
+    draw: st.DrawFn,
+    min_layers: int = 1,
+    max_layers: int = 4,
+    max_neurons: int = 24,
+    max_delay: int = fx.MAX_DELAY,
+    max_weight_exp: int = 3,
+    resets: Sequence[str] = ("zero", "subtract"),
+    encoder: bool | None = None,
+    readout: bool | None = None,
+    overflow: bool = False,
+) -> Network:
+    """Feed-forward and recurrent layers with biases and delays of every kind.
+
+    Args:
+        min_layers, max_layers: number of layers with neurons, an encoder included.
+        encoder: whether the first layer is one; None: either.
+        readout: whether the last layer has a threshold of 17 bits or more; None: either.
+        overflow: with weights that wrap currents and saturate membranes.
+    """
+    seed = draw(st.integers(0, 2**16))
+    fewest = min(8, max_neurons) if overflow else 1
+    channels = draw(st.integers(fewest, max_neurons))
+    layers: list[Layer] = []
+    for k in range(draw(st.integers(min_layers, max_layers))):
+        size = draw(st.integers(fewest, max_neurons))
+        neuron = Neuron(
+            vth=UNREACHED,
+            du=draw(_decays(overflow)),
+            dv=draw(_decays(overflow)),
+            reset=draw(st.sampled_from(list(resets))),
+        )
+        if k == 0 and (draw(st.booleans()) if encoder is None else encoder):
+            weight, bias = draw(st.integers(1, fx.WEIGHT_MAX)), draw(st.integers(-100, 100))
+            layers.append(Encoder(neuron, channels, weight, bias))
+        else:
+            pre = layers[-1].size if layers else channels
+            recurrent = draw(st.booleans())
+            share = FAN_IN_LIMIT // (2 if recurrent else 1)
+            options = (max_delay, max_weight_exp, share, overflow)
+            reach = draw(st.sampled_from([0, 0, 30, -fx.BIAS_MANT_MIN - 1]))
+            values = np.random.default_rng(seed + k).integers(-reach, reach, size, endpoint=True)
+            neuron = replace(neuron, bias=values, bias_exp=draw(st.sampled_from([fx.BIAS_EXP, 0, 3, 7])))
+            layers.append(
+                Dense(
+                    draw(synapses(size, pre, *options)),
+                    neuron,
+                    draw(synapses(size, size, *options)) if recurrent else None,
+                )
+            )
+        layers[-1] = _with_threshold(layers, draw(st.floats(0.8, 0.98)), seed)
+    if draw(st.booleans()) if readout is None else readout:
+        neuron = replace(layers[-1].neuron, vth=draw(st.sampled_from(READOUT_THRESHOLDS)))
+        layers[-1] = replace(layers[-1], neuron=neuron)
+    return Network(tuple(layers))

@@ -1,0 +1,84 @@
+"""Cue accumulation is what the paper states, seeded, and independent of how it is read."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from delaynet_lava.errors import InputError
+from delaynet_lava.tasks.cue import BACKGROUND, LEFT, RECALL, RIGHT, CueAccumulation
+
+
+def test_rates_and_timing_are_the_papers():
+    task = CueAccumulation(cues=7, wait_ms=1200, seed=3)
+    assert task.steps == 2250
+    x, labels = task.batch(0, 400)
+    sides = np.stack([task.sides(k) for k in range(400)])
+    assert np.array_equal(labels, sides.sum(axis=1) > 3.5)
+    assert abs(labels.mean() - 0.5) < 0.08
+    # 4.5 million draws at 10 Hz, 200,000 to 600,000 at 40 Hz: five standard errors.
+    assert abs(x[:, :, BACKGROUND].mean() - 0.010) < 0.0002
+    assert abs(x[:, -150:, RECALL].mean() - 0.040) < 0.0013
+    assert not x[:, :-150, RECALL].any()
+    assert not x[:, 1050:, LEFT].any()
+    assert not x[:, 1050:, RIGHT].any()
+    for k in range(7):
+        slot = x[:, 150 * k : 150 * (k + 1)]
+        assert not slot[:, :50, LEFT].any()
+        assert not slot[:, :50, RIGHT].any()
+        right = sides[:, k]
+        assert not slot[right][:, :, LEFT].any()
+        assert not slot[~right][:, :, RIGHT].any()
+        assert abs(slot[right][:, 50:, RIGHT].mean() - 0.040) < 0.003
+        assert abs(slot[~right][:, 50:, LEFT].mean() - 0.040) < 0.003
+    # Sides are drawn with 0.3 or 0.7 a sample: 0.21 is the variance that is left within a sample.
+    within = sides.var(axis=1, ddof=1).mean()
+    assert abs(within - 0.21) < 0.015
+
+
+def test_a_sample_depends_on_seed_split_and_index_alone():
+    task = CueAccumulation(seed=5)
+    x, y = task.batch(10, 6)
+    for k in (0, 5):
+        alone, label = task.sample(10 + k)
+        assert np.array_equal(alone, x[k])
+        assert label == y[k]
+    read = list(task.batches(16, size=5))
+    assert [len(labels) for _, labels in read] == [5, 5, 5, 1]
+    assert np.array_equal(np.concatenate([spikes for spikes, _ in read])[10:], x)
+    for other in (CueAccumulation(seed=6), CueAccumulation(seed=5, split="train")):
+        assert not np.array_equal(other.sample(10)[0], x[0])
+
+
+@pytest.mark.parametrize("cues", [2, 4])
+def test_even_numbers_of_cues_never_tie(cues):
+    task = CueAccumulation(cues=cues, wait_ms=150)
+    sides = np.stack([task.sides(k) for k in range(200)])
+    assert not np.any(2 * sides.sum(axis=1) == cues)
+
+
+def test_long_waits_of_many_samples_stay_small_in_memory():
+    task = CueAccumulation(wait_ms=30_000)
+    tracemalloc.start()
+    source = task.batches(4096)
+    x, _ = next(source)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert x.shape[1:] == (31_050, 40)
+    assert peak < 300 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"cues": 0}, "0 is below 1"),
+        ({"wait_ms": 149}, "149 ms is below 150 ms"),
+        ({"seed": -1}, "-1 is negative"),
+        ({"split": "tests"}, "'tests' is not one of"),
+    ],
+)
+def test_bad_options_are_refused(options, problem):
+    with pytest.raises(InputError, match=problem):
+        CueAccumulation(**options)

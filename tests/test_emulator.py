@@ -1,0 +1,221 @@
+"""The emulator against the integer contract, written here as plainly as it can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import inputs_for, networks
+
+from delaynet_lava import emulator, fixedpoint
+from delaynet_lava.emulator import emulate
+from delaynet_lava.errors import InputError, MismatchError
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
+from delaynet_lava.trace import Trace, decide
+
+
+def decayed(x: int, k: int) -> int:
+    return (1 if x >= 0 else -1) * ((abs(x) * (4096 - k)) >> 12)
+
+
+def plain(network: Network, inputs: np.ndarray) -> Trace:
+    """One neuron, one synapse, one step at a time, in Python's own integers."""
+    batch, steps, _ = inputs.shape
+    count = len(network.layers)
+    spikes = {k: np.zeros((batch, steps, network.layers[k].size), np.uint8) for k in range(count)}
+    voltage = {k: np.zeros((batch, steps, network.layers[k].size), np.int32) for k in range(count)}
+    wraps, clips = [0] * count, [0] * count
+    for b in range(batch):
+        for k, layer in enumerate(network.layers):
+            neuron = layer.neuron
+            before = inputs[b] if k == 0 else spikes[k - 1][b]
+            bias = np.broadcast_to(neuron.bias, (layer.size,))
+            u, v = [0] * layer.size, [0] * layer.size
+            for t in range(steps):
+                for i in range(layer.size):
+                    if isinstance(layer, Encoder):
+                        u[i] = (layer.weight * int(before[t, i]) + layer.bias) << 6
+                    else:
+                        a = 0
+                        for synapse, sent in ((layer.synapse, before), (layer.recurrent, spikes[k][b])):
+                            if synapse is None:
+                                continue
+                            for j in range(synapse.shape[1]):
+                                sent_at = t - 1 - int(synapse.delay[i, j])
+                                if sent_at >= 0 and sent[sent_at, j]:
+                                    a += int(synapse.weight[i, j]) << synapse.weight_exp
+                        u[i] = decayed(u[i], neuron.du) + (a << 6)
+                    while u[i] > 2**23 or u[i] <= -(2**23):
+                        wraps[k] += 1
+                        u[i] -= 2**24 if u[i] > 0 else -(2**24)
+                    v[i] = decayed(v[i], neuron.dv) + u[i] + (int(bias[i]) << neuron.bias_exp)
+                    if abs(v[i]) > 2**23 - 1:
+                        clips[k] += 1
+                        v[i] = max(min(v[i], 2**23 - 1), -(2**23) + 1)
+                    if v[i] > neuron.vth << 6:
+                        spikes[k][b, t, i] = 1
+                        v[i] = 0 if neuron.reset == "zero" else v[i] - (neuron.vth << 6)
+                    voltage[k][b, t, i] = v[i]
+    return Trace(
+        backend="plain",
+        steps=steps,
+        batch=batch,
+        final_voltage=[voltage[k][:, -1] for k in range(count)],
+        u_wraps=wraps,
+        v_saturations=clips,
+        spike_counts=[spikes[k].sum(axis=(1, 2), dtype=np.int64) for k in range(count)],
+        spikes=spikes,
+        voltage=voltage,
+    )
+
+
+@settings(max_examples=40)
+@given(networks(max_neurons=6, max_layers=3), st.integers(0, 10**6))
+def test_emulator_is_the_contract(network, seed):
+    inputs = inputs_for(network, steps=90, batch=2, rate=0.3, seed=seed)
+    emulate(network, inputs, ("spikes", "voltage")).require_equal(plain(network, inputs))
+
+
+@settings(max_examples=20)
+@given(networks(max_neurons=6, max_layers=2, overflow=True), st.integers(0, 10**6))
+def test_overflow_is_the_contract_and_is_counted(network, seed):
+    inputs = inputs_for(network, steps=60, batch=2, rate=0.5, seed=seed)
+    emulate(network, inputs, ("spikes", "voltage")).require_equal(plain(network, inputs))
+
+
+def test_a_wrap_and_a_clip_are_each_counted_once():
+    synapse = Synapse([[254]], 0, 7)
+    x = np.zeros((1, 8, 1), np.uint8)
+    x[0, :6] = 1
+    # The current grows by 254 * 2**13 = 2080768 a step and leaves 24 bits with the fifth.
+    wrapping = Network((Dense(synapse, Neuron(vth=131071, du=0, dv=4096)),))
+    trace = emulate(wrapping, x, ("voltage",))
+    assert trace.u_wraps == [1]
+    assert trace.v_saturations == [0]
+    assert trace.voltage[0][0, :, 0].tolist() == [0, *(2080768 * k for k in (1, 2, 3, 4)),
+                                                  *(2080768 * k - 2**24 for k in (5, 6, 6))]  # fmt: skip
+    clipping = Network((Dense(synapse, Neuron(vth=1 << 18, du=4096, dv=0)),))
+    trace = emulate(clipping, x)
+    assert trace.u_wraps == [0]
+    assert trace.v_saturations == [2]
+    assert trace.final_voltage[0][0, 0] == 2**23 - 1
+
+
+def dense_network(seed: int = 1, delay: int = 62) -> Network:
+    rng = np.random.default_rng(seed)
+    weight = lambda shape: 2 * rng.integers(-60, 90, shape)  # noqa: E731
+    return Network(
+        (
+            Dense(
+                Synapse(weight((9, 5)), rng.integers(0, delay + 1, (9, 5))),
+                Neuron(vth=300, du=4096, dv=200, bias=rng.integers(-20, 40, 9)),
+                Synapse(weight((9, 9)), rng.integers(0, delay + 1, (9, 9)), 1),
+            ),
+            Dense(Synapse(weight((3, 9)), 3), Neuron(vth=131071, du=300, dv=300)),
+        )
+    )
+
+
+def changed(network: Network, what: str) -> Network:
+    first = network.layers[0]
+    back = first.recurrent
+    other = {
+        "a delay that is off by one": Synapse(back.weight, back.delay + 1, back.weight_exp),
+        "transposed recurrent weights": Synapse(back.weight.T, back.delay, back.weight_exp),
+        "transposed delays": Synapse(back.weight, back.delay.T, back.weight_exp),
+        "a dropped exponent": Synapse(back.weight, back.delay, 0),
+    }[what]
+    return network.with_(layers=(replace(first, recurrent=other), *network.layers[1:]))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["a delay that is off by one", "transposed recurrent weights", "transposed delays", "a dropped exponent"],
+)
+def test_the_comparison_sees(fault):
+    network = dense_network()
+    x = inputs_for(network, steps=200, rate=0.2)
+    right, wrong = emulate(network, x), emulate(changed(network, fault), x)
+    assert right.compare(emulate(network, x))
+    result = right.compare(wrong)
+    assert result.mismatches > 0
+    assert result.first is not None and result.first.layer == 0
+    # Nothing differs before the first difference, and there something does.
+    step = result.first.step
+    assert np.array_equal(right.spikes[0][:, :step], wrong.spikes[0][:, :step])
+    assert not np.array_equal(right.spikes[0][:, step], wrong.spikes[0][:, step])
+    with pytest.raises(MismatchError, match=f"step {step}"):
+        right.require_equal(wrong)
+
+
+def test_one_differing_voltage_is_one_mismatch_at_its_place():
+    network = dense_network()
+    x = inputs_for(network, steps=50)
+    one, two = (emulate(network, x, ("spikes", "voltage")) for _ in range(2))
+    two.voltage[1][1, 17, 2] += 1
+    result = one.compare(two)
+    assert result.mismatches == 1
+    assert (result.first.layer, result.first.sample, result.first.step, result.first.neuron) == (1, 1, 17, 2)
+
+
+def test_chunks_batches_and_recording_do_not_change_the_result(monkeypatch):
+    network = dense_network()
+    x = inputs_for(network, steps=300, batch=5, rate=0.2)
+    whole = emulate(network, x, ("spikes", "voltage"))
+    assert whole.spike_counts[0].sum() > 100
+    monkeypatch.setattr(emulator, "_CHUNK", 7)
+    whole.require_equal(emulate(network, x, ("spikes", "voltage")))
+    parts = Trace.join([emulate(network, x[k : k + 2], ("spikes", "voltage")) for k in (0, 2, 4)])
+    whole.require_equal(parts)
+    bare = emulate(network, x, ())
+    assert not bare.spikes and not bare.voltage
+    whole.require_equal(bare)
+    assert set(emulate(network, x, layers=[-1]).spikes) == {1}
+
+
+def test_decisions():
+    synapse = Synapse(np.diag([100] * 4))
+    x = np.zeros((2, 20, 4), np.uint8)
+    x[0, ::2, 1] = x[0, ::5, 0] = x[0, ::5, 2] = 1
+    x[1, ::3, 2] = x[1, ::3, 3] = 1
+    spiking = Network((Dense(synapse, Neuron(vth=50, du=4096, dv=4096)),))
+    assert decide(spiking, emulate(spiking, x)).tolist() == [1, 2]
+    grouped = spiking.with_(average=2)
+    assert decide(grouped, emulate(grouped, x)).tolist() == [0, 1]
+    readout = Network((Dense(synapse, Neuron(vth=131071, du=4096, dv=0)),))
+    assert decide(readout, emulate(readout, x, ())).tolist() == [1, 2]
+    with pytest.raises(InputError, match="not recorded"):
+        decide(spiking, emulate(spiking, x, ()))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "problem"),
+    [
+        (np.zeros((1, 5, 4), np.uint8), "4 channels, the network takes 5"),
+        (np.zeros((1, 5, 5)), "type float64"),
+        (np.zeros((5, 5), np.uint8), "shape"),
+        (np.zeros((1, 0, 5), np.uint8), "empty"),
+        (np.full((1, 5, 5), 2, np.uint8), "value 2"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(inputs, problem):
+    with pytest.raises(InputError, match=problem):
+        emulate(dense_network(), inputs)
+
+
+@settings(max_examples=200)
+@given(st.integers(-(2**40), 2**40), st.integers(0, 4096))
+def test_decay_rounds_towards_zero(x, k):
+    exact = abs(x) * (4096 - k) // 4096
+    assert fixedpoint.decay(np.int64(x), k) == (exact if x >= 0 else -exact)
+
+
+@given(st.integers(-(2**40), 2**40))
+def test_wrap_is_modulo_24_bits(u):
+    wrapped = int(fixedpoint.wrap_u(u))
+    assert (wrapped - u) % 2**24 == 0
+    assert -(2**23) < wrapped <= 2**23
+    assert bool(fixedpoint.u_overflows(u)) == (wrapped != u)

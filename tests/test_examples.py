@@ -1,0 +1,19 @@
+"""Every example runs, in its short form."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path):
+    pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
+    done = subprocess.run([sys.executable, str(path), "--smoke"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 mismatches" in done.stdout

@@ -1,0 +1,264 @@
+"""Gradients of the fused block against a slow autograd version written here, and against SLAYER's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+slayer = pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
+
+from delaynet_lava.errors import InputError  # noqa: E402
+from delaynet_lava.nn import DelayRecurrent, Readout  # noqa: E402
+
+
+class PaperSpike(torch.autograd.Function):
+    """Step with the triangular surrogate, in float64."""
+
+    @staticmethod
+    def forward(ctx, v, threshold, width, height):
+        ctx.save_for_backward(v, threshold)
+        ctx.scales = width, height
+        return (v > threshold).double()
+
+    @staticmethod
+    def backward(ctx, grad):
+        v, threshold = ctx.saved_tensors
+        width, height = ctx.scales
+        slope = height * (1 + (v - threshold) / width).clamp(0, 1)
+        return grad * slope, -(grad * slope).sum().reshape(1), None, None
+
+
+def truncate(x):
+    """Round towards zero to a multiple of 1/4096; the gradient passes."""
+    return x + (torch.trunc(x * 4096) / 4096 - x).detach()
+
+
+class Plain(torch.nn.Module):
+    """The recurrence as a loop over steps, one lag at a time, everything differentiated by autograd."""
+
+    def __init__(self, block, width, height):
+        super().__init__()
+        as_double = lambda t: t.detach().double().requires_grad_()  # noqa: E731
+        self.w_in, self.w_rec = as_double(block.input_matrix()), as_double(block.recurrent_matrix())
+        self.du = as_double(torch.round(block.neuron.current_decay))
+        self.dv = as_double(torch.round(block.neuron.voltage_decay))
+        self.threshold = as_double(torch.tensor([block.neuron.threshold]))
+        self.lag = block.delay.numpy() + 1
+        self.reset, self.scales = block.reset, (width, height)
+
+    def forward(self, x, feedback=1.0):
+        batch, _, steps = x.shape
+        u = v = torch.zeros(batch, len(self.lag), dtype=torch.float64)
+        spikes, membranes = [], []
+        for t in range(steps):
+            a = x[:, :, t] @ self.w_in.T
+            for j, lag in enumerate(self.lag):
+                if t >= lag:
+                    sent = spikes[t - lag][:, j : j + 1]
+                    # The value is whole, the gradient towards the sender is damped.
+                    damped = sent.detach() + feedback * (sent - sent.detach())
+                    a = a + damped * self.w_rec[:, j]
+            u = truncate(u * (1 - self.du / 4096)) + a
+            v = truncate(v * (1 - self.dv / 4096)) + u
+            s = PaperSpike.apply(v, self.threshold, *self.scales)
+            spikes.append(s)
+            membranes.append(v)
+            if self.reset == "zero":
+                # Value v (1 - s); its derivative with respect to s is -min(v, threshold).
+                bound = torch.minimum(v, self.threshold).detach()
+                v = v * (1 - s.detach()) - bound * (s - s.detach())
+            else:
+                v = v - self.threshold * s
+        return torch.stack(spikes, 2), torch.stack(membranes, 2)
+
+
+def close(ours, plain, tolerance=5e-6):
+    return float((ours.double() - plain).abs().max() / plain.abs().max()) < tolerance
+
+
+DELAYS = {
+    "mixed": [0, 1, 3, 9, 12, 9, 0],
+    "all long": [9, 8, 12, 9, 20, 30, 15],
+    "longer than the sample": [70, 0, 59, 58, 61, 7, 8],
+    "zero": [0] * 7,
+}
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("delays", DELAYS.values(), ids=DELAYS.keys())
+@pytest.mark.parametrize("feedback", [1.0, 0.3])
+def test_gradients_match_plain_autograd(reset, delays, feedback):
+    torch.manual_seed(len(delays) + sum(delays))
+    params = dict(threshold=1.5, current_decay=0.3, voltage_decay=0.1, tau_grad=1.2, scale_grad=0.9)
+    block = DelayRecurrent(
+        params | {"requires_grad": True}, 5, 7, np.array(delays), weight_scale=2, reset=reset,
+        feedback_grad=feedback, delay_shift=False,
+    )  # fmt: skip
+    block.want_voltage = True
+    x = (torch.rand(3, 5, 60) < 0.3).float().requires_grad_()
+    plain = Plain(block, width=1.2 * 1.5, height=0.9 / (1.2 * 1.5))
+    x_plain = x.detach().double().requires_grad_()
+
+    spikes = block(x)
+    expected, membrane = plain(x_plain, feedback)
+    assert torch.equal(spikes.double(), expected)
+    assert torch.equal(block.voltage.double(), membrane)
+    assert 0.05 < float(spikes.mean()) < 0.6
+
+    incoming = torch.randn(spikes.shape)
+    spikes.backward(incoming)
+    expected.backward(incoming.double())
+    pairs = {
+        "input weights": (block.input_synapse.weight.grad.view(7, 5), plain.w_in.grad),
+        "recurrent weights": (block.recurrent_synapse.weight.grad.view(7, 7), plain.w_rec.grad),
+        "current decay": (block.neuron.current_decay.grad, plain.du.grad),
+        "voltage decay": (block.neuron.voltage_decay.grad, plain.dv.grad),
+        "threshold": (block.neuron.vth.grad, plain.threshold.grad),
+        "input": (x.grad, x_plain.grad),
+    }
+    wrong = [name for name, (ours, theirs) in pairs.items() if not close(ours, theirs)]
+    assert not wrong
+
+
+def test_the_comparison_sees_a_delay_that_is_off_by_one():
+    torch.manual_seed(3)
+    params = dict(threshold=1.5, current_decay=0.3, voltage_decay=0.1, tau_grad=1.2, requires_grad=True)
+    block = DelayRecurrent(params, 5, 7, np.array(DELAYS["mixed"]), weight_scale=2, delay_shift=False)
+    x = (torch.rand(3, 5, 60) < 0.3).float()
+    spikes = block(x).detach()
+    busiest = int(spikes.sum(dim=(0, 2)).argmax())
+    plain = Plain(block, 1.8, 1 / 1.8)
+    assert torch.equal(spikes.double(), plain(x.double())[0])
+    plain.lag = plain.lag + (np.arange(7) == busiest)
+    assert not torch.equal(spikes.double(), plain(x.double())[0])
+
+
+def slayer_pair(current_decay, voltage_decay, membrane_grad, neurons=9):
+    params = dict(threshold=1.25, current_decay=current_decay, voltage_decay=voltage_decay)
+    params |= dict(tau_grad=0.3, scale_grad=0.8)
+    theirs = slayer.block.cuba.Recurrent(dict(params), 6, neurons, weight_scale=2)
+    ours = DelayRecurrent(dict(params), 6, neurons, 0, surrogate="slayer", membrane_grad=membrane_grad)
+    for name in ("input_synapse", "recurrent_synapse"):
+        getattr(ours, name).weight.data.copy_(getattr(theirs, name).weight.data)
+    return theirs, ours
+
+
+@pytest.mark.parametrize(
+    ("current_decay", "voltage_decay", "membrane_grad"),
+    [(1.0, 1.0, True), (1.0, 0.05, False), (0.25, 0.1, False)],
+    ids=["no memory", "membrane", "current and membrane"],
+)
+def test_without_delays_the_block_is_slayers_recurrent(current_decay, voltage_decay, membrane_grad):
+    """Forward equal; gradients too, given SLAYER's surrogate. SLAYER cuts the gradient along u and v
+    at every step, so where those have memory the block is asked to do the same."""
+    torch.manual_seed(11)
+    theirs, ours = slayer_pair(current_decay, voltage_decay, membrane_grad)
+    x = (torch.rand(4, 6, 80) < 0.3).float()
+    x_ours, x_theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y_ours, y_theirs = ours(x_ours), theirs(x_theirs)
+    assert torch.equal(y_ours, y_theirs)
+    assert 0.02 < float(y_ours.mean()) < 0.8
+    incoming = torch.randn(y_ours.shape)
+    y_ours.backward(incoming)
+    y_theirs.backward(incoming)
+    assert close(x_ours.grad, x_theirs.grad.double())
+    for name in ("input_synapse", "recurrent_synapse"):
+        assert close(getattr(ours, name).weight.grad, getattr(theirs, name).weight.grad.double()), name
+
+
+def test_slayers_state_survives_a_call_and_ours_does_not():
+    """SLAYER's Recurrent starts a second call from where the first ended; the block starts from rest."""
+    torch.manual_seed(5)
+    theirs, ours = slayer_pair(0.25, 0.05, True)
+    x = (torch.rand(4, 6, 50) < 0.4).float()
+    assert torch.equal(ours(x), ours(x))
+    assert not torch.equal(theirs(x), theirs(x))
+
+
+def test_readout_is_slayers_affine_one_step_later():
+    torch.manual_seed(2)
+    params = dict(threshold=1.0, current_decay=0.3, voltage_decay=0.04, requires_grad=True)
+    theirs = slayer.block.cuba.Affine(dict(params), 6, 3, weight_scale=2)
+    ours = Readout(dict(params), 6, 3)
+    ours.synapse.weight.data.copy_(theirs.synapse.weight.data)
+    x = (torch.rand(4, 6, 80) < 0.3).float()
+    y_ours, y_theirs = ours(x), theirs(x)
+    assert torch.equal(y_ours[..., 1:], y_theirs[..., :-1])
+    assert not y_ours[..., 0].any()
+    incoming = torch.randn(4, 3, 79)
+    y_ours[..., 1:].backward(incoming)
+    y_theirs[..., :-1].backward(incoming)
+    assert close(ours.synapse.weight.grad, theirs.synapse.weight.grad.double())
+
+
+def test_readout_decay_gradients_match_autograd():
+    torch.manual_seed(4)
+    ours = Readout(dict(current_decay=0.3, voltage_decay=0.04, requires_grad=True), 6, 3, delay_shift=False)
+    x = (torch.rand(4, 6, 80) < 0.3).float()
+    incoming = torch.randn(4, 3, 80)
+    ours(x).backward(incoming)
+    du = torch.round(ours.neuron.current_decay).detach().double().requires_grad_()
+    dv = torch.round(ours.neuron.voltage_decay).detach().double().requires_grad_()
+    drive = torch.einsum("oi,bit->bot", ours._matrix(ours.synapse).detach().double(), x.double())
+    u = v = torch.zeros(4, 3, dtype=torch.float64)
+    out = []
+    for t in range(80):
+        u = truncate(u * (1 - du / 4096)) + drive[..., t]
+        v = truncate(v * (1 - dv / 4096)) + u
+        out.append(v)
+    torch.stack(out, 2).backward(incoming.double())
+    assert close(ours.neuron.current_decay.grad, du.grad)
+    assert close(ours.neuron.voltage_decay.grad, dv.grad)
+
+
+def test_what_would_be_rounded_in_silence_is_refused():
+    block = DelayRecurrent(dict(threshold=1.0, current_decay=1.0, voltage_decay=0.1), 4, 3)
+    with pytest.raises(InputError, match="holds fractions"):
+        block(torch.full((1, 4, 10), 0.5))
+    with pytest.raises(InputError, match=r"shape \(1, 5, 10\), expected \(N, 4, T\)"):
+        block(torch.zeros(1, 5, 10))
+    loose = DelayRecurrent(
+        dict(threshold=1.0, current_decay=1.0, voltage_decay=0.1), 4, 3, pre_hook_fx=lambda w: w
+    )
+    with pytest.raises(InputError, match="not multiples of 1/64"):
+        loose(torch.ones(1, 4, 10))
+    block.input_synapse.weight.data[0] = float("nan")
+    with pytest.raises(InputError, match="not numbers"):
+        block(torch.ones(1, 4, 10))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"delay": -1}, "-1 is negative"),
+        ({"delay": [0, 1]}, "one for each of the 3 neurons"),
+        ({"delay": 1.5}, "type float64"),
+        ({"delay": True}, "type bool"),
+        ({"reset": "half"}, "'half'"),
+        ({"surrogate": "exact"}, "'exact'"),
+        ({"neuron_params": {"shared_param": False}}, "shared_param=True"),
+        ({"neuron_params": {"dropout": torch.nn.Dropout()}}, "'dropout'"),
+        ({"neuron_params": {"graded_spike": True}}, "'graded_spike'"),
+        ({"neuron_params": {"scale": 32}}, "32, expected 64"),
+    ],
+)
+def test_bad_options_of_the_block_are_refused(options, problem):
+    params = dict(threshold=1.0, current_decay=1.0, voltage_decay=0.1) | options.pop("neuron_params", {})
+    with pytest.raises(InputError, match=problem):
+        DelayRecurrent(params, 4, 3, **options)
+
+
+def test_outputs_are_counted_and_shifted_as_slayer_does():
+    torch.manual_seed(0)
+    params = dict(threshold=1.0, current_decay=1.0, voltage_decay=0.1)
+    block = DelayRecurrent(params, 4, 3, weight_scale=4, count_log=True)
+    x = (torch.rand(2, 4, 40) < 0.4).float()
+    shifted, rate = block(x)
+    block.delay_shift = False
+    plain, _ = block(x)
+    assert torch.equal(shifted[..., 1:], plain[..., :-1])
+    assert not shifted[..., 0].any()
+    assert float(rate) == pytest.approx(float(shifted.mean())) and rate > 0
+    assert block.shape == torch.Size([3])
+    assert block.overflows.tolist() == [0, 0]

@@ -1,0 +1,51 @@
+"""The model that the repository ships: accuracy on fresh samples, and Lava bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import delaynet_lava
+from delaynet_lava.evaluation import evaluate
+from delaynet_lava.export import export_netx
+from delaynet_lava.model_file import load_model
+from delaynet_lava.tasks.cue import CueAccumulation
+
+
+@pytest.fixture(scope="module")
+def model(repository: Path) -> Path:
+    return repository / "examples" / "models" / "cue_loihi2.pt"
+
+
+@pytest.fixture(scope="module")
+def network(model: Path, tmp_path_factory: pytest.TempPathFactory) -> delaynet_lava.Network:
+    path = tmp_path_factory.mktemp("shipped") / "net.h5"
+    report = export_netx(model, path, profile="loihi2")
+    assert report.findings == []
+    return delaynet_lava.load(path)
+
+
+def test_97_percent_on_2048_fresh_samples(network):
+    result = evaluate(network, CueAccumulation(seed=2026), 2048)
+    assert result.accuracy >= 0.97
+    assert result.u_wraps == [0, 0]
+    assert result.v_saturations == [0, 0]
+    assert result.spikes[1] == 0
+
+
+def test_the_first_8_samples_on_lava_have_0_mismatches(network):
+    pytest.importorskip("lava.magma", reason="lava-nc is not installed")
+    result = evaluate(network, CueAccumulation(seed=2026), 8, "lava", "emulator")
+    assert result.comparison.mismatches == 0
+    # Spikes and membranes of 127 neurons at 2250 steps of 8 samples, and the totals.
+    assert result.comparison.compared > 2 * 127 * 2250 * 8
+    assert result.spikes[0] > 1000
+
+
+def test_the_model_says_how_it_was_made(model):
+    provenance = load_model(model).provenance
+    assert provenance["command"].startswith("delaynet train cue ")
+    assert {"torch", "lava-dl", "numpy", "delaynet_lava"} <= set(provenance["versions"])
+    assert provenance["metrics"]["validation_accuracy"] > 0.97
+    assert "/" not in provenance["command"]

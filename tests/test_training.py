@@ -1,0 +1,148 @@
+"""Training: it learns, resumes to the same weights, and says in the model file how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
+
+from delaynet_lava.cli import main
+from delaynet_lava.cli.train import _options
+from delaynet_lava.emulator import emulate
+from delaynet_lava.errors import InputError
+from delaynet_lava.export import extract
+from delaynet_lava.model_file import load_model
+from delaynet_lava.nn import delay_groups, lattice_delays, lattice_positions
+from delaynet_lava.nn.initial import spectral_radius
+from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.trace import decide
+from delaynet_lava.training import PRESETS, CueOptions, accuracy, build_cue_network, train_cue
+
+SMOKE = replace(PRESETS["smoke"], anneal_epochs=3)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
+    whole = train_cue(SMOKE, tmp_path / "whole.pt")
+
+    def kill(epoch, _):
+        if epoch.number == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_cue(SMOKE, tmp_path / "cut.pt", on_epoch=kill)
+    assert not (tmp_path / "cut.pt").exists()
+    numbers = []
+    resumed = train_cue(SMOKE, tmp_path / "cut.pt", on_epoch=lambda epoch, _: numbers.append(epoch.number))
+    assert numbers == [3]
+    for name, tensor in whole.state_dict.items():
+        assert torch.equal(tensor, resumed.state_dict[name]), name
+    assert [e["loss"] for e in whole.provenance["history"]] == [
+        e["loss"] for e in resumed.provenance["history"]
+    ]
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_a_checkpoint_of_other_options_is_not_touched(tmp_path):
+    def kill(epoch, _):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train_cue(SMOKE, tmp_path / "m.pt", on_epoch=kill)
+    kept = (tmp_path / "m.pt.checkpoint").read_bytes()
+    with pytest.raises(InputError, match=r"other options \(lr, seed\)"):
+        train_cue(replace(SMOKE, seed=9, lr=0.5), tmp_path / "m.pt")
+    assert (tmp_path / "m.pt.checkpoint").read_bytes() == kept
+    (tmp_path / "m.pt.checkpoint").write_bytes(kept[:100])
+    with pytest.raises(InputError, match="not a torch file"):
+        train_cue(SMOKE, tmp_path / "m.pt")
+
+
+def test_the_command_trains_and_the_file_says_how(tmp_path, capsys):
+    path = tmp_path / "model.pt"
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "cue", "--preset", "smoke", "--seed", "4", "--set", "lr=0.02", "-o", str(path)])
+    assert not stop.value.code
+    out = capsys.readouterr().out
+    assert "epoch 2: 1 cues, 150 ms wait" in out
+    model = load_model(path)
+    made = model.provenance
+    assert made["command"] == "delaynet train cue --preset smoke --seed 4 --set lr=0.02"
+    assert made["seed"] == 4
+    assert {"delaynet_lava", "torch", "lava-dl", "numpy", "numba", "python"} <= set(made["versions"])
+    assert made["metrics"]["epochs"] == len(made["history"]) == 2
+    assert model.config["task"] == {"name": "cue", "cues": 1, "wait_ms": 150}
+
+    # The trainer's own accuracy is that of the emulator on the exported integers.
+    options = CueOptions(**made["options"])
+    task = CueAccumulation(options.cues, options.wait_ms, options.seed, "validation")
+    network = extract(model)
+    x, labels = task.batch(0, options.validation)
+    trace = emulate(network, x)
+    assert np.mean(decide(network, trace) == labels) == made["metrics"]["validation_accuracy"]
+    assert trace.u_wraps == [0, 0]
+
+
+def test_training_learns_one_cue(tmp_path):
+    options = replace(SMOKE, epoch_samples=512, max_epochs=8, anneal_epochs=8, neurons=64, validation=128)
+    model = train_cue(options, tmp_path / "m.pt")
+    losses = [epoch["loss"] for epoch in model.provenance["history"]]
+    assert losses[-1] < losses[0] - 0.2
+    assert model.provenance["metrics"]["validation_accuracy"] > 0.9
+    assert accuracy(build_cue_network(options), CueAccumulation(1, 150), 128) < 0.7
+
+
+def test_the_initial_network_is_what_the_options_say():
+    options = CueOptions(seed=3)
+    hidden, readout = build_cue_network(options)
+    weight = hidden.recurrent_synapse.weight.detach().view(125, 125)
+    assert spectral_radius(weight.abs() / 8.0) == pytest.approx(1.4, rel=1e-4)
+    assert not weight.diagonal().any()
+    assert hidden.input_synapse.weight.abs().max() <= 0.4 * 8
+    assert readout.synapse.weight.abs().max() <= 0.1
+    assert set(hidden.delay.tolist()) == {0, 50, 62}
+    other = build_cue_network(replace(options, seed=4))
+    assert not torch.equal(other[0].input_synapse.weight, hidden.input_synapse.weight)
+
+
+def test_delay_groups_have_the_papers_sizes():
+    delays = delay_groups(125, (0, 79, 99))
+    assert [int((delays == d).sum()) for d in (0, 79, 99)] == [22, 53, 50]
+    lattice, positions = lattice_delays(125, (0, 79, 99), seed=1), lattice_positions(125, seed=1)
+    assert sorted(lattice) == sorted(delays)
+    distance = np.linalg.norm(positions - positions.mean(axis=0), axis=1)
+    shells = [distance[lattice == d] for d in (0, 79, 99)]
+    assert shells[0].max() <= shells[1].min()
+    assert shells[1].max() <= shells[2].min()
+    with pytest.raises(InputError, match="sum to 1"):
+        delay_groups(10, (0, 1), (0.5, 0.6))
+    with pytest.raises(InputError, match="2 values but 3 shares"):
+        lattice_delays(10, (0, 1), 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (["bogus=1"], "known name"),
+        (["lr"], "NAME=VALUE"),
+        (["lr=fast"], "'fast' is not a float"),
+        (["batch=0"], "0 is below 1"),
+    ],
+)
+def test_bad_options_are_refused(changes, problem):
+    with pytest.raises(InputError, match=problem):
+        _options("smoke", 0, changes)
+    with pytest.raises(InputError, match="'big' is not one of"):
+        _options("big", 0, [])
+
+
+def test_options_are_read_as_their_types():
+    options = _options("loihi2", 2, ["delays=0,30,62", "lr=0.5", "neurons=64"])
+    assert (options.delays, options.lr, options.neurons, options.seed) == ((0, 30, 62), 0.5, 64, 2)

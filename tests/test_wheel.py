@@ -1,0 +1,131 @@
+"""What is packed into the wheel, and that it works where nothing but the wheel is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Where each folder of the source tree stands in the installed package.
+INSTALLED_AS = {
+    "delaynet_lava": "delaynet_lava",
+    "export": "delaynet_lava/export",
+    "hw_profiles": "delaynet_lava/hw_profiles",
+}
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Runs a command without the environment of the tests; its output, or a failure that shows it."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    variables.pop("VIRTUAL_ENV", None)
+    result = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1800,
+    )
+    assert result.returncode == 0, f"{command}: exit code {result.returncode}\n{result.stdout}"
+    return result.stdout
+
+
+def copy_sources(repository: Path, target: Path) -> Path:
+    """Only what a wheel is made of: an earlier build/ in the checkout would leave old modules in it."""
+    target.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(repository / name, target)
+    for name in INSTALLED_AS:
+        shutil.copytree(repository / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    return target
+
+
+def build(sources: Path) -> Path:
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", ".", cwd=sources)
+    (wheel,) = (sources / "dist").glob("*.whl")
+    return wheel
+
+
+def expected_content(sources: Path) -> set[str]:
+    return {
+        f"{installed}/{path.relative_to(sources / folder).as_posix()}"
+        for folder, installed in INSTALLED_AS.items()
+        for path in (sources / folder).rglob("*")
+        if path.is_file()
+    }
+
+
+def content(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+@pytest.fixture(scope="module")
+def sources(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_sources(repository, tmp_path_factory.mktemp("wheel") / "sources")
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path) -> Path:
+    # The build writes into the folder that it reads, so the list of files is the original's.
+    return build(sources)
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel: Path, repository: Path, tmp_path: Path) -> None:
+    expected = expected_content(copy_sources(repository, tmp_path / "untouched"))
+    assert content(wheel) == expected
+    assert {f"delaynet_lava/hw_profiles/{name}.toml" for name in ("loihi1", "loihi2")} <= expected
+
+
+def test_a_package_left_out_of_the_list_is_noticed(sources: Path, tmp_path: Path) -> None:
+    shutil.copytree(sources, tmp_path / "more", ignore=shutil.ignore_patterns("build", "dist", "*.egg-info"))
+    forgotten = tmp_path / "more" / "delaynet_lava" / "forgotten" / "__init__.py"
+    forgotten.parent.mkdir()
+    forgotten.touch()
+    expected = expected_content(tmp_path / "more")
+    assert expected - content(build(tmp_path / "more")) == {"delaynet_lava/forgotten/__init__.py"}
+
+
+def test_the_wheel_names_both_commands_and_carries_the_licence(wheel: Path, repository: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (entry_points,) = (name for name in archive.namelist() if name.endswith("/entry_points.txt"))
+        commands = archive.read(entry_points).decode().splitlines()
+        (licence,) = (name for name in archive.namelist() if name.endswith("/LICENSE"))
+        assert archive.read(licence) == (repository / "LICENSE").read_bytes()
+    assert {line.partition(" ")[0] for line in commands if "=" in line} == {"delaynet", "delaynet-export"}
+
+
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Iterator[Path]:
+    """An environment that held nothing before the wheel and its dependencies were installed; its folder."""
+    base = Path(sys.base_prefix, "bin", "python{}.{}".format(*sys.version_info))
+    venv = tmp_path / "venv"
+    run(base, "-m", "venv", venv, cwd=tmp_path)
+    run(venv / "bin" / "python", "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
+    yield venv
+    shutil.rmtree(venv)
+
+
+@pytest.mark.slow
+def test_the_wheel_works_on_its_own(installed: Path, repository: Path, tmp_path: Path) -> None:
+    where = "import delaynet_lava, sys; print(delaynet_lava.__file__, *sys.path, sep='\\n')"
+    place, *search = run(installed / "bin" / "python", "-c", where, cwd=tmp_path).splitlines()
+    assert Path(place).is_relative_to(installed)
+    assert not any(Path(entry).is_relative_to(repository) for entry in search if entry)
+
+    profiles = run(installed / "bin" / "delaynet", "profiles", cwd=tmp_path)
+    assert "loihi1" in profiles and "loihi2" in profiles
+
+    shutil.copy(repository / "examples" / "models" / "cue_loihi2.pt", tmp_path / "model.pt")
+    run(installed / "bin" / "delaynet-export", "model.pt", "-o", "net.h5", cwd=tmp_path)
+    assert (tmp_path / "net.h5").stat().st_size > 0
+    options = ("--task", "cue", "--samples", "4", "--backend", "emulator")
+    assert "accuracy" in run(installed / "bin" / "delaynet", "run", "net.h5", *options, cwd=tmp_path).lower()
