@@ -8,14 +8,13 @@ from collections.abc import Collection
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava.kernels.events import EventList, event_list, run_layer
+from delaynet_lava.kernels.events import NO_SYNAPSES, event_list, run_layer
 from delaynet_lava.network import RESETS, Dense, Layer, Network
 from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers
 
 __all__ = ["RECORDABLE", "emulate"]
 
 _CHUNK = 1024
-_NO_SYNAPSES = EventList(*(np.zeros(n, t) for n, t in ((1, np.int64), *((0, np.int32),) * 3)))
 _NO_VOLTAGE = np.zeros((0, 0, 0), np.int32)
 
 
@@ -24,7 +23,7 @@ class _LayerState:
 
     def __init__(self, layer: Layer, batch: int) -> None:
         neuron, n = layer.neuron, layer.size
-        self.forward = self.recurrent = _NO_SYNAPSES
+        self.forward = self.recurrent = NO_SYNAPSES
         self.encode = np.zeros(3, np.int64)
         delay = 0
         if isinstance(layer, Dense):

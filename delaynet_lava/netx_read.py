@@ -91,8 +91,7 @@ class _Stack:
         unknown = sorted(group.keys - known)
         if unknown:
             names = ", ".join(ascii(name) for name in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
-            where = group.at("").rstrip(": /")
-            self.notes.append(f"{where}: unknown keys are ignored: {names}")
+            self.notes.append(f"{group.name}: unknown keys are ignored: {names}")
 
 
 @contextlib.contextmanager

@@ -111,12 +111,17 @@ class Group:
 
     def __init__(self, group: h5py.Group, where: str, prefix: str, file: _File) -> None:
         self._group, self.where, self._prefix, self._file = group, where, prefix, file
-        with _readable(where):
+        with _readable(self.name):
             count = len(group)
             if count > MAX_KEYS:
-                raise InputError(where, f"has {count} entries, more than {MAX_KEYS}")
+                raise InputError(self.name, f"has {count} entries, more than {MAX_KEYS}")
             # A name that is not UTF-8 comes as bytes; it is kept so that it can be reported.
             self.keys = frozenset(str(name) for name in group)
+
+    @property
+    def name(self) -> str:
+        """How error messages name the group itself."""
+        return self.at("").rstrip(": /")
 
     def at(self, key: str) -> str:
         """How error messages name an entry."""

@@ -116,10 +116,14 @@ def networks(
     layers: list[Layer] = []
     for k in range(draw(st.integers(min_layers, max_layers))):
         size = draw(st.integers(fewest, max_neurons))
+        du, dv = draw(_decays(overflow)), draw(_decays(overflow))
+        if not overflow and max(du, dv) <= 1:
+            # A membrane that sums a current that sums its input saturates in any case.
+            dv = fx.DECAY_ONE
         neuron = Neuron(
             vth=UNREACHED,
-            du=draw(_decays(overflow)),
-            dv=draw(_decays(overflow)),
+            du=du,
+            dv=dv,
             reset=draw(st.sampled_from(list(resets))),
         )
         if k == 0 and (draw(st.booleans()) if encoder is None else encoder):

@@ -1,7 +1,6 @@
 """Event-driven execution of one layer: work per spike, not per synapse and step.
 
-Synapses are stored by sending neuron, absent ones (weight 0) left out; a spike adds its weights
-into a ring of future synaptic inputs. The arithmetic is that of :mod:`delaynet_lava.fixedpoint`.
+A spike adds the weights of its sender's synapses into a ring of future synaptic inputs. The arithmetic is that of :mod:`delaynet_lava.fixedpoint`.
 """
 
 from __future__ import annotations
@@ -21,43 +20,73 @@ from delaynet_lava.fixedpoint import (
     wrap_u,
 )
 
-__all__ = ["EventList", "event_list", "run_layer"]
+__all__ = ["NO_SYNAPSES", "EventList", "event_list", "run_layer"]
 
 
 class EventList(NamedTuple):
-    """Synapses by sending neuron: those of j are the entries ``start[j]`` to ``start[j + 1]``.
+    """Synapses by sending neuron, in runs of equal delay.
+
+    The runs of sender j are ``start[j]`` to ``start[j + 1]``. A run that reaches most neurons is a
+    row of ``rows``, whole and in order; any other is the entries ``first`` to ``last`` of ``target``
+    and ``weight``.
 
     Attributes:
-        start: int64 (pre + 1,).
-        target: int32, receiving neuron; weight: int32, exponent included; delay: int32.
+        start: int64 (pre + 1,); delay: int32 (runs,).
+        row: int32 (runs,), index into ``rows``, or -1.
+        first, last: int64 (runs,).
+        target: int32, receiving neuron; weight: int32, exponent included.
+        rows: int32 (R, post), weights of all neurons, exponent included.
     """
 
     start: np.ndarray
+    delay: np.ndarray
+    row: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
     target: np.ndarray
     weight: np.ndarray
-    delay: np.ndarray
+    rows: np.ndarray
 
 
 def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventList:
-    """Sort (post, pre) matrices into an :class:`EventList`, each sender's synapses by delay."""
+    """Sort (post, pre) matrices into an :class:`EventList`; synapses of weight 0 are left out."""
+    neurons, senders = weight.shape
     pre, post = np.nonzero(weight.T)
-    order = np.lexsort((post, delay[post, pre], pre))
-    pre, post = pre[order], post[order]
-    start = np.zeros(weight.shape[1] + 1, np.int64)
-    np.cumsum(np.bincount(pre, minlength=weight.shape[1]), out=start[1:])
-    return EventList(
-        start,
-        post.astype(np.int32),
-        weight[post, pre].astype(np.int32) << weight_exp,
-        delay[post, pre].astype(np.int32),
-    )
+    lags = delay[post, pre].astype(np.int32)
+    order = np.lexsort((post, lags, pre))
+    pre, post, lags = pre[order], post[order], lags[order]
+    words = weight[post, pre].astype(np.int32) << weight_exp
+    borders = np.flatnonzero((np.diff(pre) != 0) | (np.diff(lags) != 0)) + 1
+    first = np.concatenate([[0], borders]).astype(np.int64)[: len(pre)]
+    last = np.append(first[1:], len(pre)).astype(np.int64)[: len(first)]
+    start = np.zeros(senders + 1, np.int64)
+    np.cumsum(np.bincount(pre[first], minlength=senders), out=start[1:])
+    # One pass over all neurons in order is cheaper than a detour for a quarter of them.
+    dense = np.flatnonzero(4 * (last - first) >= neurons)
+    row = np.full(len(first), -1, np.int32)
+    row[dense] = np.arange(len(dense))
+    rows = np.zeros((len(dense), neurons), np.int32)
+    for k, run in enumerate(dense):
+        part = slice(first[run], last[run])
+        rows[k, post[part]] = words[part]
+    return EventList(start, lags[first], row, first, last, post.astype(np.int32), words, rows)
+
+
+NO_SYNAPSES = event_list(np.zeros((1, 0), np.int16), np.zeros((1, 0), np.int16), 0)
 
 
 @nb.njit(inline="always")
 def _deliver(synapses, j, t, pending):
-    length = pending.shape[0]
-    for k in range(synapses.start[j], synapses.start[j + 1]):
-        pending[(t + 1 + synapses.delay[k]) % length, synapses.target[k]] += synapses.weight[k]
+    length, n = pending.shape
+    for run in range(synapses.start[j], synapses.start[j + 1]):
+        arrival = pending[(t + 1 + synapses.delay[run]) % length]
+        if synapses.row[run] >= 0:
+            weights = synapses.rows[synapses.row[run]]
+            for i in range(n):
+                arrival[i] += weights[i]
+        else:
+            for k in range(synapses.first[run], synapses.last[run]):
+                arrival[synapses.target[k]] += synapses.weight[k]
 
 
 @nb.njit(parallel=True, cache=True)
@@ -87,33 +116,35 @@ def run_layer(
     keep_v = voltage.shape[0] > 0
     for b in nb.prange(batch):
         wraps, clips, fired = 0, 0, 0
+        current, membrane, ring = u[b], v[b], pending[b]
         for step in range(steps):
             t = clock + step
-            slot = pending[b, t % length]
+            slot = ring[t % length]
+            if encoder:
+                for i in range(n):
+                    slot[i] = encode[0] * inputs[b, step, i] + encode[1]
             for i in range(n):
-                wide_u = synaptic_current(u[b, i], np.int64(slot[i]), du)
-                if encoder:
-                    wide_u = synaptic_current(0, encode[0] * inputs[b, step, i] + encode[1], du)
+                wide_u = synaptic_current(current[i], np.int64(slot[i]), du)
                 wraps += u_overflows(wide_u)
-                u[b, i] = wrap_u(wide_u)
+                current[i] = wrap_u(wide_u)
                 slot[i] = 0
-                wide_v = membrane_update(v[b, i], u[b, i], bias[i], dv)
+                wide_v = membrane_update(membrane[i], current[i], bias[i], dv)
                 clips += saturates(wide_v)
-                v[b, i] = min(max(wide_v, -V_MAX), V_MAX)
+                membrane[i] = min(max(wide_v, -V_MAX), V_MAX)
             for i in range(n):
-                fires = v[b, i] > threshold
+                fires = membrane[i] > threshold
                 spikes[b, step, i] = fires
                 if fires:
                     fired += 1
-                    v[b, i] = reset_membrane(v[b, i], threshold, reset)
+                    membrane[i] = reset_membrane(membrane[i], threshold, reset)
                     if recurrent.start.shape[0] > 1:
-                        _deliver(recurrent, i, t, pending[b])
+                        _deliver(recurrent, i, t, ring)
                 if keep_v:
-                    voltage[b, step, i] = v[b, i]
+                    voltage[b, step, i] = membrane[i]
             if not encoder:
                 for j in range(channels):
                     if inputs[b, step, j]:
-                        _deliver(forward, j, t, pending[b])
+                        _deliver(forward, j, t, ring)
         counts[b, 0] += wraps
         counts[b, 1] += clips
         counts[b, 2] += fired

@@ -13,7 +13,7 @@ from lava.lib.dl.slayer.neuron import cuba
 from lava.lib.dl.slayer.synapse import layer as synapse
 from lava.lib.dl.slayer.utils.quantize import quantize
 
-from delaynet_lava import fixedpoint, netx, network
+from delaynet_lava import fixedpoint, network, netx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels.autograd import Dynamics, delayed_recurrence
 from delaynet_lava.kernels.recurrence import SURROGATE_PAPER, SURROGATE_SLAYER
