@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
         problem = "is not a file" if Path(path).exists() else "does not exist"
         raise InputError(where, problem, "give the path of a model.pt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What newer releases of torch have to say of an odd file is advice to their own authors.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             where,

@@ -29,8 +29,9 @@ BIAS_EXP_MAX = 7
 VTH_LIMIT = 1 << 24
 
 
-# Arrays of no dimension stand for all synapses or neurons; a plain integer does as well.
-_ZERO = np.zeros((), np.int16)
+def _zero() -> np.ndarray:
+    # An array of no dimension stands for all synapses or neurons; a plain integer does as well.
+    return np.zeros((), np.int16)
 
 
 def _require(condition: bool, where: str, problem: str, remedy: str = "") -> None:
@@ -84,7 +85,7 @@ class Synapse:
     """
 
     weight: np.ndarray
-    delay: np.ndarray = _ZERO
+    delay: np.ndarray = field(default_factory=_zero)
     weight_exp: int = 0
 
     def __post_init__(self) -> None:
@@ -141,7 +142,7 @@ class Neuron:
     vth: int
     du: int
     dv: int
-    bias: np.ndarray = _ZERO
+    bias: np.ndarray = field(default_factory=_zero)
     bias_exp: int = fx.BIAS_EXP
     reset: str = "zero"
 

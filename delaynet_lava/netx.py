@@ -58,8 +58,7 @@ def read(path: str | os.PathLike) -> Network:
     Warns:
         NetxWarning: a key was ignored that could mean something elsewhere.
     """
-    with open_untrusted(path) as root:
-        network, notes = read_network(root)
+    network, notes = read_network(open_untrusted(path))
     for note in notes:
         warnings.warn(note, NetxWarning, stacklevel=2)
     return network
@@ -78,7 +77,7 @@ def write(network: Network, path: str | os.PathLike) -> None:
     """
     where = os.fspath(path)
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", libver=("earliest", "v108")) as file:
         _write_metadata(file.create_group("delaynet"), network, where)
         _write_layers(file.create_group("layer"), network, where)
     image = buffer.getvalue()

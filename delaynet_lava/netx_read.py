@@ -90,7 +90,9 @@ class _Stack:
     def note_unknown(self, group: Group, known: frozenset[str]) -> None:
         unknown = sorted(group.keys - known)
         if unknown:
-            names = ", ".join(ascii(name) for name in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+            names = ", ".join(ascii(name[:40]) for name in unknown[:8]) + (
+                ", ..." if len(unknown) > 8 else ""
+            )
             self.notes.append(f"{group.name}: unknown keys are ignored: {names}")
 
 
@@ -388,7 +390,7 @@ def read_network(root: Group) -> tuple[Network, list[str]]:
         raise root.refuse("layer", f"holds {count} layers, more than {MAX_LAYERS}")
     stray = sorted(layers.keys - {str(k) for k in range(count)})
     if stray:
-        raise root.refuse("layer", f"holds {stray[0]!a}, expected layers numbered 0 to {count - 1}")
+        raise root.refuse("layer", f"holds {stray[0][:40]!a}, expected layers numbered 0 to {count - 1}")
     for stack.index in range(count):
         _read_layer(layers.group(str(stack.index), f"{root.where}: layer {stack.index}"), stack)
     if not stack.layers:

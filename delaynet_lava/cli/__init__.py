@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
 import click
 import typer
+
+# Two runtimes share the cores here, torch's and Numba's. By default their idle threads spin, which on
+# a busy machine makes a training ten times slower; the runtimes read this when they are loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from delaynet_lava.cli import export, inspect, run, train
 from delaynet_lava.cli.output import complain

@@ -1,6 +1,7 @@
 """Event-driven execution of one layer: work per spike, not per synapse and step.
 
-A spike adds the weights of its sender's synapses into a ring of future synaptic inputs. The arithmetic is that of :mod:`delaynet_lava.fixedpoint`.
+A spike adds the weights of its sender's synapses into a ring of future synaptic inputs. The
+arithmetic is that of :mod:`delaynet_lava.fixedpoint`.
 """
 
 from __future__ import annotations
