@@ -126,8 +126,8 @@ class Reader:
             at, size = blocks.pop()
             end = at + size
             while at + head <= end:
-                kind = self._number(at, 1 if new else 2)
-                size, flags = self._number(at + (1 if new else 2), 2), self._number(at + (3 if new else 4), 1)
+                kind = self._number(at, 2 - new)
+                size, flags = self._number(at + 2 - new, 2), self._number(at + 4 - new, 1)
                 message = _Message(kind, at + head, size)
                 at, count = at + head + size, count + 1
                 if at > end or count > MAX_MESSAGES:
@@ -149,13 +149,12 @@ class Reader:
         return not {SYMBOL_TABLE, LINK_INFO, LINK}.isdisjoint(self._messages(address))
 
     def links(self, address: int, limit: int) -> dict[str, int | None]:
-        """The entries of a group: addresses of objects by name, None for a link that leads elsewhere.
+        """Addresses of a group's entries by name, None for a link that leads elsewhere.
 
-        Names that are not UTF-8 are escaped, and cut at 1000 bytes.
+        Names are cut at 1000 bytes; what is not UTF-8 in them is escaped.
 
         Raises:
-            FormatError: not a group, damaged, more than ``limit`` entries, or kept in a form that
-                is not read.
+            FormatError: damaged, more than ``limit`` entries, or kept in a form that is not read.
         """
         found: dict[str, int | None] = {}
         for name, target in self._entries(address):
@@ -230,8 +229,7 @@ class Reader:
         """Shape, type and storage.
 
         Raises:
-            FormatError: not a dataset, damaged, kept outside the file, or of a kind that is not
-                read.
+            FormatError: not a dataset, damaged, outside the file, or of a kind that is not read.
         """
         messages = self._messages(address)
         if not {SPACE, DATATYPE, LAYOUT} <= messages.keys():
@@ -360,10 +358,10 @@ class Reader:
         """
         if math.prod(dataset.shape) != 1:
             raise FormatError(f"has shape {dataset.shape}, expected one string")
-        if dataset.dtype is not None and dataset.dtype.kind != "S":
-            raise FormatError(f"has type {dataset.dtype}, expected a string")
         if dataset.dtype is not None:
-            return bytes(self.read(dataset).reshape(-1)[0]).rstrip(b"\0 ")
+            if dataset.dtype.kind != "S":
+                raise FormatError(f"has type {dataset.dtype}, expected a string")
+            return self.read(dataset).tobytes().split(b"\0")[0]
         if dataset.chunk:
             raise FormatError("is a string of variable length in chunks; store it contiguously")
         return self._heap_text(self._read_whole(dataset, 16))

@@ -11,8 +11,8 @@ reads everything it can express:
 :class:`~delaynet_lava.network.Encoder`. Beside them stand keys of our own, each only where it says
 something that NetX's keys do not:
 
-    delay, delay_rec            int16 (post, pre) matrices, time steps; absent: all zero. Where a
-                                recurrent delay is not zero, both are there.
+    delay, delay_rec            int16 (post, pre) matrices, time steps; absent: all zero. A
+                                recurrent layer has both or neither.
     weight_exp, weight_rec_exp  exponents of the synapses; absent: 0
     neuron/biasExp              exponent of the bias; absent: 6
     neuron/reset                "subtract"; absent: "zero"
@@ -48,9 +48,10 @@ class NetxWarning(UserWarning):
 def read(path: str | os.PathLike) -> Network:
     """Read a ``net.h5``: ours, stock lava-dl's (old keys too), or another exporter's.
 
-    Nothing in the file is executed, nothing outside it is opened, and sizes are checked before
-    they are read. A layer without keys of ours means what stock NetX makes of it; only the delays
-    that NetX would clamp to 62 stay as they are, for the rules of a profile to judge.
+    Nothing in the file is executed, nothing outside it is opened, sizes are checked before they are
+    read, and the HDF5 library, which trusts its input, does not see it. A layer without keys of
+    ours means what stock NetX makes of it; only the delays that NetX would clamp to 62 stay as they
+    are, for the rules of a profile to judge.
 
     Raises:
         InputError: the file, the layer and the key that can't be used, and why.

@@ -395,5 +395,6 @@ def read_network(root: Group) -> tuple[Network, list[str]]:
         _read_layer(layers.group(str(stack.index), f"{root.where}: layer {stack.index}"), stack)
     if not stack.layers:
         raise root.refuse("layer", f"holds {count} layers, none of them with neurons")
-    network = Network(tuple(stack.layers), stack.input_shape, stack.average, **metadata)
+    with _named(root, {}):
+        network = Network(tuple(stack.layers), stack.input_shape, stack.average, **metadata)
     return network, stack.notes

@@ -73,17 +73,17 @@ class CueOptions:
     control: float = 0.005
     branching: float = 2e-4
     lr: float = 5e-3
-    lr_end: float = 0.02
+    lr_end: float = 0.01
     clip: float = 1.0
     batch: int = 64
     epoch_samples: int = 1024
     cues: int = 7
     wait_ms: int = 1200
     advance: float = 0.93
-    anneal_epochs: int = 32
+    anneal_epochs: int = 56
     max_epochs: int = 60
-    average: float = 0.97
-    validation: int = 512
+    average: float = 0.99
+    validation: int = 1024
 
     def __post_init__(self) -> None:
         for name in ("neurons", "batch", "epoch_samples", "anneal_epochs", "max_epochs", "validation"):

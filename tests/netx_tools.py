@@ -1,19 +1,33 @@
-"""Files with NetX's keys, written by hand, and networks compared by everything they hold."""
+"""Files with NetX's keys, written by hand or spoilt, and networks compared by everything they hold."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 
 from delaynet_lava import netx
-from delaynet_lava.network import Encoder, Network, Neuron
+from delaynet_lava.errors import InputError
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 
-__all__ = ["NEURON", "arrays", "put_keys", "read_quietly", "stock_file"]
+__all__ = [
+    "NEURON",
+    "Edit",
+    "a_network",
+    "arrays",
+    "put",
+    "put_keys",
+    "read_quietly",
+    "refused",
+    "stock_file",
+]
 
+Edit = Callable[[h5py.File], None]
 NEURON = {"type": "CUBA", "iDecay": 1024, "vDecay": 128, "vThMant": 80}
 
 
@@ -62,3 +76,47 @@ def read_quietly(path: Path) -> Network:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return netx.read(path)
+
+
+def a_network() -> Network:
+    """One that needs every key: layers input, flatten, dense_rec, dense, average."""
+    rng = np.random.default_rng(1)
+    weight = lambda *shape: rng.integers(-100, 100, shape) * 2  # noqa: E731
+    delay = lambda *shape: rng.integers(1, 60, shape)  # noqa: E731
+    bias = np.arange(1, 6)
+    layers = (
+        Encoder(Neuron(80, 4096, 123), 6, 10, 3),
+        Dense(
+            Synapse(weight(5, 6), delay(5, 6), 1),
+            Neuron(100, 4096, 100, bias=bias, bias_exp=3, reset="subtract"),
+            Synapse(weight(5, 5), delay(5, 5), 2),
+        ),
+        Dense(Synapse(weight(4, 5), delay(4, 5)), Neuron(131071, 4096, 10)),
+    )
+    return Network(layers, (2, 3, 1), 2, 1.0, {"name": "cue"}, "loihi2", {"seed": 1})
+
+
+def put(key: str, value: Any) -> Edit:
+    """Replace a dataset, or with None remove what is there."""
+
+    def edit(file: h5py.File) -> None:
+        if key in file:
+            del file[key]
+        if value is not None:
+            file[key] = value
+
+    return edit
+
+
+def refused(path: Path, *edits: Edit) -> str:
+    """The message after the path, once the file has been edited."""
+    if edits:
+        with h5py.File(path, "a") as file:
+            for edit in edits:
+                edit(file)
+    with pytest.raises(InputError) as caught:
+        netx.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message and len(message) < 600
+    return message.removeprefix(f"{path}: ")

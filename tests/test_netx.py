@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,13 @@ def test_nothing_is_written_that_could_not_be_read(
             with pytest.raises(InputError, match=f"more than {limit}"):
                 netx.write(recurrent, tmp_path / "net.h5")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_same_network_gives_the_same_bytes_at_any_time(tmp_path: Path, recurrent: Network) -> None:
+    netx.write(recurrent, tmp_path / "a.h5")
+    time.sleep(1.1)  # HDF5 can note times, in seconds
+    netx.write(recurrent, tmp_path / "b.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
 def test_provenance_survives_as_json(tmp_path: Path, recurrent: Network) -> None:

@@ -92,7 +92,14 @@ def test_the_command_trains_and_the_file_says_how(tmp_path, capsys):
 
 def test_training_learns_one_cue(tmp_path):
     options = replace(
-        SMOKE, epoch_samples=512, max_epochs=6, anneal_epochs=6, neurons=64, validation=128, lr=0.01
+        SMOKE,
+        epoch_samples=512,
+        max_epochs=6,
+        anneal_epochs=6,
+        neurons=64,
+        validation=128,
+        lr=0.01,
+        average=0.97,
     )
     model = train_cue(options, tmp_path / "m.pt")
     losses = [epoch["loss"] for epoch in model.provenance["history"]]
