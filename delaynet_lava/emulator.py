@@ -46,10 +46,10 @@ class _LayerState:
         self.pending = np.zeros((batch, delay + 2, n), np.int32)
         self.counts = np.zeros((batch, 3), np.int64)
 
-    def run(self, inputs: np.ndarray, clock: int, voltage: np.ndarray) -> np.ndarray:
-        spikes = np.empty((*inputs.shape[:2], self.u.shape[1]), np.uint8)
+    def run(self, inputs: np.ndarray, offset: int, clock: int, steps: int, voltage: np.ndarray) -> np.ndarray:
+        spikes = np.empty((*self.u.shape[:1], steps, self.u.shape[1]), np.uint8)
         run_layer(
-            inputs, self.forward, self.recurrent, self.encode, *self.parameters, clock,
+            inputs, offset, self.forward, self.recurrent, self.encode, *self.parameters, clock,
             self.u, self.v, self.pending, spikes, voltage, self.counts,
         )  # fmt: skip
         return spikes
@@ -87,9 +87,10 @@ def emulate(
     }
     for first in range(0, steps, _CHUNK):
         part = slice(first, min(first + _CHUNK, steps))
-        signal = inputs[:, part]
+        signal, offset = inputs, first
         for k, state in enumerate(states):
-            signal = state.run(signal, first, voltage[k][:, part] if k in voltage else _NO_VOLTAGE)
+            signal = state.run(signal, offset, first, part.stop - first, voltage.get(k, _NO_VOLTAGE))
+            offset = 0
             if k in spikes:
                 spikes[k][:, part] = signal
     return Trace(

@@ -92,13 +92,14 @@ def _deliver(synapses, j, t, pending):
 
 @nb.njit(parallel=True, cache=True)
 def run_layer(
-    inputs, forward, recurrent, encode, du, dv, bias, threshold, reset, clock,
+    inputs, offset, forward, recurrent, encode, du, dv, bias, threshold, reset, clock,
     u, v, pending, spikes, voltage, counts,
 ):  # fmt: skip
-    """Advance one layer by ``inputs.shape[1]`` steps; state and results are the last six arguments.
+    """Advance one layer by ``spikes.shape[1]`` steps; state and results are the last six arguments.
 
     Args:
-        inputs: uint8 (B, T, C), spikes of the layer before.
+        inputs: uint8 (B, ..., C), spikes of the layer before; those of the first step are at
+            ``offset``. (Offsets instead of slices: every layout of a slice would be compiled anew.)
         forward, recurrent: :class:`EventList`; recurrent may be empty.
         encode: int64 (3,), weight, bias and 1 for an encoder, whose neuron i takes
             ``(weight x + bias) << 6`` for the value x of channel i; else zeros.
@@ -107,10 +108,11 @@ def run_layer(
         u, v: int64 (B, N).
         pending: int32 (B, L, N) with L >= largest delay + 2, ring of synaptic inputs to come.
         spikes: uint8 (B, T, N).
-        voltage: int32 (B, T, N), membrane after the reset, or (0, 0, 0).
+        voltage: int32 (B, ..., N), membrane after the reset, by step of the clock; or (0, 0, 0).
         counts: int64 (B, 3), added to: u wraps, v saturations, spikes.
     """
-    batch, steps, channels = inputs.shape
+    batch, steps, _ = spikes.shape
+    channels = inputs.shape[2]
     n = u.shape[1]
     length = pending.shape[1]
     encoder = encode[2] != 0
@@ -123,7 +125,7 @@ def run_layer(
             slot = ring[t % length]
             if encoder:
                 for i in range(n):
-                    slot[i] = encode[0] * inputs[b, step, i] + encode[1]
+                    slot[i] = encode[0] * inputs[b, offset + step, i] + encode[1]
             for i in range(n):
                 wide_u = synaptic_current(current[i], np.int64(slot[i]), du)
                 wraps += u_overflows(wide_u)
@@ -141,10 +143,10 @@ def run_layer(
                     if recurrent.start.shape[0] > 1:
                         _deliver(recurrent, i, t, ring)
                 if keep_v:
-                    voltage[b, step, i] = membrane[i]
+                    voltage[b, t, i] = membrane[i]
             if not encoder:
                 for j in range(channels):
-                    if inputs[b, step, j]:
+                    if inputs[b, offset + step, j]:
                         _deliver(forward, j, t, ring)
         counts[b, 0] += wraps
         counts[b, 1] += clips
