@@ -147,7 +147,9 @@ class Neuron:
     reset: str = "zero"
 
     def __post_init__(self) -> None:
-        set_ = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        def set_(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
         set_("vth", _integer(self.vth, "vth", 0, VTH_LIMIT))
         set_("du", _integer(self.du, "du", 0, fx.DECAY_ONE))
         set_("dv", _integer(self.dv, "dv", 0, fx.DECAY_ONE))

@@ -143,17 +143,20 @@ class Trace:
         if not traces:
             raise InputError("traces", "none to join")
         head, layers = traces[0], range(len(traces[0].final_voltage))
-        cat = lambda get: np.concatenate([get(t) for t in traces])  # noqa: E731
+
+        def cat(name: str, layer: int) -> np.ndarray:
+            return np.concatenate([getattr(t, name)[layer] for t in traces])
+
         return Trace(
             backend=head.backend,
             steps=head.steps,
             batch=sum(t.batch for t in traces),
-            final_voltage=[cat(lambda t, k=k: t.final_voltage[k]) for k in layers],
+            final_voltage=[cat("final_voltage", k) for k in layers],
             u_wraps=[sum(t.u_wraps[k] for t in traces) for k in layers],
             v_saturations=[sum(t.v_saturations[k] for t in traces) for k in layers],
-            spike_counts=[cat(lambda t, k=k: t.spike_counts[k]) for k in layers],
-            spikes={k: cat(lambda t, k=k: t.spikes[k]) for k in head.spikes},
-            voltage={k: cat(lambda t, k=k: t.voltage[k]) for k in head.voltage},
+            spike_counts=[cat("spike_counts", k) for k in layers],
+            spikes={k: cat("spikes", k) for k in head.spikes},
+            voltage={k: cat("voltage", k) for k in head.voltage},
             wall_s=sum(t.wall_s for t in traces),
         )
 

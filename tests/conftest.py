@@ -23,12 +23,3 @@ settings.load_profile("ci")
 def repository() -> Path:
     """The root of the source tree."""
     return ROOT
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of published data that lies beside the source tree and is not part of it."""
-    path = ROOT.parent / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip(f"{path}: the published data is not on this machine")
-    return path

@@ -248,3 +248,23 @@ def test_build_restores_what_describe_saw():
         assert (ours.grad is None) == (theirs.grad is None)
         if ours.grad is not None:
             assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_where_slayer_goes_on_the_block_wraps_as_the_chip_does():
+    """SLAYER's integers have no end; the block, the emulator and the chip wrap u, and count it."""
+    torch.manual_seed(6)
+    params = dict(threshold=60.0, current_decay=0.001, voltage_decay=1.0)
+    theirs = cuba.Recurrent(dict(params), 40, 6, weight_scale=20)
+    theirs.input_synapse.weight.data.abs_()
+    ours = DelayRecurrent(dict(params), 40, 6, 0)
+    for name in ("input_synapse", "recurrent_synapse"):
+        getattr(ours, name).weight.data.copy_(getattr(theirs, name).weight.data)
+    x = np.random.default_rng(6).random((2, 200, 40)) < 0.7
+    signal = torch.from_numpy(x).transpose(1, 2).float()
+    ours.want_voltage = True
+    spikes = ours(signal).detach()
+    trace = emulate(extract(describe(torch.nn.Sequential(ours))), x, ("spikes", "voltage"))
+    assert np.array_equal(trace.spikes[0], spikes.numpy().transpose(0, 2, 1))
+    assert trace.u_wraps[0] > 0
+    assert ours.overflows.tolist() == [trace.u_wraps[0], trace.v_saturations[0]]
+    assert not torch.equal(theirs(signal), spikes)

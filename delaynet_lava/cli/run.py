@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -32,7 +33,9 @@ def _task(
 
 
 def _print(result: Evaluation) -> None:
-    by_layer = lambda values, form: " / ".join(format(v, form) for v in values)  # noqa: E731
+    def by_layer(values: Sequence[float], form: str) -> str:
+        return " / ".join(format(v, form) for v in values)
+
     rows = [
         (
             "accuracy",
