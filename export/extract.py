@@ -21,9 +21,6 @@ __all__ = ["extract", "quantize_weight"]
 
 _RECURRENT = ("DelayRecurrent", "Recurrent")
 _WITH_SYNAPSE = ("DelayRecurrent", "Recurrent", "Dense", "Affine", "Readout")
-# What NetX gives a dense layer without a neuron group: a current that never decays, a membrane
-# without memory and a threshold that is never reached.
-_BARE_INTEGRATOR = {"du": 0, "dv": fx.DECAY_ONE}
 
 
 def quantize_weight(weight: torch.Tensor) -> np.ndarray:
@@ -84,7 +81,9 @@ class _Tensors:
 def _neuron(entry: dict[str, Any], tensors: _Tensors) -> Neuron:
     kind = entry["type"]
     if "neuron" not in entry:
-        return Neuron(vth=fx.VTH_MAX, **_BARE_INTEGRATOR)
+        # What NetX gives a dense layer without a neuron group: a current that never decays, a
+        # membrane without memory and a threshold that is never reached.
+        return Neuron(vth=fx.VTH_MAX, du=0, dv=fx.DECAY_ONE)
     if kind in ("Affine", "Readout"):
         vth = fx.VTH_MAX
     else:
