@@ -39,7 +39,7 @@ class BackendMissing(DelayNetError):
         detail = f" ({cause})" if cause else ""
         super().__init__(
             f"{what} needs {package}, which cannot be imported{detail}; "
-            f"lava-nc and lava-dl run on Python 3.10 only: pip install 'delaynet_lava[lava]' there"
+            "lava-nc and lava-dl run on Python 3.10 only: pip install delaynet_lava there"
         )
 
 

@@ -215,7 +215,7 @@ def test_mutated_bytes(path: Path, kind: str) -> None:
         if kind == "bytes":
             data[rng.integers(len(data), size=rng.integers(1, 4))] = rng.integers(256)
         elif kind == "bits":
-            data[rng.integers(len(data), size=rng.integers(1, 40))] ^= 1 << rng.integers(8)
+            data[rng.integers(len(data), size=rng.integers(1, 40))] ^= np.uint8(1 << int(rng.integers(8)))
         elif kind == "block":
             start = rng.integers(len(data) - 64)
             data[start : start + rng.integers(1, 64)] = rng.integers(256)
