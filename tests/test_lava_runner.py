@@ -150,8 +150,10 @@ def test_an_exception_between_samples_ends_all_processes() -> None:
     assert leftovers() == before
 
 
+# A program inherits an ignored SIGINT from whoever started it in the background; a terminal's does not.
 INTERRUPTED = """
-import multiprocessing, sys
+import multiprocessing, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 from test_lava_runner import NETWORK, inputs_for, lava
 try:
@@ -178,6 +180,7 @@ def test_ctrl_c_reaches_the_program_alone() -> None:
     finally:
         if program.poll() is None:
             os.killpg(program.pid, signal.SIGKILL)
+            program.communicate()
     assert time.monotonic() - started < 30
     assert out.splitlines()[-1] == "children 0"
     assert (program.returncode, errors) == (0, "")
