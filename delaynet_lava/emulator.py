@@ -10,9 +10,9 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.kernels.events import NO_SYNAPSES, event_list, run_layer
 from delaynet_lava.network import RESETS, Dense, Layer, Network
-from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers
+from delaynet_lava.trace import Trace, check_inputs, recorded_layers
 
-__all__ = ["RECORDABLE", "emulate"]
+__all__ = ["emulate"]
 
 _CHUNK = 1024
 _NO_VOLTAGE = np.zeros((0, 0, 0), np.int32)

@@ -149,11 +149,9 @@ def evaluate(
         if other is not None:
             theirs = other(network, x, record=record, layers=layers)
             result = trace.compare(theirs)
-            total, compared, check_wall = (
-                total + result.mismatches,
-                compared + result.compared,
-                check_wall + theirs.wall_s,
-            )
+            total += result.mismatches
+            compared += result.compared
+            check_wall += theirs.wall_s
             first = first or result.first
         trace.spikes, trace.voltage = {}, {}
         traces.append(trace)

@@ -95,12 +95,8 @@ class CueOptions:
     def curriculum(self) -> list[tuple[int, int]]:
         """Stages (cues, wait_ms), the full task last."""
         first = min(150, self.wait_ms)
-        stages = [(k, first) for k in range(1, self.cues, 2)] + [(self.cues, first)]
-        return (
-            stages
-            + [(self.cues, w) for w in range(first + 150, self.wait_ms, 150)] * (self.wait_ms > first)
-            + [(self.cues, self.wait_ms)] * (self.wait_ms > first)
-        )
+        waits = [*range(first, self.wait_ms, 150), self.wait_ms]
+        return [(k, first) for k in range(1, self.cues, 2)] + [(self.cues, w) for w in waits]
 
 
 PRESETS = {
