@@ -3,68 +3,104 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava.kernels.events import NO_SYNAPSES, event_list, run_layer
-from delaynet_lava.network import RESETS, Dense, Layer, Network
+from delaynet_lava.errors import InputError
+from delaynet_lava.kernels import spikes as bits_of
+from delaynet_lava.kernels.events import NO_SYNAPSES, event_list, padded, ring_length, run_layer, state_type
+from delaynet_lava.network import RESETS, Dense, Layer, Network, Synapse
 from delaynet_lava.trace import Trace, check_inputs, recorded_layers
 
 __all__ = ["emulate"]
 
 _CHUNK = 1024
-_NO_VOLTAGE = np.zeros((0, 0, 0), np.int32)
+_NO_BITS, _NO_VALUES = np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.int32)
+
+
+def _largest_sum(synapse: Synapse) -> int:
+    """Bound on what the synapse delivers to a neuron in one step."""
+    return int(np.abs(synapse.weight.astype(np.int64)).sum(axis=1).max(initial=0)) << synapse.weight_exp
 
 
 class _LayerState:
     """A layer laid out for the kernel, with the state of every sample."""
 
     def __init__(self, layer: Layer, batch: int) -> None:
-        neuron, n = layer.neuron, layer.size
+        neuron, self.size = layer.neuron, layer.size
+        lanes = padded(self.size)
         self.forward = self.recurrent = NO_SYNAPSES
-        self.encode = np.zeros(3, np.int64)
-        delay = 0
+        self.encode = np.zeros(2, np.int64)
+        delay = largest = 0
         if isinstance(layer, Dense):
             self.forward = event_list(layer.synapse.weight, layer.synapse.delay, layer.synapse.weight_exp)
-            delay = layer.synapse.max_delay
+            delay, largest = layer.synapse.max_delay, _largest_sum(layer.synapse)
             if layer.recurrent is not None:
                 back = layer.recurrent
                 self.recurrent = event_list(back.weight, back.delay, back.weight_exp)
-                delay = max(delay, back.max_delay)
+                delay, largest = max(delay, back.max_delay), largest + _largest_sum(back)
         else:
-            self.encode[:] = layer.weight, layer.bias, 1
+            self.encode[:] = layer.weight, layer.bias
+            largest = 255 * abs(layer.weight) + abs(layer.bias)
+        shifted = neuron.shifted_bias(self.size)
+        word = state_type(largest, int(np.abs(shifted).max(initial=0)))
+        bias = np.zeros(lanes, word)
+        bias[: self.size] = shifted
         self.parameters = (
             neuron.du if isinstance(layer, Dense) else fx.DECAY_ONE,
             neuron.dv,
-            neuron.shifted_bias(n),
+            bias,
             neuron.vth << fx.STATE_SHIFT,
             RESETS[neuron.reset],
         )
-        self.u, self.v = np.zeros((batch, n), np.int64), np.zeros((batch, n), np.int64)
-        self.pending = np.zeros((batch, delay + 2, n), np.int32)
+        self.u, self.v = np.zeros((batch, lanes), word), np.zeros((batch, lanes), word)
+        self.pending = np.zeros((batch, ring_length(delay), lanes), word)
         self.counts = np.zeros((batch, 3), np.int64)
 
-    def run(self, inputs: np.ndarray, offset: int, clock: int, steps: int, voltage: np.ndarray) -> np.ndarray:
-        spikes = np.empty((*self.u.shape[:1], steps, self.u.shape[1]), np.uint8)
+    @property
+    def voltage(self) -> np.ndarray:
+        """int32 (batch, neurons), the membrane now."""
+        return self.v[:, : self.size].astype(np.int32)
+
+    def run(
+        self, bits: np.ndarray, values: np.ndarray, clock: int, steps: int, voltage: np.ndarray
+    ) -> np.ndarray:
+        fired = np.empty((len(self.u), steps, bits_of.words(self.size)), np.uint64)
         run_layer(
-            inputs, offset, self.forward, self.recurrent, self.encode, *self.parameters, clock,
-            self.u, self.v, self.pending, spikes, voltage, self.counts,
+            bits, values, 0, steps, 1, self.forward, self.recurrent, self.encode, *self.parameters, clock,
+            self.u, self.v, self.pending, fired, _NO_VALUES, voltage, False, self.counts,
         )  # fmt: skip
-        return spikes
+        return fired
+
+
+def _chunks(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Inputs in pieces of at most ``_CHUNK`` steps, checked."""
+    batch = None
+    for part in [inputs] if isinstance(inputs, np.ndarray) else inputs:
+        part = check_inputs(network, part)
+        if batch is not None and len(part) != batch:
+            raise InputError("inputs", f"change from {batch} samples to {len(part)} between two parts")
+        batch = len(part)
+        for first in range(0, part.shape[1], _CHUNK):
+            yield part[:, first : first + _CHUNK]
 
 
 def emulate(
     network: Network,
-    inputs: np.ndarray,
+    inputs: np.ndarray | Iterable[np.ndarray],
     record: Collection[str] = ("spikes",),
     layers: Collection[int] | None = None,
 ) -> Trace:
     """Run a batch of inputs from rest.
 
+    Samples are spread over the cores. Memory beside inputs and records does not grow with the number
+    of steps.
+
     Args:
-        inputs: uint8 or bool (batch, steps, channels).
+        inputs: uint8 or bool (batch, steps, channels), or parts of it in the order of time, which are
+            taken one by one: a sequence of any length in constant memory.
         record: any of "spikes" and "voltage"; final voltages and counters are always kept.
         layers: indices of the layers to record (negative ones count from the end); None: all.
 
@@ -75,33 +111,42 @@ def emulate(
         InputError: inputs that the network does not take, or an unknown thing to record.
     """
     chosen = recorded_layers(network, record, layers)
-    inputs = check_inputs(network, inputs)
     started = time.perf_counter()
-    batch, steps, _ = inputs.shape
-    states = [_LayerState(layer, batch) for layer in network.layers]
-    spikes = {
-        k: np.empty((batch, steps, network.layers[k].size), np.uint8) for k in chosen if "spikes" in record
-    }
-    voltage = {
-        k: np.empty((batch, steps, network.layers[k].size), np.int32) for k in chosen if "voltage" in record
-    }
-    for first in range(0, steps, _CHUNK):
-        part = slice(first, min(first + _CHUNK, steps))
-        signal, offset = inputs, first
+    states: list[_LayerState] = []
+    spikes: dict[int, list[np.ndarray]] = {k: [] for k in chosen if "spikes" in record}
+    voltage: dict[int, list[np.ndarray]] = {k: [] for k in chosen if "voltage" in record}
+    clock = 0
+    for chunk in _chunks(network, inputs):
+        batch, steps, _ = chunk.shape
+        states = states or [_LayerState(layer, batch) for layer in network.layers]
+        bits, values = _NO_BITS, _NO_VALUES
+        if isinstance(network.layers[0], Dense):
+            bits = bits_of.pack(chunk)
+        else:
+            values = chunk.astype(np.int32)
         for k, state in enumerate(states):
-            signal = state.run(signal, offset, first, part.stop - first, voltage.get(k, _NO_VOLTAGE))
-            offset = 0
+            seen = np.empty((batch, steps, state.size), np.int32) if k in voltage else _NO_VALUES
+            bits, values = state.run(bits, values, clock, steps, seen), _NO_VALUES
             if k in spikes:
-                spikes[k][:, part] = signal
+                spikes[k].append(bits_of.unpack(bits, state.size))
+            if k in voltage:
+                voltage[k].append(seen)
+        clock += steps
+    if not states:
+        raise InputError("inputs", "are empty, no part came")
     return Trace(
         backend="emulator",
-        steps=steps,
-        batch=batch,
-        final_voltage=[s.v.astype(np.int32) for s in states],
+        steps=clock,
+        batch=len(states[0].u),
+        final_voltage=[s.voltage for s in states],
         u_wraps=[int(s.counts[:, 0].sum()) for s in states],
         v_saturations=[int(s.counts[:, 1].sum()) for s in states],
         spike_counts=[s.counts[:, 2].copy() for s in states],
-        spikes=spikes,
-        voltage=voltage,
+        spikes={k: _joined(parts) for k, parts in spikes.items()},
+        voltage={k: _joined(parts) for k, parts in voltage.items()},
         wall_s=time.perf_counter() - started,
     )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -73,7 +73,9 @@ def decay(x: Int, k: int) -> Int:
         x: state, 64-bit signed where an array, ``|x| < 2**50``.
         k: decay constant, 0 to 4096.
     """
-    return np.sign(x) * ((np.abs(x) * (DECAY_ONE - k)) >> DECAY_BITS)
+    product = x * (DECAY_ONE - k)
+    # The shift rounds down; what is negative is lifted first. Free of branches, so it vectorises.
+    return (product + ((product >> 63) & (DECAY_ONE - 1))) >> DECAY_BITS
 
 
 @register_jitable

@@ -6,162 +6,164 @@ blocks; :mod:`delaynet_lava.nn` knows nothing of loops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE
-from delaynet_lava.kernels import recurrence
+from delaynet_lava.kernels import recurrence, spikes
+from delaynet_lava.kernels.dynamics import Dynamics
+from delaynet_lava.kernels.events import ring_length
+from delaynet_lava.kernels.layout import LayerPass, integers
 
-__all__ = ["Dynamics", "delayed_recurrence"]
+__all__ = ["Outcome", "SpikeBits", "delayed_recurrence"]
 
-_NOTHING_F = np.zeros((0, 0, 0), np.float32)
-_NOTHING_I = np.zeros((0, 0, 0), np.int32)
-_MIN_BLOCK, _MAX_BLOCK, _MAX_GROUPS = 8, 256, 16
+_NOTHING = np.zeros((0, 0, 0), np.float32)
+_NO_WEIGHTS = np.zeros((0, 0), np.float32)
 STATE_SCALE = float(WEIGHT_SCALE << STATE_SHIFT)
 
 
-@dataclass(frozen=True)
-class Dynamics:
-    """What does not change during a pass, apart from the tensors that may carry a gradient.
+class SpikeBits(NamedTuple):
+    """A spike tensor's content as bits: int64 (B, T, words), late by ``shift`` in the tensor."""
+
+    bits: torch.Tensor
+    shift: int
+
+
+class Outcome(NamedTuple):
+    """Result of :func:`delayed_recurrence`.
 
     Attributes:
-        delay: int32 (N,), axonal delay of each neuron; a spike of step t acts at t + 1 + delay.
-        reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
-        spiking: False for a readout, whose membrane is the output.
-        surrogate: ``SURROGATE_PAPER`` or ``SURROGATE_SLAYER``.
-        width, height: scales of the surrogate, in SLAYER's units.
-        reset_grad, feedback_grad, membrane_grad: see :func:`kernels.recurrence.backward_block`.
-        want_voltage: also return the membrane of a spiking layer (a readout's always is).
+        spikes: (B, T, N), late by ``dynamics.shift``; empty for a readout.
+        voltage: (B, T, N), membrane before the reset in SLAYER's units; empty where not wanted.
+        overflows: int64 (2,), how often u wrapped and v saturated.
+        bits: the spikes again, for the next layer.
     """
 
-    delay: np.ndarray
-    reset: int = 0
-    spiking: bool = True
-    surrogate: int = recurrence.SURROGATE_PAPER
-    width: float = 1.0
-    height: float = 1.0
-    reset_grad: float = 1.0
-    feedback_grad: float = 1.0
-    membrane_grad: float = 1.0
-    want_voltage: bool = False
-
-
-def _blocks(delay: np.ndarray) -> tuple[int, np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Split the neurons by lag: steps a block spans, neurons handled step by step, groups by lag.
-
-    A group whose lag is no shorter than the block needs nothing from inside it, so its feedback is
-    one matrix product for all steps of the block.
-    """
-    lags = np.unique(delay) + 1
-    long_lags = lags[lags >= _MIN_BLOCK]
-    if len(long_lags) == 0 or len(long_lags) > _MAX_GROUPS:
-        return _MAX_BLOCK, np.arange(len(delay)), []
-    groups = [(int(lag), np.flatnonzero(delay + 1 == lag)) for lag in long_lags]
-    direct = np.flatnonzero(delay + 1 < _MIN_BLOCK)
-    return min(int(long_lags[0]), _MAX_BLOCK), direct, groups
+    spikes: torch.Tensor
+    voltage: torch.Tensor
+    overflows: torch.Tensor
+    bits: SpikeBits
 
 
 class _DelayedRecurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, drive, w_rec, du, dv, threshold, bias, dyn):  # type: ignore[override]
-        n = drive.shape[2]
-        ints = torch.round(drive.detach() * WEIGHT_SCALE).to(torch.int32).contiguous().numpy()
-        w_int = np.zeros((0, 0), np.int32)
+    def forward(ctx, x, seen, w_in, w_rec, du, dv, threshold, bias, dyn):  # type: ignore[override]
+        bits, lead, values, words_in, words_rec = None, 0, None, None, None
+        if w_in is None:
+            values = torch.round(x.detach() * WEIGHT_SCALE).to(torch.int32).contiguous().numpy()
+        else:
+            bits, lead = seen.bits.numpy().view(np.uint64), seen.shift
+            words_in = integers(w_in.detach().numpy())
         if w_rec is not None:
-            w_int = torch.round(w_rec.detach().t() * WEIGHT_SCALE).to(torch.int32).contiguous().numpy()
-        k_u, k_v = round(float(du)), round(float(dv))
-        vth = int(float(threshold) * WEIGHT_SCALE) << STATE_SHIFT if dyn.spiking else -1
-        spikes = np.empty(ints.shape, np.uint8)
-        v_rec = np.empty(ints.shape, np.int32)
-        u_rec = np.empty(ints.shape, np.int32) if du.requires_grad else _NOTHING_I
-        counts = np.zeros((len(ints), 2), np.int64)
-        shifted = np.zeros(n, np.int64) if bias is None else bias
-        recurrence.forward(
-            ints, w_int, dyn.delay, k_u, k_v, shifted, vth, dyn.reset, spikes, u_rec, v_rec, counts
-        )
-        ctx.dyn, ctx.decays, ctx.vth, ctx.dtype = dyn, (k_u, k_v), vth, drive.dtype
-        ctx.records = (spikes, u_rec, v_rec)
-        ctx.save_for_backward(w_rec)
-        out, voltage = drive.new_empty(0), drive.new_empty(0)
+            words_rec = integers(w_rec.detach().numpy())
+        layer = LayerPass(
+            bits, lead, values, words_in, words_rec, round(float(du)), round(float(dv)),
+            int(float(threshold) * WEIGHT_SCALE), bias, dyn, any(ctx.needs_input_grad), ctx.needs_input_grad[4],
+        )  # fmt: skip
+        out, voltage = x.new_empty(0), x.new_empty(0)
         if dyn.spiking:
-            out = torch.from_numpy(spikes).to(drive.dtype)
-        if dyn.want_voltage or not dyn.spiking:
-            voltage = torch.from_numpy(v_rec).to(drive.dtype) / STATE_SCALE
-        totals = torch.from_numpy(counts.sum(axis=0))
-        ctx.mark_non_differentiable(totals)
-        return out, voltage, totals
+            out = torch.empty((*x.shape[:2], layer.n))
+            spikes.unpack_tensor(layer.fired, dyn.shift, out.numpy())
+        if len(layer.voltage):
+            voltage = torch.from_numpy(layer.voltage).to(torch.float32) / STATE_SCALE
+            layer.voltage = _NOTHING
+        ctx.dyn, ctx.layer, ctx.dtype = dyn, layer, x.dtype
+        ctx.save_for_backward(w_in, w_rec)
+        totals = torch.from_numpy(layer.counts[:, :2].sum(axis=0))
+        fired = torch.from_numpy(layer.fired.view(np.int64))
+        ctx.mark_non_differentiable(totals, fired)
+        return out.to(x.dtype), voltage.to(x.dtype), totals, fired
 
     @staticmethod
-    def backward(ctx, grad_spikes, grad_voltage, _):  # type: ignore[override]
-        dyn, (du, dv), vth = ctx.dyn, ctx.decays, ctx.vth
-        spikes, u_rec, v_rec = ctx.records
-        (w_rec,) = ctx.saved_tensors
-        batch, steps, n = v_rec.shape
-        g_s = _array(grad_spikes) if dyn.spiking else _NOTHING_F
-        g_v = _array(grad_voltage) if grad_voltage.numel() else _NOTHING_F
-        grad_drive = torch.zeros((batch, steps, n), dtype=torch.float32)
-        drive_np = grad_drive.numpy()
-        scalars = np.zeros((batch, 3), np.float64)
-        gv, gu = np.zeros((batch, n), np.float32), np.zeros((batch, n), np.float32)
-        if w_rec is None:
-            size, direct, groups = steps, np.zeros(0, np.int64), []
-            weights = np.zeros((0, 0), np.float32)
-        else:
-            size, direct, groups = _blocks(dyn.delay)
-            by_pre = w_rec.detach().t().contiguous()
-            weights = by_pre.numpy()
-            columns = [(lag, torch.from_numpy(index), by_pre[index].t()) for lag, index in groups]
-        for last in range(steps, 0, -size):
-            first = max(0, last - size)
-            feedback = _NOTHING_F
-            if groups:
-                fed = torch.zeros((batch, last - first, n), dtype=torch.float32)
-                for lag, index, columns_of in columns:
-                    rows = grad_drive[:, first + lag : last + lag]
-                    if rows.shape[1]:
-                        fed[:, : rows.shape[1], index] = rows @ columns_of
-                feedback = fed.numpy()
-            recurrence.backward_block(
-                first, last, g_s, g_v, feedback, spikes, u_rec, v_rec, weights, dyn.delay, direct,
-                du, dv, vth, dyn.reset, dyn.surrogate, np.float32(dyn.width), np.float32(dyn.height),
-                dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad, gv, gu, drive_np, scalars,
+    def backward(ctx, grad_spikes, grad_voltage, *_):  # type: ignore[override]
+        dyn, layer = ctx.dyn, ctx.layer
+        w_in, w_rec = ctx.saved_tensors
+        wants_x, wants_w_in, wants_w_rec, wants_du = (ctx.needs_input_grad[k] for k in (0, 2, 3, 4))
+        batch, steps, _ = layer.fired.shape
+        n, lanes = layer.n, layer.lanes
+        channels = n if w_in is None else w_in.shape[1]
+        outer_s = _array(grad_spikes) if dyn.spiking else _NOTHING
+        outer_v = _array(grad_voltage) if grad_voltage.numel() else _NOTHING
+        gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
+        longest = layer.ring - 2
+        g_ring, p_ring = _NOTHING, _NOTHING
+        if w_rec is not None:
+            g_ring = np.zeros((batch, ring_length(longest + recurrence.SPAN), lanes), np.float32)
+            p_ring = np.zeros((batch, layer.ring, lanes), np.float32)
+        grad_x = np.empty((batch, steps, channels), np.float32) if wants_x else _NOTHING
+        grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if wants_w_in else _NOTHING
+        grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else _NOTHING
+        scalars = np.zeros((recurrence.GROUPS, 3))
+        into_x = _padded(w_in, channels) if wants_x else _NO_WEIGHTS
+        feedback, delay = _padded(w_rec, lanes), np.ascontiguousarray(dyn.delay, np.int32)
+        for first, length, v, u in layer.membranes():
+            recurrence.backward_segment(
+                first, length, outer_s, outer_v, dyn.shift, v, u, layer.bits, layer.lead, layer.fired,
+                into_x, feedback, delay, np.unique(delay), layer.du, layer.dv, layer.threshold, layer.reset,
+                dyn.surrogate, dyn.width, dyn.height, dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad,
+                gv, gu, g_ring, p_ring, grad_x, grad_in, grad_rec, scalars,
             )  # fmt: skip
-        grad_w = None
-        if w_rec is not None and ctx.needs_input_grad[1]:
-            parts = np.zeros((min(recurrence.GROUPS, batch), n, n), np.float32)
-            recurrence.weight_gradient(spikes, drive_np, dyn.delay, parts)
-            grad_w = torch.from_numpy(parts.sum(axis=0)).t()
         total = torch.from_numpy(scalars.sum(axis=0)).to(torch.float32)
-        return grad_drive.to(ctx.dtype), grad_w, total[0:1], total[1:2], total[2:3], None, None
+        return (
+            torch.from_numpy(grad_x).to(ctx.dtype) if wants_x else None,
+            None,
+            torch.from_numpy(grad_in.sum(axis=0)[:, :n].T) if wants_w_in else None,
+            torch.from_numpy(grad_rec.sum(axis=0)[:, :n].T) if wants_w_rec else None,
+            total[0:1], total[1:2], total[2:3], None, None,
+        )  # fmt: skip
 
 
 def _array(grad: torch.Tensor) -> np.ndarray:
     return grad.to(torch.float32).contiguous().numpy()
 
 
+def _padded(weight: torch.Tensor | None, columns: int) -> np.ndarray:
+    """Weights filled up with zeros, to a multiple of 4 rows; (0, 0) where there are none."""
+    if weight is None:
+        return _NO_WEIGHTS
+    full = np.zeros((-(-weight.shape[0] // 4) * 4, columns), np.float32)
+    full[: weight.shape[0], : weight.shape[1]] = weight.detach().numpy()
+    return full
+
+
 def delayed_recurrence(
-    drive: torch.Tensor,
+    x: torch.Tensor,
+    w_in: torch.Tensor,
     w_rec: torch.Tensor | None,
     du: torch.Tensor,
     dv: torch.Tensor,
     threshold: torch.Tensor,
     dynamics: Dynamics,
     bias: np.ndarray | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Run a layer with delayed recurrence; differentiable in the first five arguments.
+    bits: SpikeBits | None = None,
+) -> Outcome:
+    """Run a layer with delayed recurrence; differentiable in the first six arguments.
 
     Args:
-        drive: float (B, T, N), feed-forward synaptic input in SLAYER's units (weights / 64).
+        x: float (B, T, C), spikes or whole numbers, in any layout; those of step t act at step t.
+        w_in: float (N, C), post x pre, quantised weights / 64.
         w_rec: float (N, N), post x pre, quantised recurrent weights / 64; None: no recurrence.
         du, dv: float (1,), decays 0 to 4096; rounded here, the gradient passes the rounding.
         threshold: float (1,); its mantissa is ``floor(64 * threshold)``.
         dynamics: everything else.
         bias: int64 (N,), already shifted to the state's scale.
+        bits: ``x`` as the layer before returned it, where that is known.
 
-    Returns:
-        spikes (B, T, N), empty for a readout; membrane before the reset (B, T, N) in SLAYER's
-        units, empty where not wanted; int64 (2,), how often u wrapped and v saturated.
+    Raises:
+        InputError: ``x`` holds fractions.
     """
-    return _DelayedRecurrence.apply(drive, w_rec, du, dv, threshold, bias, dynamics)
+    if bits is None:
+        bits = SpikeBits(torch.empty((*x.shape[:2], spikes.words(x.shape[2])), dtype=torch.int64), 0)
+        packed = bits.bits.numpy().view(np.uint64)
+        if not spikes.pack_tensor(x.detach().to(torch.float32).numpy(), packed):
+            if not torch.equal(x, x.round()):
+                raise InputError("input", "holds fractions", "give spikes or whole numbers")
+            x, w_in, bits = F.linear(x, w_in), None, None
+    out, voltage, overflows, fired = _DelayedRecurrence.apply(
+        x, bits, w_in, w_rec, du, dv, threshold, bias, dynamics
+    )
+    return Outcome(out, voltage, overflows, SpikeBits(fired, dynamics.shift))

@@ -1,7 +1,12 @@
 """Event-driven execution of one layer: work per spike, not per synapse and step.
 
 A spike adds the weights of its sender's synapses into a ring of future synaptic inputs. The
-arithmetic is that of :mod:`delaynet_lava.fixedpoint`.
+arithmetic is that of :mod:`delaynet_lava.fixedpoint`. Emulation and the forward pass of training are
+this one loop.
+
+Shapes: B batch, T steps, P neurons, filled up to a multiple of :data:`LANES` with neurons that have
+no synapses and stay silent: the loops over neurons then have no remainder. Spikes are bits
+(:mod:`delaynet_lava.kernels.spikes`).
 """
 
 from __future__ import annotations
@@ -12,6 +17,8 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.fixedpoint import (
+    STATE_SHIFT,
+    UV_HALF,
     V_MAX,
     membrane_update,
     reset_membrane,
@@ -20,8 +27,44 @@ from delaynet_lava.fixedpoint import (
     u_overflows,
     wrap_u,
 )
+from delaynet_lava.kernels.spikes import ONE, lowest_bit
 
-__all__ = ["NO_SYNAPSES", "EventList", "event_list", "run_layer"]
+__all__ = [
+    "LANES",
+    "NO_SYNAPSES",
+    "EventList",
+    "event_list",
+    "padded",
+    "ring_length",
+    "run_layer",
+    "state_type",
+]
+
+LANES = 16
+ZERO = np.uint64(0)
+NEVER = 1 << 24
+"""A threshold that no membrane reaches."""
+
+
+def padded(neurons: int) -> int:
+    """Neurons of the layout, a multiple of :data:`LANES`."""
+    return -(-neurons // LANES) * LANES
+
+
+def state_type(largest_input: int, largest_bias: int = 0) -> type:
+    """Type of the state's words that holds every sum before the wrap and the clip.
+
+    Args:
+        largest_input: bound on |synaptic input| of a neuron in one step.
+        largest_bias: bound on |bias|, shifted.
+    """
+    fits = (largest_input << STATE_SHIFT) + UV_HALF < 1 << 31 and largest_bias < 1 << 30
+    return np.int32 if fits else np.int64
+
+
+def ring_length(largest_delay: int) -> int:
+    """Steps that a ring holds: the one that runs and those that spikes reach; a power of two."""
+    return 1 << (largest_delay + 1).bit_length()
 
 
 class EventList(NamedTuple):
@@ -35,8 +78,8 @@ class EventList(NamedTuple):
         start: int64 (pre + 1,); delay: int32 (runs,).
         row: int32 (runs,), index into ``rows``, or -1.
         first, last: int64 (runs,).
-        target: int32, receiving neuron; weight: int32, exponent included.
-        rows: int32 (R, post), weights of all neurons, exponent included.
+        target: int32, receiving neuron; weight: int16, or int32 where words need it, exponent included.
+        rows: as ``weight``, (R, P), weights of all neurons.
     """
 
     start: np.ndarray
@@ -54,10 +97,14 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     neurons, senders = weight.shape
     pre, post = np.nonzero(weight.T)
     lags = delay[post, pre].astype(np.int32)
-    order = np.lexsort((post, lags, pre))
-    pre, post, lags = pre[order], post[order], lags[order]
-    words = weight[post, pre].astype(np.int32) << weight_exp
-    borders = np.flatnonzero((np.diff(pre) != 0) | (np.diff(lags) != 0)) + 1
+    runs = pre * (int(lags.max(initial=0)) + 1) + lags
+    if np.any(runs[1:] < runs[:-1]):
+        order = np.argsort(runs, kind="stable")
+        pre, post, lags, runs = pre[order], post[order], lags[order], runs[order]
+    words = weight[post, pre].astype(np.int64) << weight_exp
+    narrow = words.size == 0 or (words.min() >= -(1 << 15) and words.max() < 1 << 15)
+    words = words.astype(np.int16 if narrow else np.int32)
+    borders = np.flatnonzero(np.diff(runs)) + 1
     first = np.concatenate([[0], borders]).astype(np.int64)[: len(pre)]
     last = np.append(first[1:], len(pre)).astype(np.int64)[: len(first)]
     start = np.zeros(senders + 1, np.int64)
@@ -66,7 +113,7 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     dense = np.flatnonzero(4 * (last - first) >= neurons)
     row = np.full(len(first), -1, np.int32)
     row[dense] = np.arange(len(dense))
-    rows = np.zeros((len(dense), neurons), np.int32)
+    rows = np.zeros((len(dense), padded(neurons)), words.dtype)
     for k, run in enumerate(dense):
         part = slice(first[run], last[run])
         rows[k, post[part]] = words[part]
@@ -77,10 +124,10 @@ NO_SYNAPSES = event_list(np.zeros((1, 0), np.int16), np.zeros((1, 0), np.int16),
 
 
 @nb.njit(inline="always")
-def _deliver(synapses, j, t, pending):
-    length, n = pending.shape
+def _deliver(synapses, j, arrival_time, pending):
+    last, n = pending.shape[0] - 1, pending.shape[1]
     for run in range(synapses.start[j], synapses.start[j + 1]):
-        arrival = pending[(t + 1 + synapses.delay[run]) % length]
+        arrival = pending[(arrival_time + synapses.delay[run]) & last]
         if synapses.row[run] >= 0:
             weights = synapses.rows[synapses.row[run]]
             for i in range(n):
@@ -92,62 +139,84 @@ def _deliver(synapses, j, t, pending):
 
 @nb.njit(parallel=True, cache=True)
 def run_layer(
-    inputs, offset, forward, recurrent, encode, du, dv, bias, threshold, reset, clock,
-    u, v, pending, spikes, voltage, counts,
+    bits, values, first, steps, lead, forward, recurrent, encode, du, dv, bias, threshold, reset, clock,
+    u, v, pending, fired, u_record, v_record, before_reset, counts,
 ):  # fmt: skip
-    """Advance one layer by ``spikes.shape[1]`` steps; state and results are the last six arguments.
+    """Advance one layer by some steps; state and results are the arguments of the last line.
 
     Args:
-        inputs: uint8 (B, ..., C), spikes of the layer before; those of the first step are at
-            ``offset``. (Offsets instead of slices: every layout of a slice would be compiled anew.)
+        bits: uint64 (B, T, words), spikes of the layer before.
+        values: int32 (B, T, channels), what comes in where it is not spikes: neuron i takes
+            ``encode[0] * x + encode[1]`` for the value x of channel i. The one of the two that is not
+            used has a first axis of 0.
+        first, steps: where in ``bits``, ``values`` and ``fired`` the steps begin and how many there
+            are. (Not slices: every layout of a slice would be compiled anew.)
+        lead: lag of an undelayed input: 1, or 0 where the input is already late by one step.
         forward, recurrent: :class:`EventList`; recurrent may be empty.
-        encode: int64 (3,), weight, bias and 1 for an encoder, whose neuron i takes
-            ``(weight x + bias) << 6`` for the value x of channel i; else zeros.
-        du, dv, bias, threshold, reset: as for :func:`kernels.recurrence.forward`.
+        encode: int64 (2,).
+        du, dv: decays, 0 to 4096. bias: (P,), of :func:`state_type`, already shifted.
+        threshold: ``vth << 6``; a spike is ``v > threshold``.
+        reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
         clock: number of steps that were run before.
-        u, v: int64 (B, N).
-        pending: int32 (B, L, N) with L >= largest delay + 2, ring of synaptic inputs to come.
-        spikes: uint8 (B, T, N).
-        voltage: int32 (B, ..., N), membrane after the reset, by step of the clock; or (0, 0, 0).
+        u, v: (B, P), of :func:`state_type`.
+        pending: (B, L, P) of the same type, ring of synaptic inputs to come, of :func:`ring_length`.
+        fired: uint64 (B, T, words), spikes.
+        u_record: int32 (B, steps, P), current after the wrap; or (0, 0, 0).
+        v_record: int32 (B, steps, N or P), membrane; or (0, 0, 0).
+        before_reset: whether ``v_record`` is what is compared with the threshold or what is left.
         counts: int64 (B, 3), added to: u wraps, v saturations, spikes.
     """
-    batch, steps, _ = spikes.shape
-    channels = inputs.shape[2]
-    n = u.shape[1]
-    length = pending.shape[1]
-    encoder = encode[2] != 0
-    keep_v = voltage.shape[0] > 0
+    batch, lanes = u.shape
+    last = pending.shape[1] - 1
+    word_of = u.dtype.type
     for b in nb.prange(batch):
-        wraps, clips, fired = 0, 0, 0
         current, membrane, ring = u[b], v[b], pending[b]
+        wraps, clips, spikes = 0, 0, 0
         for step in range(steps):
             t = clock + step
-            slot = ring[t % length]
-            if encoder:
-                for i in range(n):
-                    slot[i] = encode[0] * inputs[b, offset + step, i] + encode[1]
-            for i in range(n):
-                wide_u = synaptic_current(current[i], np.int64(slot[i]), du)
-                wraps += u_overflows(wide_u)
-                current[i] = wrap_u(wide_u)
+            slot = ring[t & last]
+            if values.shape[0] > 0:
+                for i in range(values.shape[2]):
+                    slot[i] += encode[0] * values[b, first + step, i] + encode[1]
+            for w in range(bits.shape[2]):
+                word = bits[b, first + step, w]
+                while word != 0:
+                    _deliver(forward, 64 * w + lowest_bit(word), t + lead, ring)
+                    word &= word - ONE
+            # Counted in the state's own type: another one halves the speed of this loop.
+            wrapped = clipped = word_of(0)
+            for i in range(lanes):
+                wide_u = word_of(synaptic_current(current[i], slot[i], du))
+                new_u = word_of(wrap_u(wide_u))
+                wrapped = word_of(wrapped + word_of(u_overflows(wide_u)))
+                current[i] = new_u
                 slot[i] = 0
-                wide_v = membrane_update(membrane[i], current[i], bias[i], dv)
-                clips += saturates(wide_v)
-                membrane[i] = min(max(wide_v, -V_MAX), V_MAX)
-            for i in range(n):
-                fires = membrane[i] > threshold
-                spikes[b, step, i] = fires
-                if fires:
-                    fired += 1
+                wide_v = word_of(membrane_update(membrane[i], new_u, bias[i], dv))
+                clipped = word_of(clipped + word_of(saturates(wide_v)))
+                membrane[i] = min(max(wide_v, word_of(-V_MAX)), word_of(V_MAX))
+            wraps += wrapped
+            clips += clipped
+            if before_reset:
+                for i in range(v_record.shape[2]):
+                    v_record[b, step, i] = membrane[i]
+            for i in range(u_record.shape[2]):
+                u_record[b, step, i] = current[i]
+            for w in range(fired.shape[2]):
+                word = ZERO
+                part = membrane[64 * w : min(64 * w + 64, lanes)]
+                for i in range(part.shape[0]):
+                    word |= np.uint64(part[i] > threshold) << np.uint64(i)
+                fired[b, first + step, w] = word
+                while word != 0:
+                    i = 64 * w + lowest_bit(word)
+                    word &= word - ONE
+                    spikes += 1
                     membrane[i] = reset_membrane(membrane[i], threshold, reset)
                     if recurrent.start.shape[0] > 1:
-                        _deliver(recurrent, i, t, ring)
-                if keep_v:
-                    voltage[b, t, i] = membrane[i]
-            if not encoder:
-                for j in range(channels):
-                    if inputs[b, offset + step, j]:
-                        _deliver(forward, j, t, ring)
+                        _deliver(recurrent, i, t + 1, ring)
+            if not before_reset:
+                for i in range(v_record.shape[2]):
+                    v_record[b, step, i] = membrane[i]
         counts[b, 0] += wraps
         counts[b, 1] += clips
-        counts[b, 2] += fired
+        counts[b, 2] += spikes

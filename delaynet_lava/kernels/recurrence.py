@@ -1,10 +1,14 @@
-"""Forward and backward of the delayed recurrence over all time steps, compiled for the CPU.
+"""Back-propagation through the delayed recurrence, compiled for the CPU.
 
-One call runs a whole batch; samples are spread over the threads. The forward pass is the integer
-contract of :mod:`delaynet_lava.fixedpoint`; the backward pass is back-propagation through time in
-float32, in SLAYER's units (state / 4096, weight / 64).
+Float32, in SLAYER's units (state / 4096, weight / 64). The forward pass is
+:func:`delaynet_lava.kernels.events.run_layer`.
 
-Shapes: B batch, T time steps, N neurons. Time precedes neurons so that a step is contiguous.
+A delay belongs to the sender, so ``W g_a[t]`` is taken once a step for all neurons, and each of them
+reads the product that its own delay leads to: what is in flight lies in rings. Four samples step
+together and share every row of weights that is loaded. The gradient of the recurrent weights is taken
+for 64 steps at a time, sender by sender, with the spikes of these steps as one word.
+
+Shapes: B batch, K steps of a segment, N neurons, P neurons of the layout, C inputs, L ring.
 """
 
 from __future__ import annotations
@@ -12,93 +16,112 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from delaynet_lava.fixedpoint import (
-    V_MAX,
-    membrane_update,
-    reset_membrane,
-    saturates,
-    synaptic_current,
-    u_overflows,
-    wrap_u,
-)
+from delaynet_lava.fixedpoint import V_MAX
+from delaynet_lava.kernels.dynamics import SURROGATE_PAPER
+from delaynet_lava.kernels.spikes import ONE, lowest_bit
 
-__all__ = ["GROUPS", "SURROGATE_PAPER", "SURROGATE_SLAYER", "backward_block", "forward", "weight_gradient"]
+__all__ = ["GROUPS", "SPAN", "backward_segment"]
 
-SURROGATE_PAPER, SURROGATE_SLAYER = 0, 1
 GROUPS = 16
 """Samples are summed in this many groups: the grouping, not the threads, fixes the order of sums."""
+TILE = 4
+"""Samples that step together."""
+SPAN = 64
+"""Steps whose weight gradient is taken together."""
+FEW = 8
+"""Different delays that are faster to take one after the other than neuron by neuron."""
+SMALLEST = np.float32(1e-30)
+"""Gradients below are zero: arithmetic on numbers that underflow is a hundred times slower."""
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+"""Sums may be regrouped, not-a-number and infinity stay what they are."""
+ZERO, UNIT = np.float32(0.0), np.float32(1.0)
+SCALE = np.float32(1.0 / 4096.0)
 
 
-@nb.njit(parallel=True, cache=True)
-def forward(drive, w_rec, delay, du, dv, bias, threshold, reset, spikes, u_rec, v_rec, counts):
-    """Run the recurrence; results are written into the last four arguments.
-
-    Args:
-        drive: int32 (B, T, N), feed-forward sum of weights that arrives at each step.
-        w_rec: int32 (N, N), pre x post, recurrent weights including their exponent; (0, 0): none.
-        delay: int32 (N,), axonal delay of each sending neuron; a spike of step t acts at
-            ``t + 1 + delay``.
-        du, dv: decays, 0 to 4096.
-        bias: int64 (N,), already shifted.
-        threshold: ``vth << 6``; a spike is ``v > threshold``. Negative: the neurons never spike.
-        reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
-        spikes: uint8 (B, T, N).
-        u_rec: int32 (B, T, N) current after the wrap, or shape (0, 0, 0) where not wanted.
-        v_rec: int32 (B, T, N) membrane after the clip and **before** the reset.
-        counts: int64 (B, 2), how often u wrapped and v saturated in each sample.
-    """
-    batch, steps, n = drive.shape
-    recurrent = w_rec.shape[0] > 0
-    length = (delay.max() if n > 0 else 0) + 2
-    keep_u = u_rec.shape[0] > 0
-    for b in nb.prange(batch):
-        u = np.zeros(n, np.int64)
-        v = np.zeros(n, np.int64)
-        pending = np.zeros((length, n), np.int32)
-        for t in range(steps):
-            slot = pending[t % length]
-            for i in range(n):
-                wide_u = synaptic_current(u[i], np.int64(drive[b, t, i]) + slot[i], du)
-                counts[b, 0] += u_overflows(wide_u)
-                u[i] = wrap_u(wide_u)
-                slot[i] = 0
-                wide_v = membrane_update(v[i], u[i], bias[i], dv)
-                counts[b, 1] += saturates(wide_v)
-                v[i] = min(max(wide_v, -V_MAX), V_MAX)
-            for i in range(n):
-                v_rec[b, t, i] = v[i]
-                if keep_u:
-                    u_rec[b, t, i] = u[i]
-                if threshold >= 0 and v[i] > threshold:
-                    spikes[b, t, i] = 1
-                    v[i] = reset_membrane(v[i], threshold, reset)
-                    if recurrent:
-                        arrival = pending[(t + 1 + delay[i]) % length]
-                        for k in range(n):
-                            arrival[k] += w_rec[i, k]
-                else:
-                    spikes[b, t, i] = 0
+@nb.njit(fastmath=FAST)
+def _collect(p_ring, t, delay, lags, damp, received):
+    """``received[j] = damp * p[t + delay[j], j]``."""
+    last = p_ring.shape[0] - 1
+    if lags.shape[0] > FEW:
+        for j in range(delay.shape[0]):
+            received[j] = damp * p_ring[(t + delay[j]) & last, j]
+        return
+    for lag in lags:
+        row = p_ring[(t + lag) & last]
+        for j in range(delay.shape[0]):
+            received[j] = damp * row[j] if delay[j] == lag else received[j]
 
 
 @nb.njit(inline="always")
-def _surrogate(distance, kind, width, height):
-    """Surrogate derivative ds/dv at ``distance = v - threshold`` (both in SLAYER's units)."""
-    if kind == SURROGATE_PAPER:
-        return height * min(max(np.float32(1.0) + distance / width, np.float32(0.0)), np.float32(1.0))
-    return height * np.exp(-abs(distance) / width)
-
-
-@nb.njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def backward_block(
-    first, last, grad_spikes, grad_voltage, feedback, spikes, u_rec, v_rec, w_rec, delay, direct,
-    du, dv, threshold, reset, surrogate, width, height, reset_grad, feedback_grad, membrane_grad,
-    gv, gu, grad_drive, grad_scalars,
+def _neurons(
+    v, u, received, outer_v, gv, gu, g_a,
+    alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset,
 ):  # fmt: skip
-    """Back-propagate steps ``last - 1`` down to ``first``; results go into the last four arguments.
+    """One step of one sample; returns its share of the gradients of du, dv and the threshold."""
+    th = np.float32(threshold) * SCALE
+    spiking = threshold <= V_MAX
+    keep = UNIT if soft else ZERO
+    g_du, g_dv, g_th = ZERO, ZERO, ZERO
+    for j in range(v.shape[0]):
+        membrane = np.float32(v[j]) * SCALE
+        s = UNIT if v[j] > threshold else ZERO
+        distance = membrane - th
+        if surrogate == SURROGATE_PAPER:
+            h = height * min(max(UNIT + distance / width, ZERO), UNIT)
+        else:
+            h = height * np.exp(-abs(distance) / width)
+        if not spiking:
+            h = ZERO
+        carried = alpha_v * gv[j]
+        gs = received[j] - through_reset * carried * (th if soft else min(membrane, th))
+        g_th -= h * gs + keep * through_reset * carried * s
+        # The next step decayed what the reset left here.
+        g_dv -= gv[j] * (membrane * (UNIT - s + keep * s) - keep * s * th)
+        grad = outer_v[j] + h * gs + carried * (UNIT - s + keep * s)
+        grad = grad if abs(grad) > SMALLEST else ZERO
+        now = grad + alpha_u * gu[j]
+        now = now if abs(now) > SMALLEST else ZERO
+        if u.shape[0] > 0:
+            g_du -= gu[j] * np.float32(u[j])
+        gv[j], gu[j], g_a[j] = grad, now, now
+    return g_du, g_dv, g_th
+
+
+@nb.njit(fastmath=FAST)
+def _products(g_a, weights, out):
+    """``out = g_a @ weights`` for a tile; ``weights`` (..., M) has a multiple of 4 rows."""
+    out[:] = ZERO
+    for i in range(0, weights.shape[0], 4):
+        a0, a1, a2, a3 = g_a[0, i], g_a[0, i + 1], g_a[0, i + 2], g_a[0, i + 3]
+        b0, b1, b2, b3 = g_a[1, i], g_a[1, i + 1], g_a[1, i + 2], g_a[1, i + 3]
+        c0, c1, c2, c3 = g_a[2, i], g_a[2, i + 1], g_a[2, i + 2], g_a[2, i + 3]
+        d0, d1, d2, d3 = g_a[3, i], g_a[3, i + 1], g_a[3, i + 2], g_a[3, i + 3]
+        for j in range(weights.shape[1]):
+            w0, w1, w2, w3 = weights[i, j], weights[i + 1, j], weights[i + 2, j], weights[i + 3, j]
+            out[0, j] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
+            out[1, j] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
+            out[2, j] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
+            out[3, j] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
+
+
+@nb.njit(fastmath=FAST)
+def _add_row(row, total):
+    for i in range(row.shape[0]):
+        total[i] += row[i]
+
+
+@nb.njit(parallel=True, cache=True, fastmath=FAST)
+def backward_segment(
+    first, steps, grad_spikes, grad_voltage, shift, v, u, bits, late, fired, w_in, w_rec, delay, lags,
+    du, dv, threshold, reset, surrogate, width, height, reset_grad, feedback_grad, membrane_grad,
+    gv, gu, g_ring, p_ring, grad_input, grad_w_in, grad_w_rec, grad_scalars,
+):  # fmt: skip
+    """Back-propagate the steps of one segment, the last first; results go into the last line's arguments.
 
     With alpha = 1 - decay / 4096, h the surrogate derivative and r the membrane after the reset:
 
-        g_s[t] = dL/ds[t] + feedback_grad * sum_i w[j,i] g_a[i, t + 1 + delay[j]] - reset_grad * g_r[t] c
+        p[t] = W g_a[t]
+        g_s[t, j] = dL/ds[t, j] + feedback_grad * p[t + 1 + delay[j], j] - reset_grad * g_r[t, j] c
         g_r[t] = alpha_v g_v[t+1]
         g_v[t] = dL/dv[t] + h[t] g_s[t] + g_r[t] (1 - s[t]  or  1)
         g_a[t] = g_u[t] = g_v[t] + alpha_u g_u[t+1]
@@ -108,97 +131,101 @@ def backward_block(
     neuron that fires step after step far above its threshold makes the gradient explode by itself.)
 
     Args:
-        grad_spikes, grad_voltage: float32 (B, T, N), or (0, 0, 0) where nothing comes in. The
-            voltage is the one before the reset.
-        feedback: float32 (B, last - first, N), the sum over i in g_s for the neurons that are not
-            ``direct``; (0, 0, 0) where there are none.
-        spikes, u_rec, v_rec: what :func:`forward` recorded; ``u_rec`` of shape (0, 0, 0) leaves the
-            gradient of the current decay at zero.
-        w_rec: float32 (N, N), pre x post, recurrent weights in SLAYER's units.
-        direct: int64 (D,), the neurons whose lag is shorter than the block: their sum over i is
-            taken here, step by step.
-        delay, du, dv, threshold, reset: as for :func:`forward`.
-        surrogate: ``SURROGATE_PAPER`` or ``SURROGATE_SLAYER``; width, height: its two scales.
-        reset_grad: 1.0 differentiates the reset too, 0.0 does not.
-        feedback_grad: factor on the gradient that flows back along recurrent synapses (the
-            gradient of the weights themselves is untouched). 1.0 is exact.
-        membrane_grad: 1.0 carries the gradient along u and v, 0.0 cuts it at each step (what
-            SLAYER's own Recurrent block does).
-        gv, gu: float32 (B, N), g_v and g_u of step ``last``; left at those of step ``first``.
-        grad_drive: float32 (B, T, N), gradient of ``drive / 64``.
-        grad_scalars: float64 (B, 3), added to: gradients of du, dv (as decays of 0 to 4096) and of
+        first, steps: the segment's first step, a multiple of :data:`SPAN`, and how many it has.
+        grad_spikes, grad_voltage: float32 (B, T, N) over all steps, or (0, 0, 0) where nothing comes
+            in. The gradient of the spikes of step t is at ``t + shift``; the voltage is the one before
+            the reset.
+        v, u: int32 (B, K, P), membrane before the reset and current of the segment; ``u`` of shape
+            (0, 0, 0) leaves the gradient of the current decay at zero.
+        bits: uint64 (B, T, words), input spikes, those that act at step t at ``t - late``; or (0, 0, 0).
+        fired: uint64 (B, T, words), spikes of the layer itself.
+        w_in: float32 (M, C), post x pre, weights in SLAYER's units, M the neurons filled up to a
+            multiple of 4; (0, 0): the input is added as it is.
+        w_rec: float32 (M, P), post x pre; (0, 0): no recurrence.
+        delay: int32 (N,); lags: int32, its different values.
+        du, dv, threshold, reset: as for :func:`kernels.events.run_layer`; a threshold above the
+            membrane's range stands for neurons that do not spike.
+        surrogate, width, height, reset_grad, feedback_grad, membrane_grad: see
+            :class:`kernels.dynamics.Dynamics`.
+        gv, gu: float32 (B, P), g_v and g_u of the step after; left at those of the first step.
+        g_ring, p_ring: float32 (B, L, P), g_a and p by step modulo L; zero at the start. Each L is a power
+            of two, that of p above the largest delay + 1, that of g above the largest delay + SPAN.
+        grad_input: float32 (B, T, C), or (0, 0, 0) where not wanted.
+        grad_w_in, grad_w_rec: float32 (GROUPS, C or N, P), pre x post, added to; (0, 0, 0): not wanted.
+        grad_scalars: float64 (GROUPS, 3), added to: gradients of du, dv (as decays of 0 to 4096) and of
             the threshold.
     """
-    batch, steps, n = v_rec.shape
-    ext_s, ext_v = grad_spikes.shape[0] > 0, grad_voltage.shape[0] > 0
-    fed = feedback.shape[0] > 0
+    batch, lanes = gv.shape
+    n = delay.shape[0]
+    total_steps = fired.shape[1]
+    in_g, in_p = g_ring.shape[1] - 1, p_ring.shape[1] - 1
     alpha_u = np.float32((4096 - du) / 4096.0 * membrane_grad)
     alpha_v = np.float32((4096 - dv) / 4096.0 * membrane_grad)
-    scale = np.float32(1.0 / 4096.0)
-    spiking = threshold >= 0
-    th = np.float32(threshold) * scale
-    zero, one = np.float32(0.0), np.float32(1.0)
     damp, through_reset = np.float32(feedback_grad), np.float32(reset_grad)
-    for b in nb.prange(batch):
-        total = np.zeros(n, np.float32)
-        g_du, g_dv, g_th = 0.0, 0.0, 0.0
-        for t in range(last - 1, first - 1, -1):
-            if fed:
-                total[:] = feedback[b, t - first]
-            for j in direct:
-                acc = zero
-                if t + 1 + delay[j] < steps:
-                    row, weights = grad_drive[b, t + 1 + delay[j]], w_rec[j]
-                    for k in range(n):
-                        acc += weights[k] * row[k]
-                total[j] = acc
-            for j in range(n):
-                v = np.float32(v_rec[b, t, j]) * scale
-                carried = alpha_v * gv[b, j]
-                grad = grad_voltage[b, t, j] if ext_v else zero
-                if spiking:
-                    h = _surrogate(v - th, surrogate, width, height)
-                    s = np.float32(spikes[b, t, j])
-                    gs = damp * total[j] - through_reset * carried * (th if reset else min(v, th))
-                    if ext_s:
-                        gs += grad_spikes[b, t, j]
-                    grad += h * gs
-                    g_th -= h * gs
-                    if reset:
-                        g_th -= through_reset * carried * s
-                    else:
-                        carried *= one - s
-                grad += carried
-                gv[b, j] = grad
-                gu[b, j] = grad + alpha_u * gu[b, j]
-                grad_drive[b, t, j] = gu[b, j]
-                if t > 0:
-                    before = np.float32(v_rec[b, t - 1, j]) * scale
-                    if spiking and spikes[b, t - 1, j]:
-                        before = before - th if reset else zero
-                    g_dv -= grad * before
-                    if u_rec.shape[0] > 0:
-                        g_du -= gu[b, j] * np.float32(u_rec[b, t - 1, j]) * scale
-        grad_scalars[b, 0] += g_du * scale
-        grad_scalars[b, 1] += g_dv * scale
-        grad_scalars[b, 2] += g_th
-
-
-@nb.njit(parallel=True, cache=True)
-def weight_gradient(spikes, grad_drive, delay, grad_w):
-    """``grad_w[g, j, i] = sum over b in group g and t of s[b, t, j] * g_a[b, t + 1 + delay[j], i]``.
-
-    Args:
-        spikes: uint8 (B, T, N); grad_drive: float32 (B, T, N); delay: int32 (N,).
-        grad_w: float32 (GROUPS, N, N), pre x post, zeros; sum it over its first axis.
-    """
-    batch, steps, n = spikes.shape
-    groups = grad_w.shape[0]
-    for g in nb.prange(groups):
-        for b in range(g, batch, groups):
-            for t in range(steps):
-                for j in range(n):
-                    arrival = t + 1 + delay[j]
-                    if spikes[b, t, j] and arrival < steps:
-                        for k in range(n):
-                            grad_w[g, j, k] += grad_drive[b, arrival, k]
+    width, height, soft = np.float32(width), np.float32(height), reset != 0
+    recurrent, weights = w_rec.shape[0] > 0, grad_w_rec.shape[0] > 0
+    tiles = (batch + TILE - 1) // TILE
+    for group in nb.prange(GROUPS):
+        received, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+        g_tile, p_tile = np.zeros((TILE, lanes), np.float32), np.zeros((TILE, lanes), np.float32)
+        x_tile = np.zeros((TILE, w_in.shape[1]), np.float32)
+        when = np.zeros((TILE, lanes), np.uint64)
+        for tile in range(group, tiles, GROUPS):
+            base = tile * TILE
+            rows = min(TILE, batch - base)
+            g_tile[:] = ZERO
+            for k in range(steps - 1, -1, -1):
+                t = first + k
+                for r in range(rows):
+                    b = base + r
+                    received[:] = ZERO
+                    if recurrent:
+                        _collect(p_ring[b], t + 1, delay, lags, damp, received)
+                    if grad_spikes.shape[0] > 0 and t + shift < total_steps:
+                        for j in range(n):
+                            received[j] += grad_spikes[b, t + shift, j]
+                    if grad_voltage.shape[0] > 0:
+                        for j in range(n):
+                            outer_v[j] = grad_voltage[b, t, j]
+                    g_du, g_dv, g_th = _neurons(
+                        v[b, k], u[b, k] if u.shape[0] > 0 else v[b, k, :0], received, outer_v,
+                        gv[b], gu[b], g_tile[r], alpha_u, alpha_v, threshold, soft, surrogate, width, height,
+                        through_reset,
+                    )  # fmt: skip
+                    grad_scalars[group, 0] += np.float64(g_du) * (SCALE * SCALE)
+                    grad_scalars[group, 1] += np.float64(g_dv) * SCALE
+                    grad_scalars[group, 2] += np.float64(g_th)
+                    if grad_w_in.shape[0] > 0 and t >= late:
+                        for w in range(bits.shape[2]):
+                            word = bits[b, t - late, w]
+                            while word != 0:
+                                _add_row(g_tile[r], grad_w_in[group, 64 * w + lowest_bit(word)])
+                                word &= word - ONE
+                    if weights:
+                        g_ring[b, t & in_g] = g_tile[r]
+                        for w in range(fired.shape[2]):
+                            word = fired[b, t, w]
+                            while word != 0:
+                                when[r, 64 * w + lowest_bit(word)] |= ONE << np.uint64(t % SPAN)
+                                word &= word - ONE
+                if recurrent:
+                    _products(g_tile, w_rec, p_tile)
+                    for r in range(rows):
+                        p_ring[base + r, t & in_p] = p_tile[r]
+                if grad_input.shape[0] > 0 and w_in.shape[0] > 0:
+                    _products(g_tile, w_in, x_tile)
+                    for r in range(rows):
+                        grad_input[base + r, t] = x_tile[r]
+                elif grad_input.shape[0] > 0:
+                    for r in range(rows):
+                        grad_input[base + r, t] = g_tile[r, :n]
+                if weights and t % SPAN == 0:
+                    for r in range(rows):
+                        ring = g_ring[base + r]
+                        for j in range(n):
+                            word = when[r, j]
+                            when[r, j] = 0
+                            while word != 0:
+                                arrival = t + lowest_bit(word) + 1 + delay[j]
+                                _add_row(ring[arrival & in_g], grad_w_rec[group, j])
+                                word &= word - ONE

@@ -15,8 +15,8 @@ from lava.lib.dl.slayer.utils.quantize import quantize
 
 from delaynet_lava import fixedpoint, network, netx
 from delaynet_lava.errors import InputError
-from delaynet_lava.kernels.autograd import Dynamics, delayed_recurrence
-from delaynet_lava.kernels.recurrence import SURROGATE_PAPER, SURROGATE_SLAYER
+from delaynet_lava.kernels.autograd import SpikeBits, delayed_recurrence
+from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_SLAYER, Dynamics
 
 __all__ = ["DelayRecurrent", "Neuron", "Readout"]
 
@@ -89,21 +89,19 @@ class _Block(torch.nn.Module):
             )
         return weight.reshape(weight.shape[:2])
 
-    def _drive(self, x: torch.Tensor, of: torch.nn.Module) -> torch.Tensor:
+    def _input(self, x: torch.Tensor, of: torch.nn.Module) -> tuple[torch.Tensor, SpikeBits | None]:
+        """Input as (batch, steps, channels), checked, and its bits where the block before left them."""
         where = type(self).__name__
         if x.device.type != "cpu":
             raise InputError(f"{where}: input", f"is on {x.device}", "the fused kernels run on the CPU")
         if x.ndim != 3 or x.shape[1] != of.weight.shape[1]:
             shape = tuple(x.shape)
             raise InputError(f"{where}: input", f"has shape {shape}, expected (N, {of.weight.shape[1]}, T)")
-        if not torch.equal(x, x.round()):
-            raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")
-        return F.linear(x.transpose(1, 2), self._matrix(of))
+        bits, version = getattr(x, "spike_bits", (None, None))
+        # Changed in place, the tensor is no longer what the bits say.
+        return x.transpose(1, 2), bits if version == x._version else None
 
     def _emit(self, y: torch.Tensor, log: Callable[[torch.Tensor], Any]) -> Any:
-        if self.delay_shift:
-            y = F.pad(y, (0, 0, 1, -1))
-        y = y.transpose(1, 2)
         return (y, log(y)) if self.count_log else y
 
     def _integers(self, of: torch.nn.Module) -> np.ndarray:
@@ -242,20 +240,27 @@ class DelayRecurrent(_Block):
             feedback_grad=self.feedback_grad,
             membrane_grad=float(self.membrane_grad),
             want_voltage=self.want_voltage,
+            shift=int(self.delay_shift),
         )
 
     def forward(self, x: torch.Tensor) -> Any:
         """Spikes (N, out, T) for an input (N, in, T); with ``count_log`` also their mean."""
         self.neuron.clamp()
-        spikes, voltage, self.overflows = delayed_recurrence(
-            self._drive(x, self.input_synapse),
+        x, bits = self._input(x, self.input_synapse)
+        result = delayed_recurrence(
+            x,
+            self.input_matrix(),
             self.recurrent_matrix(),
             quantize(self.neuron.current_decay),
             quantize(self.neuron.voltage_decay),
             self.neuron.vth,
             self._dynamics(),
+            bits=bits,
         )
-        self.voltage = voltage.transpose(1, 2) if self.want_voltage else None
+        self.overflows = result.overflows
+        self.voltage = result.voltage.transpose(1, 2) if self.want_voltage else None
+        spikes = result.spikes.transpose(1, 2)
+        spikes.spike_bits = result.bits, spikes._version
         return self._emit(spikes, lambda y: torch.mean((y > 0).to(y.dtype)))
 
 
@@ -309,13 +314,19 @@ class Readout(_Block):
     def forward(self, x: torch.Tensor) -> Any:
         """Membrane (N, out, T) in SLAYER's units for an input (N, in, T)."""
         self.neuron.clamp()
-        drive = self._drive(x, self.synapse)
-        _, voltage, self.overflows = delayed_recurrence(
-            drive,
+        x, bits = self._input(x, self.synapse)
+        result = delayed_recurrence(
+            x,
+            self._matrix(self.synapse),
             None,
             quantize(self.neuron.current_decay),
             quantize(self.neuron.voltage_decay),
             self.neuron.vth,
-            Dynamics(delay=np.zeros(drive.shape[2], np.int32), spiking=False),
+            Dynamics(delay=np.zeros(self.synapse.weight.shape[0], np.int32), spiking=False),
+            bits=bits,
         )
+        self.overflows = result.overflows
+        voltage = result.voltage.transpose(1, 2)
+        if self.delay_shift:
+            voltage = F.pad(voltage, (1, -1))
         return self._emit(voltage, lambda y: None)

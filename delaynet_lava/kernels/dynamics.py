@@ -1,0 +1,46 @@
+"""What a pass of the delayed recurrence is told beside its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["SURROGATE_PAPER", "SURROGATE_SLAYER", "Dynamics"]
+
+SURROGATE_PAPER, SURROGATE_SLAYER = 0, 1
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What does not change during a pass, apart from the tensors that may carry a gradient.
+
+    Attributes:
+        delay: int32 (N,), axonal delay of each neuron; a spike of step t acts at t + 1 + delay.
+        reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
+        spiking: False for a readout, whose membrane is the output.
+        surrogate: ``SURROGATE_PAPER`` or ``SURROGATE_SLAYER``.
+        width, height: scales of the surrogate, in SLAYER's units.
+        reset_grad: 1.0 differentiates the reset too, 0.0 does not.
+        feedback_grad: factor on the gradient that flows back along recurrent synapses (the gradient
+            of the weights themselves is untouched). 1.0 is exact.
+        membrane_grad: 1.0 carries the gradient along u and v, 0.0 cuts it at each step (what
+            SLAYER's own Recurrent block does).
+        want_voltage: also return the membrane of a spiking layer (a readout's always is).
+        recompute: keep the membranes of a pass, or compute them again in the backward pass, a piece of
+            time at a time; None: by their size.
+        shift: steps by which the output is late, 0 or 1 (the shift of SLAYER's blocks).
+    """
+
+    delay: np.ndarray
+    reset: int = 0
+    spiking: bool = True
+    surrogate: int = SURROGATE_PAPER
+    width: float = 1.0
+    height: float = 1.0
+    reset_grad: float = 1.0
+    feedback_grad: float = 1.0
+    membrane_grad: float = 1.0
+    want_voltage: bool = False
+    recompute: bool | None = None
+    shift: int = 0

@@ -1,0 +1,158 @@
+"""One layer of a training pass laid out for the compiled loops: parameters, synapses, state, records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isqrt
+
+import numpy as np
+
+from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE
+from delaynet_lava.kernels.dynamics import Dynamics
+from delaynet_lava.kernels.events import (
+    NEVER,
+    NO_SYNAPSES,
+    EventList,
+    event_list,
+    padded,
+    ring_length,
+    run_layer,
+    state_type,
+)
+from delaynet_lava.kernels.recurrence import SPAN
+from delaynet_lava.kernels.spikes import words
+
+__all__ = ["LayerPass"]
+
+KEPT = 1 << 29
+"""Bytes of membranes that a pass keeps; more are computed again."""
+NOTHING = np.zeros((0, 0, 0), np.int32)
+_AS_IT_IS = np.array([1, 0])
+
+
+def _synapses(weight: np.ndarray, delay: np.ndarray) -> EventList:
+    """Synapses (post, pre) whose delay belongs to the sender."""
+    return event_list(weight, np.broadcast_to(delay, weight.shape), 0)
+
+
+def _largest(weight: np.ndarray) -> int:
+    return int(np.abs(weight).sum(axis=1).max(initial=0))
+
+
+class LayerPass:
+    """The forward pass of one layer, and its membranes once more for the backward pass.
+
+    Args:
+        bits: uint64 (B, T, words), input spikes, which act ``lead`` steps later; or None.
+        values: int32 (B, T, N), the input's sum of weights where it is not spikes; or None.
+        w_in: int64 (N, C), with ``bits``. w_rec: int64 (N, N), or None.
+        du, dv, vth: decays and threshold mantissa.
+        bias: int64 (N,), shifted.
+        dyn: what else there is to know.
+        training: whether a backward pass follows; currents: whether it needs u.
+
+    Attributes:
+        n, lanes: neurons, and those of the layout. ring: steps that the ring of inputs holds.
+        threshold: shifted, and out of reach for neurons that do not spike.
+        fired: uint64 (B, T, words), spikes.
+        counts: int64 (B, 3), see :func:`kernels.events.run_layer`.
+        voltage: int32 (B, T, N), membrane before the reset, where the dynamics want it.
+    """
+
+    def __init__(
+        self,
+        bits: np.ndarray | None,
+        lead: int,
+        values: np.ndarray | None,
+        w_in: np.ndarray | None,
+        w_rec: np.ndarray | None,
+        du: int,
+        dv: int,
+        vth: int,
+        bias: np.ndarray | None,
+        dyn: Dynamics,
+        training: bool,
+        currents: bool,
+    ) -> None:
+        self.n, self.lead = len(dyn.delay), lead
+        self.lanes = lanes = padded(self.n)
+        self.du, self.dv, self.reset = du, dv, dyn.reset
+        self.threshold = vth << STATE_SHIFT if dyn.spiking else NEVER
+        self.bits = np.zeros((0, 0, 0), np.uint64) if bits is None else bits
+        self.values = NOTHING if values is None else values
+        self.forward = self.recurrent = NO_SYNAPSES
+        delay, largest = 0, int(np.abs(self.values).max(initial=0))
+        if w_in is not None:
+            self.forward, largest = _synapses(w_in, np.zeros(w_in.shape[1], np.int32)), _largest(w_in)
+        if w_rec is not None:
+            self.recurrent, delay = _synapses(w_rec, dyn.delay), int(dyn.delay.max(initial=0))
+            largest += _largest(w_rec)
+        self.ring = ring_length(delay)
+        shifted = np.zeros(self.n, np.int64) if bias is None else bias
+        self.word = state_type(largest, int(np.abs(shifted).max(initial=0)))
+        self.bias = np.zeros(lanes, self.word)
+        self.bias[: self.n] = shifted
+        batch, steps = (self.bits if values is None else self.values).shape[:2]
+        self.fired = np.empty((batch, steps, words(self.n)), np.uint64)
+        self.counts = np.zeros((batch, 3), np.int64)
+        self.voltage = NOTHING
+        if dyn.want_voltage or not dyn.spiking:
+            self.voltage = np.empty((batch, steps, self.n), np.int32)
+        size = 4 * batch * steps * lanes * (2 if currents else 1)
+        recompute = size > KEPT if dyn.recompute is None else dyn.recompute
+        self._run(training, currents, recompute)
+
+    def _pieces(self, recompute: bool) -> list[tuple[int, int]]:
+        """First step and number of steps of each piece of time that is recorded at once.
+
+        The state kept at the start of each piece is mostly its ring. With this length the rings of all
+        pieces together are as large as the membranes of one.
+        """
+        steps = self.fired.shape[1]
+        length = -(-isqrt(steps * self.ring) // SPAN) * SPAN if recompute else steps
+        return [(first, min(length, steps - first)) for first in range(0, steps, length)]
+
+    def _run(self, training: bool, currents: bool, recompute: bool) -> None:
+        batch = len(self.fired)
+        state = [
+            np.zeros((batch, self.lanes), self.word),
+            np.zeros((batch, self.lanes), self.word),
+            np.zeros((batch, self.ring, self.lanes), self.word),
+        ]
+        pieces = self._pieces(recompute)
+        self._starts: list[list[np.ndarray]] = []
+        self._pieces_run = pieces
+        keep = training or len(self.voltage) > 0
+        self._v = np.empty((batch, pieces[0][1], self.lanes), np.int32) if keep else NOTHING
+        self._u = np.empty_like(self._v) if currents else NOTHING
+        for first, length in pieces:
+            if len(pieces) > 1 and training:
+                self._starts.append([part.copy() for part in state])
+            self._advance(first, length, state, self.counts)
+            if len(self.voltage):
+                self.voltage[:, first : first + length] = self._v[:, :length, : self.n]
+
+    def _advance(self, first: int, steps: int, state: list[np.ndarray], counts: np.ndarray) -> None:
+        run_layer(
+            self.bits, self.values, first, steps, self.lead, self.forward, self.recurrent, _AS_IT_IS,
+            self.du, self.dv, self.bias, self.threshold, self.reset, first, *state, self.fired, self._u,
+            self._v, True, counts,
+        )  # fmt: skip
+
+    def membranes(self) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+        """From the last piece of time to the first: its first step, its length, v and u.
+
+        Both are int32 (B, K, P), filled for the first ``length`` steps; u is empty where not wanted. The
+        next piece overwrites them.
+        """
+        ignored = np.zeros_like(self.counts)
+        for k in range(len(self._pieces_run) - 1, -1, -1):
+            first, length = self._pieces_run[k]
+            if self._starts:
+                self._advance(first, length, [part.copy() for part in self._starts[k]], ignored)
+            yield first, length, self._v, self._u
+
+
+def integers(weight: np.ndarray) -> np.ndarray:
+    """Integers (int64) of weights in SLAYER's units."""
+    return np.rint(weight * np.float32(WEIGHT_SCALE)).astype(np.int64)

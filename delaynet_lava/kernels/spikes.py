@@ -1,0 +1,76 @@
+"""Spikes as bits: 64 neurons a word, neuron i of a step in bit ``i % 64`` of word ``i // 64``."""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+__all__ = ["lowest_bit", "pack", "pack_tensor", "unpack", "unpack_tensor", "words"]
+
+ONE = np.uint64(1)
+
+
+def words(neurons: int) -> int:
+    """Words that hold one step."""
+    return -(-neurons // 64)
+
+
+def pack(spikes: np.ndarray) -> np.ndarray:
+    """uint64 (..., words) of spikes uint8 or bool (..., neurons), 0 or 1."""
+    bits = np.packbits(spikes, axis=-1, bitorder="little")
+    padded = np.zeros((*spikes.shape[:-1], 8 * words(spikes.shape[-1])), np.uint8)
+    padded[..., : bits.shape[-1]] = bits
+    return padded.view("<u8")
+
+
+def unpack(bits: np.ndarray, neurons: int) -> np.ndarray:
+    """uint8 (..., neurons) of :func:`pack`'s words."""
+    return np.unpackbits(bits.view(np.uint8), axis=-1, bitorder="little", count=neurons)
+
+
+@intrinsic
+def lowest_bit(_, word):
+    """Number of the lowest bit that is set in a uint64; undefined for 0."""
+
+    def generate(_context, builder, _signature, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return nb.int64(nb.uint64), generate
+
+
+@nb.njit(parallel=True, cache=True)
+def pack_tensor(values, bits):
+    """Pack float32 (B, T, N), any strides, into uint64 (B, T, words).
+
+    Returns:
+        Whether all values were 0 or 1; if not, ``bits`` holds nothing of use.
+    """
+    batch, steps, n = values.shape
+    others = 0
+    for b in nb.prange(batch):
+        for t in range(steps):
+            for w in range(bits.shape[2]):
+                word = np.uint64(0)
+                for i in range(64 * w, min(64 * w + 64, n)):
+                    value = values[b, t, i]
+                    spike = value == np.float32(1.0)
+                    others += not (spike or value == np.float32(0.0))
+                    word |= np.uint64(spike) << np.uint64(i - 64 * w)
+                bits[b, t, w] = word
+    return others == 0
+
+
+@nb.njit(parallel=True, cache=True)
+def unpack_tensor(bits, shift, values):
+    """Write the spikes of step t to float32 (B, T, N) at step ``t + shift``; the first are 0."""
+    batch, steps, n = values.shape
+    for b in nb.prange(batch):
+        values[b, :shift] = 0
+        for t in range(steps - shift):
+            for w in range(bits.shape[2]):
+                word = bits[b, t, w]
+                row = values[b, t + shift, 64 * w : min(64 * w + 64, n)]
+                for i in range(row.shape[0]):
+                    row[i] = np.float32((word >> np.uint64(i)) & ONE)
