@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -262,3 +263,86 @@ def test_outputs_are_counted_and_shifted_as_slayer_does():
     assert float(rate) == pytest.approx(float(shifted.mean())) and rate > 0
     assert block.shape == torch.Size([3])
     assert block.overflows.tolist() == [0, 0]
+
+
+def gradients(block, x):
+    """Everything that a pass returns, for a loss that reaches every spike."""
+    x = x.clone().requires_grad_()
+    block.zero_grad()
+    y = block(x)
+    weight = torch.sin(torch.arange(y.numel(), dtype=torch.float32)).reshape(y.shape)
+    (y * weight).sum().backward()
+    return [y.detach(), x.grad, *(p.grad.clone() for p in block.parameters() if p.grad is not None)]
+
+
+def engine_block(**options):
+    torch.manual_seed(0)
+    neuron = {"threshold": 1.0, "current_decay": 0.3, "voltage_decay": 0.1, "requires_grad": True}
+    return DelayRecurrent(neuron, 20, 70, np.arange(70) % 63, weight_scale=2, feedback_grad=0.5, **options)
+
+
+def engine_input(batch=6, steps=300):
+    return (torch.rand(batch, 20, steps, generator=torch.Generator().manual_seed(1)) < 0.1).float()
+
+
+def test_membranes_computed_again_give_the_same_gradients_bit_for_bit():
+    kept = gradients(engine_block(recompute=False), engine_input())
+    assert len(kept) == 7 and kept[0].mean() > 0.02
+    again = gradients(engine_block(recompute=True), engine_input())
+    assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+def test_gradients_do_not_depend_on_the_number_of_threads():
+    threads = numba.get_num_threads()
+    several = gradients(engine_block(), engine_input())
+    try:
+        numba.set_num_threads(1)
+        one = gradients(engine_block(), engine_input())
+    finally:
+        numba.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(several, one, strict=True))
+
+
+def test_gradients_of_samples_do_not_depend_on_their_batch():
+    x = engine_input()
+    block = engine_block()
+    weight = torch.linspace(-1, 1, 70)[None, :, None]
+
+    def run(x):
+        x = x.clone().requires_grad_()
+        block.zero_grad()
+        (block(x) * weight).sum().backward()
+        return x.grad, block.recurrent_synapse.weight.grad.clone()
+
+    whole, grad = run(x)
+    parts = [run(x[a:b]) for a, b in ((0, 1), (1, 6))]
+    assert torch.equal(whole, torch.cat([p[0] for p in parts]))
+    assert close(parts[0][1] + parts[1][1], grad.double())
+    assert not torch.equal(whole, run(x.flip(0))[0])
+
+
+def test_the_bits_of_a_layer_are_not_used_once_its_spikes_were_changed():
+    hidden, readout = engine_block(), Readout({"current_decay": 1.0, "voltage_decay": 0.1}, 70, 3)
+    with torch.no_grad():
+        y = hidden(engine_input())
+        through = readout(y)
+        assert torch.equal(readout(y.clone()), through)
+        y[:, :, 100] = 1
+        assert not torch.equal(readout(y), through)
+        assert torch.equal(readout(y.clone()), readout(y))
+
+
+def test_whole_numbers_train_like_spikes_given_in_turn():
+    """Twice the value of a channel is two channels with the same weights."""
+    block, double = engine_block(), engine_block()
+    twice = torch.cat([double.input_synapse.weight.detach()] * 2, dim=1)
+    pair = DelayRecurrent(
+        {"threshold": 1.0, "current_decay": 0.3, "voltage_decay": 0.1, "requires_grad": True},
+        40, 70, np.arange(70) % 63, feedback_grad=0.5,
+    )  # fmt: skip
+    pair.input_synapse.weight.data = twice
+    pair.recurrent_synapse.weight.data = double.recurrent_synapse.weight.detach().clone()
+    x = engine_input()
+    ours, theirs = gradients(block, 2 * x), gradients(pair, torch.cat([x, x], dim=1))
+    assert torch.equal(ours[0], theirs[0])
+    assert close(ours[1], theirs[1][:, :20].double())

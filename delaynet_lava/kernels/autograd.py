@@ -62,7 +62,8 @@ class _DelayedRecurrence(torch.autograd.Function):
             words_rec = integers(w_rec.detach().numpy())
         layer = LayerPass(
             bits, lead, values, words_in, words_rec, round(float(du)), round(float(dv)),
-            int(float(threshold) * WEIGHT_SCALE), bias, dyn, any(ctx.needs_input_grad), ctx.needs_input_grad[4],
+            int(float(threshold) * WEIGHT_SCALE), bias, dyn, any(ctx.needs_input_grad),
+            ctx.needs_input_grad[4],
         )  # fmt: skip
         out, voltage = x.new_empty(0), x.new_empty(0)
         if dyn.spiking:
@@ -82,7 +83,7 @@ class _DelayedRecurrence(torch.autograd.Function):
     def backward(ctx, grad_spikes, grad_voltage, *_):  # type: ignore[override]
         dyn, layer = ctx.dyn, ctx.layer
         w_in, w_rec = ctx.saved_tensors
-        wants_x, wants_w_in, wants_w_rec, wants_du = (ctx.needs_input_grad[k] for k in (0, 2, 3, 4))
+        wants_x, wants_w_in, wants_w_rec = (ctx.needs_input_grad[k] for k in (0, 2, 3))
         batch, steps, _ = layer.fired.shape
         n, lanes = layer.n, layer.lanes
         channels = n if w_in is None else w_in.shape[1]

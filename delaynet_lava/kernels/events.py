@@ -42,6 +42,7 @@ __all__ = [
 
 LANES = 16
 ZERO = np.uint64(0)
+_NONE = np.zeros(0, np.int64)
 NEVER = 1 << 24
 """A threshold that no membrane reaches."""
 
@@ -68,73 +69,62 @@ def ring_length(largest_delay: int) -> int:
 
 
 class EventList(NamedTuple):
-    """Synapses by sending neuron, in runs of equal delay.
+    """Synapses by sending neuron.
 
-    The runs of sender j are ``start[j]`` to ``start[j + 1]``. A run that reaches most neurons is a
-    row of ``rows``, whole and in order; any other is the entries ``first`` to ``last`` of ``target``
-    and ``weight``.
+    Where each sender has one delay and reaches many neurons, a sender's weights are a row of all
+    neurons, in order. Elsewhere they are entries, those of sender j from ``start[j]`` to
+    ``start[j + 1]``.
 
     Attributes:
-        start: int64 (pre + 1,); delay: int32 (runs,).
-        row: int32 (runs,), index into ``rows``, or -1.
-        first, last: int64 (runs,).
-        target: int32, receiving neuron; weight: int16, or int32 where words need it, exponent included.
-        rows: as ``weight``, (R, P), weights of all neurons.
+        whole: which of the two.
+        delay: int32, by sender or by entry.
+        rows: int16, or int32 where words need it, exponent included, (pre, P); (0, 0) for entries.
+        start: int64 (pre + 1,).
+        target: int32, receiving neuron; weight: as ``rows``.
     """
 
-    start: np.ndarray
+    whole: bool
     delay: np.ndarray
-    row: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
+    rows: np.ndarray
+    start: np.ndarray
     target: np.ndarray
     weight: np.ndarray
-    rows: np.ndarray
 
 
 def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventList:
     """Sort (post, pre) matrices into an :class:`EventList`; synapses of weight 0 are left out."""
     neurons, senders = weight.shape
-    pre, post = np.nonzero(weight.T)
-    lags = delay[post, pre].astype(np.int32)
-    runs = pre * (int(lags.max(initial=0)) + 1) + lags
-    if np.any(runs[1:] < runs[:-1]):
-        order = np.argsort(runs, kind="stable")
-        pre, post, lags, runs = pre[order], post[order], lags[order], runs[order]
-    words = weight[post, pre].astype(np.int64) << weight_exp
-    narrow = words.size == 0 or (words.min() >= -(1 << 15) and words.max() < 1 << 15)
-    words = words.astype(np.int16 if narrow else np.int32)
-    borders = np.flatnonzero(np.diff(runs)) + 1
-    first = np.concatenate([[0], borders]).astype(np.int64)[: len(pre)]
-    last = np.append(first[1:], len(pre)).astype(np.int64)[: len(first)]
-    start = np.zeros(senders + 1, np.int64)
-    np.cumsum(np.bincount(pre[first], minlength=senders), out=start[1:])
+    lowest, highest = int(weight.min(initial=0)) << weight_exp, int(weight.max(initial=0)) << weight_exp
+    word = np.int16 if lowest >= -(1 << 15) and highest < 1 << 15 else np.int32
+    axonal = np.where(weight != 0, delay, -1).max(axis=0, initial=-1)
+    at_most_one = bool(np.all((weight == 0) | (delay == axonal)))
     # One pass over all neurons in order is cheaper than a detour for a quarter of them.
-    dense = np.flatnonzero(4 * (last - first) >= neurons)
-    row = np.full(len(first), -1, np.int32)
-    row[dense] = np.arange(len(dense))
-    rows = np.zeros((len(dense), padded(neurons)), words.dtype)
-    for k, run in enumerate(dense):
-        part = slice(first[run], last[run])
-        rows[k, post[part]] = words[part]
-    return EventList(start, lags[first], row, first, last, post.astype(np.int32), words, rows)
+    if at_most_one and 4 * np.count_nonzero(weight) >= weight.size:
+        rows = np.zeros((senders, padded(neurons)), word)
+        rows[:, :neurons] = weight.T.astype(word) << weight_exp
+        delays = np.maximum(axonal, 0).astype(np.int32)
+        return EventList(True, delays, rows, _NONE, _NONE.astype(np.int32), _NONE.astype(word))
+    pre, post = np.nonzero(weight.T)
+    start = np.searchsorted(pre, np.arange(senders + 1))
+    words = weight[post, pre].astype(word) << weight_exp
+    rows = np.zeros((0, 0), word)
+    return EventList(False, delay[post, pre].astype(np.int32), rows, start, post.astype(np.int32), words)
 
 
 NO_SYNAPSES = event_list(np.zeros((1, 0), np.int16), np.zeros((1, 0), np.int16), 0)
 
 
 @nb.njit(inline="always")
-def _deliver(synapses, j, arrival_time, pending):
-    last, n = pending.shape[0] - 1, pending.shape[1]
-    for run in range(synapses.start[j], synapses.start[j + 1]):
-        arrival = pending[(arrival_time + synapses.delay[run]) & last]
-        if synapses.row[run] >= 0:
-            weights = synapses.rows[synapses.row[run]]
-            for i in range(n):
-                arrival[i] += weights[i]
-        else:
-            for k in range(synapses.first[run], synapses.last[run]):
-                arrival[synapses.target[k]] += synapses.weight[k]
+def _deliver(synapses, j, t, pending):
+    """Add the weights of sender j to the inputs of step ``t`` plus delay."""
+    last = pending.shape[0] - 1
+    if synapses.whole:
+        arrival, weights = pending[(t + synapses.delay[j]) & last], synapses.rows[j]
+        for i in range(weights.shape[0]):
+            arrival[i] += weights[i]
+    else:
+        for k in range(synapses.start[j], synapses.start[j + 1]):
+            pending[(t + synapses.delay[k]) & last, synapses.target[k]] += synapses.weight[k]
 
 
 @nb.njit(parallel=True, cache=True)
@@ -212,7 +202,7 @@ def run_layer(
                     word &= word - ONE
                     spikes += 1
                     membrane[i] = reset_membrane(membrane[i], threshold, reset)
-                    if recurrent.start.shape[0] > 1:
+                    if recurrent.delay.shape[0] > 0:
                         _deliver(recurrent, i, t + 1, ring)
             if not before_reset:
                 for i in range(v_record.shape[2]):

@@ -156,6 +156,8 @@ class DelayRecurrent(_Block):
         feedback_grad: factor on the gradient along recurrent synapses; 1 is exact, less damps the
             explosion over thousands of steps.
         membrane_grad: False cuts the gradient along u and v at each step, as SLAYER's block does.
+        recompute: compute membranes again in the backward pass, a piece of time at a time, instead of
+            keeping them: the same integers, less memory; None: where they would take 512 MiB.
         delay_shift, count_log: as for SLAYER's blocks.
 
     Attributes:
@@ -177,6 +179,7 @@ class DelayRecurrent(_Block):
         reset_grad: float | None = None,
         feedback_grad: float = 1.0,
         membrane_grad: bool = True,
+        recompute: bool | None = None,
         delay_shift: bool = True,
         count_log: bool = False,
     ) -> None:
@@ -196,7 +199,7 @@ class DelayRecurrent(_Block):
         self.self_connection, self.reset, self.surrogate = self_connection, reset, surrogate
         self.reset_grad = float(surrogate == "paper") if reset_grad is None else float(reset_grad)
         self.feedback_grad, self.membrane_grad = float(feedback_grad), bool(membrane_grad)
-        self.want_voltage = False
+        self.recompute, self.want_voltage = recompute, False
         self.voltage: torch.Tensor | None = None
         if not self_connection:
             self.register_buffer("off_diagonal", 1 - torch.eye(out_neurons), persistent=False)
@@ -240,6 +243,7 @@ class DelayRecurrent(_Block):
             feedback_grad=self.feedback_grad,
             membrane_grad=float(self.membrane_grad),
             want_voltage=self.want_voltage,
+            recompute=self.recompute,
             shift=int(self.delay_shift),
         )
 

@@ -1,0 +1,149 @@
+"""Threads, chunks, parts, batches, word sizes and kept memory change nothing in what the engine computes."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+import strategies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delaynet_lava import emulator
+from delaynet_lava.emulator import emulate
+from delaynet_lava.errors import InputError
+from delaynet_lava.kernels import spikes
+from delaynet_lava.kernels.events import event_list, ring_length, state_type
+from delaynet_lava.network import Dense, Network, Neuron, Synapse
+
+BOTH = ("spikes", "voltage")
+
+
+def all_equal(a, b):
+    return bool(a.require_equal(b)) and a.steps == b.steps
+
+
+@settings(max_examples=25, deadline=None)
+@given(network=strategies.networks(overflow=True), seed=st.integers(0, 99))
+def test_results_do_not_depend_on_threads_batches_or_parts(network, seed):
+    inputs = strategies.inputs_for(network, steps=90, batch=5, seed=seed)
+    whole = emulate(network, inputs, BOTH)
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert all_equal(whole, emulate(network, inputs, BOTH))
+    finally:
+        numba.set_num_threads(threads)
+    parts = [emulate(network, inputs[a:b], BOTH) for a, b in ((0, 1), (1, 4), (4, 5))]
+    assert all_equal(whole, emulator.Trace.join(parts))
+    cuts = sorted(np.random.default_rng(seed).integers(1, 90, 3).tolist())
+    pieces = [p for p in np.split(inputs, cuts, axis=1) if p.shape[1]]
+    assert all_equal(whole, emulate(network, iter(pieces), BOTH))
+
+
+@settings(max_examples=10, deadline=None)
+@given(network=strategies.networks(), chunk=st.integers(1, 70))
+def test_results_do_not_depend_on_the_chunk(network, chunk):
+    inputs = strategies.inputs_for(network, steps=130, seed=chunk)
+    whole = emulate(network, inputs, BOTH)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emulator, "_CHUNK", chunk)
+        assert all_equal(whole, emulate(network, inputs, BOTH))
+
+
+@settings(max_examples=15, deadline=None)
+@given(network=strategies.networks(overflow=True))
+def test_narrow_and_wide_state_hold_the_same_integers(network):
+    inputs = strategies.inputs_for(network)
+    trace = emulate(network, inputs, BOTH)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emulator, "state_type", lambda *_: np.int64)
+        assert all_equal(trace, emulate(network, inputs, BOTH))
+
+
+def test_a_narrow_state_where_it_does_not_fit_would_be_noticed():
+    size = 2048  # -256 * 2**7 * 64 from each at once is -2**32, which 32 bits take for 0
+    weight = np.full((1, size), -256)
+    network = Network((Dense(Synapse(weight, weight_exp=7), Neuron(vth=100, du=4096, dv=4096)),))
+    inputs = np.ones((1, 3, size), np.uint8)
+    right = emulate(network, inputs, BOTH)
+    assert right.u_wraps == [2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emulator, "state_type", lambda *_: np.int32)
+        assert not right.compare(emulate(network, inputs, BOTH))
+
+
+def test_word_of_the_state():
+    assert state_type((2**31 - 2**23 - 1) >> 6) is np.int32
+    assert state_type(2**31 - 2**23 >> 6) is np.int64
+    assert state_type(0, 1 << 30) is np.int64
+
+
+@pytest.mark.parametrize("delay, length", [(0, 2), (1, 4), (2, 4), (3, 8), (61, 64), (62, 64), (63, 128)])
+def test_ring_reaches_from_now_past_the_largest_delay(delay, length):
+    assert ring_length(delay) == length >= delay + 2
+
+
+def test_synapses_are_rows_only_where_a_sender_has_one_delay_and_many_targets():
+    weight = np.full((4, 3), 2)
+    axonal = np.tile([0, 5, 62], (4, 1))
+    assert event_list(weight, axonal, 0).whole
+    synaptic = axonal.copy()
+    synaptic[0, 1] = 6
+    mixed = event_list(weight, synaptic, 1)
+    assert not mixed.whole and mixed.weight.tolist() == [4] * 12
+    assert mixed.delay.tolist() == [0, 0, 0, 0, 6, 5, 5, 5, 62, 62, 62, 62]
+    sparse = np.diag([2, 2, 2, 2])
+    assert not event_list(np.pad(sparse, (0, 1)), np.zeros((5, 5), int), 0).whole
+    weight[0, 1] = 0  # where there is no weight the delay says nothing
+    assert event_list(weight, synaptic, 0).whole
+
+
+def test_words_too_large_for_16_bits():
+    assert event_list(np.array([[-256]]), np.array([[0]]), 7).rows.dtype == np.int16
+    assert event_list(np.array([[257]]), np.array([[0]]), 7).rows.dtype == np.int32
+
+
+@settings(max_examples=20, deadline=None)
+@given(shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 200)), seed=st.integers(0, 99))
+def test_bits_and_spikes_are_the_same(shape, seed):
+    values = (np.random.default_rng(seed).random(shape) < 0.3).astype(np.uint8)
+    bits = spikes.pack(values)
+    assert bits.shape == (*shape[:2], -(-shape[2] // 64))
+    assert np.array_equal(spikes.unpack(bits, shape[2]), values)
+    strided = np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1).astype(np.float32)
+    again = np.empty_like(bits)
+    assert spikes.pack_tensor(strided, again) and np.array_equal(again, bits)
+    back = np.full(shape, 7, np.float32)
+    spikes.unpack_tensor(bits, 1, back)
+    assert np.array_equal(back[:, 1:], values[:, :-1]) and not back[:, 0].any()
+
+
+@pytest.mark.parametrize("other", [2.0, 0.5, -1.0, np.nan])
+def test_what_is_not_a_spike_is_not_packed(other):
+    values = np.zeros((2, 3, 70), np.float32)
+    values[1, 2, 69] = other
+    assert not spikes.pack_tensor(values, np.empty((2, 3, 2), np.uint64))
+
+
+def test_parts_of_another_batch_or_none_are_refused():
+    network = Network((Dense(Synapse(np.array([[2]])), Neuron(vth=1, du=4096, dv=4096)),))
+    part = np.zeros((2, 4, 1), np.uint8)
+    with pytest.raises(InputError, match="change from 2 samples to 1"):
+        emulate(network, iter([part, part[:1]]))
+    with pytest.raises(InputError, match="no part"):
+        emulate(network, iter([]))
+
+
+def test_a_stream_is_taken_part_by_part():
+    network = Network((Dense(Synapse(np.array([[64]])), Neuron(vth=0, du=4096, dv=4096)),))
+    taken = []
+
+    def parts():
+        for k in range(200):
+            taken.append(k)
+            yield np.ones((1, 100, 1), np.uint8)
+
+    trace = emulate(network, parts(), record=())
+    assert trace.steps == 20_000 and len(taken) == 200
+    assert trace.spike_counts[0].tolist() == [19_999] and trace.spikes == {}
