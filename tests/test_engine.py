@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
+
 import numba
 import numpy as np
 import pytest
@@ -147,3 +151,46 @@ def test_a_stream_is_taken_part_by_part():
     trace = emulate(network, parts(), record=())
     assert trace.steps == 20_000 and len(taken) == 200
     assert trace.spike_counts[0].tolist() == [19_999] and trace.spikes == {}
+
+
+def peak_memory(parts):
+    """Bytes that an emulation of so many parts of 500 steps takes at most."""
+    network = Network((Dense(Synapse(np.full((30, 20), 64)), Neuron(vth=0, du=4096, dv=4096)),))
+    emulate(network, np.ones((2, 1, 20), np.uint8))
+    tracemalloc.start()
+    emulate(network, (np.ones((2, 500, 20), np.uint8) for _ in range(parts)), record=())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def test_a_stream_takes_no_more_memory_when_it_is_longer():
+    assert peak_memory(200) < 1.1 * peak_memory(10)
+
+
+LONG_TRAINING_STEP = """
+import resource, torch
+from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.training import CueOptions, build_cue_network
+
+task = CueAccumulation(7, 30_000 - 1050, 0, "train")
+spikes, labels = task.batch(0, 64)
+net = build_cue_network(CueOptions())
+hidden = net[0](torch.from_numpy(spikes).transpose(1, 2).to(torch.float32))
+assert hidden.shape == (64, 125, 30_000)
+population = hidden.sum(dim=1)
+loss = torch.nn.functional.cross_entropy(net[1](hidden)[..., -1], torch.from_numpy(labels))
+loss = loss + 1e-6 * (population[:, 1:] - population[:, :-1]).square().sum(1).mean()
+loss.backward()
+assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_training_on_30000_steps_stays_below_4_gib():
+    pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
+    result = subprocess.run(
+        [sys.executable, "-c", LONG_TRAINING_STEP], capture_output=True, text=True, check=True
+    )
+    assert int(result.stdout) < 4 * 2**30
