@@ -46,7 +46,7 @@ class _LayerState:
             largest = 255 * abs(layer.weight) + abs(layer.bias)
         shifted = neuron.shifted_bias(self.size)
         word = state_type(largest, int(np.abs(shifted).max(initial=0)))
-        bias = np.zeros(lanes, word)
+        bias: np.ndarray = np.zeros(lanes, word)
         bias[: self.size] = shifted
         self.parameters = (
             neuron.du if isinstance(layer, Dense) else fx.DECAY_ONE,
@@ -55,8 +55,9 @@ class _LayerState:
             neuron.vth << fx.STATE_SHIFT,
             RESETS[neuron.reset],
         )
-        self.u, self.v = np.zeros((batch, lanes), word), np.zeros((batch, lanes), word)
-        self.pending = np.zeros((batch, ring_length(delay), lanes), word)
+        self.u: np.ndarray = np.zeros((batch, lanes), word)
+        self.v: np.ndarray = np.zeros((batch, lanes), word)
+        self.pending: np.ndarray = np.zeros((batch, ring_length(delay), lanes), word)
         self.counts = np.zeros((batch, 3), np.int64)
 
     @property

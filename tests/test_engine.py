@@ -61,7 +61,7 @@ def test_narrow_and_wide_state_hold_the_same_integers(network):
     inputs = strategies.inputs_for(network)
     trace = emulate(network, inputs, BOTH)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emulator, "state_type", lambda *_: np.int64)
+        patch.setattr(emulator, "state_type", lambda *_: np.dtype(np.int64))
         assert all_equal(trace, emulate(network, inputs, BOTH))
 
 
@@ -73,14 +73,14 @@ def test_a_narrow_state_where_it_does_not_fit_would_be_noticed():
     right = emulate(network, inputs, BOTH)
     assert right.u_wraps == [2]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emulator, "state_type", lambda *_: np.int32)
+        patch.setattr(emulator, "state_type", lambda *_: np.dtype(np.int32))
         assert not right.compare(emulate(network, inputs, BOTH))
 
 
 def test_word_of_the_state():
-    assert state_type((2**31 - 2**23 - 1) >> 6) is np.int32
-    assert state_type(2**31 - 2**23 >> 6) is np.int64
-    assert state_type(0, 1 << 30) is np.int64
+    assert state_type((2**31 - 2**23 - 1) >> 6) == np.int32
+    assert state_type(2**31 - 2**23 >> 6) == np.int64
+    assert state_type(0, 1 << 30) == np.int64
 
 
 @pytest.mark.parametrize("delay, length", [(0, 2), (1, 4), (2, 4), (3, 8), (61, 64), (62, 64), (63, 128)])

@@ -40,13 +40,13 @@ class Outcome(NamedTuple):
         spikes: (B, T, N), late by ``dynamics.shift``; empty for a readout.
         voltage: (B, T, N), membrane before the reset in SLAYER's units; empty where not wanted.
         overflows: int64 (2,), how often u wrapped and v saturated.
-        bits: the spikes again, for the next layer.
+        bits: the spikes again, for the next layer; None on a GPU.
     """
 
     spikes: torch.Tensor
     voltage: torch.Tensor
     overflows: torch.Tensor
-    bits: SpikeBits
+    bits: SpikeBits | None
 
 
 class _DelayedRecurrence(torch.autograd.Function):
@@ -67,8 +67,10 @@ class _DelayedRecurrence(torch.autograd.Function):
         )  # fmt: skip
         out, voltage = x.new_empty(0), x.new_empty(0)
         if dyn.spiking:
-            out = torch.empty((*x.shape[:2], layer.n))
-            spikes.unpack_tensor(layer.fired, dyn.shift, out.numpy())
+            # NumPy's large arrays lie in huge pages, torch's do not; page faults cost as much as the rest.
+            floats = np.empty((*x.shape[:2], layer.n), np.float32)
+            spikes.unpack_tensor(layer.fired, dyn.shift, floats)
+            out = torch.from_numpy(floats)
         if len(layer.voltage):
             voltage = torch.from_numpy(layer.voltage).to(torch.float32) / STATE_SCALE
             layer.voltage = _NOTHING
@@ -131,6 +133,20 @@ def _padded(weight: torch.Tensor | None, columns: int) -> np.ndarray:
     return full
 
 
+def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[no-untyped-def]
+    from delaynet_lava.kernels.gpu import GpuRecurrence  # needs Triton
+
+    if not torch.equal(x, x.round()):
+        raise InputError("input", "holds fractions", "give spikes or whole numbers")
+    # Half precision holds the weights, not their sums.
+    with torch.autocast(x.device.type, enabled=False):
+        drive = F.linear(x.float(), w_in.float())
+        out, voltage, overflows = GpuRecurrence.apply(drive, w_rec, du, dv, threshold, bias, dynamics)
+    if dynamics.shift and dynamics.spiking:
+        out = F.pad(out, (0, 0, 1, -1))
+    return Outcome(out.to(x.dtype), voltage.to(x.dtype), overflows, None)
+
+
 def delayed_recurrence(
     x: torch.Tensor,
     w_in: torch.Tensor,
@@ -144,6 +160,9 @@ def delayed_recurrence(
 ) -> Outcome:
     """Run a layer with delayed recurrence; differentiable in the first six arguments.
 
+    The tensors' device decides where: on the CPU in the event-driven loops of this package, on a GPU in
+    its Triton kernels, in the same integers.
+
     Args:
         x: float (B, T, C), spikes or whole numbers, in any layout; those of step t act at step t.
         w_in: float (N, C), post x pre, quantised weights / 64.
@@ -155,16 +174,19 @@ def delayed_recurrence(
         bits: ``x`` as the layer before returned it, where that is known.
 
     Raises:
-        InputError: ``x`` holds fractions.
+        InputError: ``x`` holds fractions, or the device can't run the layer.
     """
+    if x.device.type != "cpu":
+        return _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias)
+    into: torch.Tensor | None = w_in
     if bits is None:
         bits = SpikeBits(torch.empty((*x.shape[:2], spikes.words(x.shape[2])), dtype=torch.int64), 0)
         packed = bits.bits.numpy().view(np.uint64)
         if not spikes.pack_tensor(x.detach().to(torch.float32).numpy(), packed):
             if not torch.equal(x, x.round()):
                 raise InputError("input", "holds fractions", "give spikes or whole numbers")
-            x, w_in, bits = F.linear(x, w_in), None, None
+            x, into, bits = F.linear(x, w_in), None, None
     out, voltage, overflows, fired = _DelayedRecurrence.apply(
-        x, bits, w_in, w_rec, du, dv, threshold, bias, dynamics
+        x, bits, into, w_rec, du, dv, threshold, bias, dynamics
     )
     return Outcome(out, voltage, overflows, SpikeBits(fired, dynamics.shift))

@@ -52,7 +52,7 @@ def padded(neurons: int) -> int:
     return -(-neurons // LANES) * LANES
 
 
-def state_type(largest_input: int, largest_bias: int = 0) -> type:
+def state_type(largest_input: int, largest_bias: int = 0) -> np.dtype:
     """Type of the state's words that holds every sum before the wrap and the clip.
 
     Args:
@@ -60,7 +60,7 @@ def state_type(largest_input: int, largest_bias: int = 0) -> type:
         largest_bias: bound on |bias|, shifted.
     """
     fits = (largest_input << STATE_SHIFT) + UV_HALF < 1 << 31 and largest_bias < 1 << 30
-    return np.int32 if fits else np.int64
+    return np.dtype(np.int32 if fits else np.int64)
 
 
 def ring_length(largest_delay: int) -> int:
@@ -95,18 +95,18 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     """Sort (post, pre) matrices into an :class:`EventList`; synapses of weight 0 are left out."""
     neurons, senders = weight.shape
     lowest, highest = int(weight.min(initial=0)) << weight_exp, int(weight.max(initial=0)) << weight_exp
-    word = np.int16 if lowest >= -(1 << 15) and highest < 1 << 15 else np.int32
+    word = np.dtype(np.int16 if lowest >= -(1 << 15) and highest < 1 << 15 else np.int32)
     axonal = np.where(weight != 0, delay, -1).max(axis=0, initial=-1)
     at_most_one = bool(np.all((weight == 0) | (delay == axonal)))
     # One pass over all neurons in order is cheaper than a detour for a quarter of them.
     if at_most_one and 4 * np.count_nonzero(weight) >= weight.size:
         rows = np.zeros((senders, padded(neurons)), word)
-        rows[:, :neurons] = weight.T.astype(word) << weight_exp
+        rows[:, :neurons] = weight.T.astype(np.int64) << weight_exp
         delays = np.maximum(axonal, 0).astype(np.int32)
         return EventList(True, delays, rows, _NONE, _NONE.astype(np.int32), _NONE.astype(word))
     pre, post = np.nonzero(weight.T)
     start = np.searchsorted(pre, np.arange(senders + 1))
-    words = weight[post, pre].astype(word) << weight_exp
+    words = (weight[post, pre].astype(np.int64) << weight_exp).astype(word)
     rows = np.zeros((0, 0), word)
     return EventList(False, delay[post, pre].astype(np.int32), rows, start, post.astype(np.int32), words)
 

@@ -90,7 +90,7 @@ class LayerPass:
         self.ring = ring_length(delay)
         shifted = np.zeros(self.n, np.int64) if bias is None else bias
         self.word = state_type(largest, int(np.abs(shifted).max(initial=0)))
-        self.bias = np.zeros(lanes, self.word)
+        self.bias: np.ndarray = np.zeros(lanes, self.word)
         self.bias[: self.n] = shifted
         batch, steps = (self.bits if values is None else self.values).shape[:2]
         self.fired = np.empty((batch, steps, words(self.n)), np.uint64)
@@ -114,7 +114,7 @@ class LayerPass:
 
     def _run(self, training: bool, currents: bool, recompute: bool) -> None:
         batch = len(self.fired)
-        state = [
+        state: list[np.ndarray] = [
             np.zeros((batch, self.lanes), self.word),
             np.zeros((batch, self.lanes), self.word),
             np.zeros((batch, self.ring, self.lanes), self.word),
@@ -133,10 +133,11 @@ class LayerPass:
                 self.voltage[:, first : first + length] = self._v[:, :length, : self.n]
 
     def _advance(self, first: int, steps: int, state: list[np.ndarray], counts: np.ndarray) -> None:
+        u, v, pending = state
         run_layer(
             self.bits, self.values, first, steps, self.lead, self.forward, self.recurrent, _AS_IT_IS,
-            self.du, self.dv, self.bias, self.threshold, self.reset, first, *state, self.fired, self._u,
-            self._v, True, counts,
+            self.du, self.dv, self.bias, self.threshold, self.reset, first, u, v, pending, self.fired,
+            self._u, self._v, True, counts,
         )  # fmt: skip
 
     def membranes(self) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:

@@ -92,8 +92,10 @@ class _Block(torch.nn.Module):
     def _input(self, x: torch.Tensor, of: torch.nn.Module) -> tuple[torch.Tensor, SpikeBits | None]:
         """Input as (batch, steps, channels), checked, and its bits where the block before left them."""
         where = type(self).__name__
-        if x.device.type != "cpu":
-            raise InputError(f"{where}: input", f"is on {x.device}", "the fused kernels run on the CPU")
+        if x.device != of.weight.device:
+            raise InputError(f"{where}: input", f"is on {x.device}, the weights on {of.weight.device}")
+        if x.device.type not in ("cpu", "cuda"):
+            raise InputError(f"{where}: input", f"is on {x.device}", "the kernels run on cpu and cuda")
         if x.ndim != 3 or x.shape[1] != of.weight.shape[1]:
             shape = tuple(x.shape)
             raise InputError(f"{where}: input", f"has shape {shape}, expected (N, {of.weight.shape[1]}, T)")
@@ -234,7 +236,7 @@ class DelayRecurrent(_Block):
             kind, width = SURROGATE_SLAYER, width * cuba.TAU_RHO_MULT
             height *= cuba.SCALE_RHO_MULT / cuba.TAU_RHO_MULT / 2
         return Dynamics(
-            delay=self.delay.numpy(),
+            delay=self.delay.cpu().numpy(),
             reset=network.RESETS[self.reset],
             surrogate=kind,
             width=width,
@@ -264,7 +266,7 @@ class DelayRecurrent(_Block):
         self.overflows = result.overflows
         self.voltage = result.voltage.transpose(1, 2) if self.want_voltage else None
         spikes = result.spikes.transpose(1, 2)
-        spikes.spike_bits = result.bits, spikes._version
+        spikes.spike_bits = result.bits, spikes._version  # type: ignore[attr-defined]
         return self._emit(spikes, lambda y: torch.mean((y > 0).to(y.dtype)))
 
 
