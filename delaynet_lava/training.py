@@ -5,6 +5,9 @@ the last step, the paper's branching-factor loss, and a curriculum: first more c
 wait. Over thousands of steps the gradient along the recurrent synapses explodes or vanishes; the
 factor on it (``feedback_grad`` of the block) follows the gradient's norm, so that it stays near one
 value throughout. The weights that are kept are a running average of those visited.
+
+Several processes share each batch: losses, gradients and figures are those of the whole batch in every
+one of them, so that all take the same steps and decisions.
 """
 
 from __future__ import annotations
@@ -14,104 +17,28 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from delaynet_lava._version import __version__
+from delaynet_lava.distributed import Group
 from delaynet_lava.errors import InputError
 from delaynet_lava.model_file import ModelFile, load_tensors, save_model, write_tensors
 from delaynet_lava.nn import DelayRecurrent, Readout, lattice_delays
 from delaynet_lava.nn.initial import initialise
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.cue import CHANNELS, CLASSES, CueAccumulation
+from delaynet_lava.training_options import PRESETS, CueOptions, command_line
 
 __all__ = ["PRESETS", "CueOptions", "Epoch", "train_cue"]
 
 _CHECKPOINT = "delaynet_lava.checkpoint"
-
-
-@dataclass(frozen=True)
-class CueOptions:
-    """Everything that decides the outcome of a training, together with the seed.
-
-    Attributes:
-        neurons: of the hidden layer. delays: one a lattice group, in steps; the lag is one more.
-        threshold: initial u_th in SLAYER's units. tau_ms, tau_out_ms: initial tau_R and tau_O.
-        input_gain, radius, readout_gain: see :func:`delaynet_lava.nn.initial.initialise`.
-        surrogate_width: of the paper's surrogate, in thresholds (the paper's own: 1 / 0.72).
-        reset: "zero" or "subtract".
-        feedback_grad: initial factor on the gradient along recurrent synapses.
-        gradient_norm: the norm that factor aims at; control: how fast (0 leaves it fixed).
-        branching: weight beta of the branching-factor loss, per sample of a batch of 64.
-        lr: of Adam for weights and threshold; decays take 20 times that. clip: gradient norm.
-        batch, epoch_samples: samples a step and an epoch.
-        cues, wait_ms: of the full task. advance: accuracy that moves the curriculum on.
-        anneal_epochs: epochs on the full task, while lr falls linearly to ``lr_end`` of itself.
-        max_epochs: give up the curriculum here and anneal.
-        average: decay of the running average of weights, per step.
-        validation: samples of the validation split for each check, every 4th annealing epoch.
-    """
-
-    seed: int = 0
-    neurons: int = 125
-    delays: tuple[int, ...] = (0, 50, 62)
-    threshold: float = 8.0
-    tau_ms: float = 25.0
-    tau_out_ms: float = 20.0
-    input_gain: float = 0.4
-    radius: float = 1.2
-    readout_gain: float = 0.1
-    surrogate_width: float = 1.39
-    reset: str = "zero"
-    feedback_grad: float = 0.2
-    gradient_norm: float = 1.0
-    control: float = 0.005
-    branching: float = 2e-4
-    lr: float = 5e-3
-    lr_end: float = 0.01
-    clip: float = 1.0
-    batch: int = 64
-    epoch_samples: int = 1024
-    cues: int = 7
-    wait_ms: int = 1200
-    advance: float = 0.93
-    anneal_epochs: int = 56
-    max_epochs: int = 60
-    average: float = 0.99
-    validation: int = 1024
-
-    def __post_init__(self) -> None:
-        for name in ("neurons", "batch", "epoch_samples", "anneal_epochs", "max_epochs", "validation"):
-            if getattr(self, name) < 1:
-                raise InputError(f"training: {name}", f"{getattr(self, name)} is below 1")
-        if self.seed < 0:
-            raise InputError("training: seed", f"{self.seed} is negative")
-
-    def curriculum(self) -> list[tuple[int, int]]:
-        """Stages (cues, wait_ms), the full task last."""
-        first = min(150, self.wait_ms)
-        waits = [*range(first, self.wait_ms, 150), self.wait_ms]
-        return [(k, first) for k in range(1, self.cues, 2)] + [(self.cues, w) for w in waits]
-
-
-PRESETS = {
-    "loihi2": CueOptions(),
-    "smoke": CueOptions(
-        neurons=27,
-        cues=1,
-        wait_ms=150,
-        batch=32,
-        epoch_samples=128,
-        anneal_epochs=2,
-        max_epochs=2,
-        validation=64,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -167,21 +94,42 @@ def _tensor(spikes: np.ndarray) -> torch.Tensor:
 
 
 @torch.no_grad()
-def accuracy(net: torch.nn.Module, task: CueAccumulation, samples: int, batch: int = 64) -> float:
-    """Share of right decisions of the integer forward pass."""
+def accuracy(
+    net: torch.nn.Module, task: CueAccumulation, samples: int, batch: int = 64, group: Group | None = None
+) -> float:
+    """Share of right decisions of the integer forward pass; the processes of a group divide the work."""
+    group = group or Group()
+    mine = group.share(samples)
     right = 0
-    for spikes, labels in task.batches(samples, batch):
+    for first in range(mine.start, mine.stop, batch):
+        spikes, labels = task.batch(first, min(batch, mine.stop - first))
         right += int((net(_tensor(spikes))[..., -1].argmax(1).numpy() == labels).sum())
-    return right / samples
+    return group.total([right])[0] / samples
+
+
+class _Decision(torch.nn.Module):
+    """The network as one module that gives hidden spikes (N, hidden, T) and final membranes (N, out)."""
+
+    def __init__(self, net: torch.nn.Sequential) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        spikes = self.net[0](x)
+        return spikes, self.net[1](spikes)[..., -1]
 
 
 class _Trainer:
     """State of a training; everything in it goes into a checkpoint."""
 
-    def __init__(self, options: CueOptions) -> None:
-        self.options = options
+    def __init__(self, options: CueOptions, group: Group) -> None:
+        self.options, self.group = options, group
         self.net = build_cue_network(options)
         self.hidden: DelayRecurrent = self.net[0]
+        self.model: torch.nn.Module = _Decision(self.net)
+        if group.size > 1:
+            # Gradients become means over the processes. Delays, the buffers, never change.
+            self.model = DistributedDataParallel(self.model, broadcast_buffers=False)
         weights = [self.hidden.input_synapse.weight, self.hidden.recurrent_synapse.weight]
         weights += [self.net[1].synapse.weight, self.hidden.neuron.vth]
         decays = [block.neuron.voltage_decay for block in self.net]
@@ -204,14 +152,17 @@ class _Trainer:
         change = (population[:, 1:] - population[:, :-1]).square().sum(dim=1).mean()
         return torch.nn.functional.cross_entropy(out, labels) + self.options.branching / 64 * change
 
-    def _step(self, spikes: np.ndarray, labels: np.ndarray) -> tuple[float, float, float, float]:
-        options = self.options
-        hidden = self.hidden(_tensor(spikes))
-        out = self.net[1](hidden)[..., -1]
+    def _step(self, task: CueAccumulation) -> tuple[float, float, float, float]:
+        options, group = self.options, self.group
+        mine = group.share(options.batch)
+        # A mean over this process's samples, times this, adds up to the mean over the batch.
+        part = len(mine) / options.batch
+        spikes, labels = task.batch(self.progress["used"] + mine.start, len(mine))
+        hidden, out = self.model(_tensor(spikes))
         target = torch.from_numpy(labels)
-        loss = self._loss(hidden, out, target)
+        loss = self._loss(hidden, out, target) * part
         self.optimiser.zero_grad()
-        loss.backward()
+        (loss * group.size).backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), options.clip))
         if np.isfinite(norm):
             self.optimiser.step()
@@ -224,14 +175,17 @@ class _Trainer:
         with torch.no_grad():
             for name, parameter in self.net.named_parameters():
                 self.average[name].lerp_(parameter, 1 - options.average)
-        return float(loss), float((out.argmax(1) == target).float().mean()), float(hidden.mean()), norm
+        self.progress["used"] += options.batch
+        right = int((out.argmax(1) == target).sum())
+        figures = group.total([float(loss), right, part * float(hidden.mean())])
+        return figures[0], figures[1] / options.batch, figures[2], norm
 
     def _validate(self) -> float:
         kept = {k: v.detach().clone() for k, v in self.net.named_parameters()}
         self._load(self.average)
         options = self.options
         task = CueAccumulation(options.cues, options.wait_ms, options.seed, "validation")
-        result = accuracy(self.net, task, options.validation, options.batch)
+        result = accuracy(self.net, task, options.validation, options.batch, self.group)
         if result >= self.progress["best"]:
             self.progress["best"] = result
             self.best = {k: v.clone() for k, v in self.average.items()}
@@ -256,8 +210,7 @@ class _Trainer:
         task = CueAccumulation(cues, wait_ms, options.seed, "train")
         steps = []
         for _ in range(max(1, options.epoch_samples // options.batch)):
-            steps.append(self._step(*task.batch(state["used"], options.batch)))
-            state["used"] += options.batch
+            steps.append(self._step(task))
         loss, right, rate, _ = np.mean(steps, axis=0)
         validation = None
         if full:
@@ -351,22 +304,12 @@ def _keep_heap() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def command_line(options: CueOptions, preset: str) -> str:
-    """The command that trains with these options."""
-    base = replace(PRESETS[preset], seed=options.seed)
-    parts = [f"delaynet train cue --preset {preset} --seed {options.seed}"]
-    for name, value in asdict(options).items():
-        if value != getattr(base, name):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            parts.append(f"--set {name}={text}")
-    return " ".join(parts)
-
-
 def train_cue(
     options: CueOptions,
     path: str | os.PathLike,
     preset: str = "loihi2",
     on_epoch: Callable[[Epoch, float], None] | None = None,
+    group: Group | None = None,
 ) -> ModelFile:
     """Train, and write ``path`` (a ``model.pt``) when done.
 
@@ -374,27 +317,44 @@ def train_cue(
     goes on from there, to the same weights as without the interruption. The checkpoint is removed
     at the end.
 
+    With a group of several processes, all of which call this alike, each generates and computes its
+    share of every batch; the shares need not be equal. The result is that of one process up to the
+    rounding of sums, and the same in each of them. The first process alone writes; another number
+    of processes may go on from its checkpoint.
+
     Args:
         on_epoch: called after each epoch with its record and the share of annealing done.
+        group: of :func:`delaynet_lava.distributed.process_group`; None: this process alone.
 
     Raises:
-        InputError: a checkpoint of other options is in the way, or the place can't be written.
+        InputError: a checkpoint of other options is in the way, the place can't be written, or
+            there are more processes than samples in a batch.
     """
+    group = group or Group()
     target = Path(path)
     if not target.parent.is_dir():
         raise InputError(str(path), "its folder does not exist", "create it first")
+    if options.batch < group.size:
+        raise InputError(
+            "training: batch", f"{options.batch} samples are too few for {group.size} processes", "use fewer"
+        )
     _keep_heap()
     checkpoint = target.with_name(target.name + ".checkpoint")
-    trainer = _Trainer(options)
+    trainer = _Trainer(options, group)
     if checkpoint.exists():
         trainer.restore(checkpoint)
+    # Nobody goes on, and writes, before all have read.
+    if group.total([trainer.progress["epoch"]])[0] != group.size * trainer.progress["epoch"]:
+        raise InputError(str(checkpoint), "is not the same for all processes", "use a folder they share")
     for record in _epochs(trainer):
-        trainer.save(checkpoint)
+        if group.rank == 0:
+            trainer.save(checkpoint)
         if on_epoch is not None:
             on_epoch(record, trainer.progress["annealed"] / options.anneal_epochs)
-    model = trainer.result(command_line(options, preset))
-    save_model(target, model)
-    checkpoint.unlink(missing_ok=True)
+    model = trainer.result(command_line(options, preset, group.size))
+    if group.rank == 0:
+        save_model(target, model)
+        checkpoint.unlink(missing_ok=True)
     return model
 
 

@@ -52,27 +52,35 @@ def train(
     """Train a DelayNet; a killed training goes on where it was when called again.
 
     Example: delaynet train cue --seed 1 -o model.pt
+
+    On several processes, which share each batch:
+    torchrun --nproc-per-node 2 -m delaynet_lava train cue --seed 1 -o model.pt
     """
     if task != "cue":
         raise InputError("task", f"{task!r} is not known", "choose from: cue")
     options = _options(preset, seed, set_ or [])
+    from delaynet_lava.distributed import process_group
     from delaynet_lava.training import Epoch, train_cue
 
-    with progress("training", options.max_epochs + options.anneal_epochs) as advance:
+    with process_group() as group:
+        if group.rank > 0:
+            train_cue(options, output, preset, group=group)
+            return 0
+        with progress("training", options.max_epochs + options.anneal_epochs) as advance:
 
-        def report(epoch: Epoch, annealed: float) -> None:
-            text = (
-                f"epoch {epoch.number}: {epoch.cues} cues, {epoch.wait_ms} ms wait, "
-                f"accuracy {epoch.accuracy:.3f}, loss {epoch.loss:.3f}, rate {epoch.rate:.4f}, "
-                f"gradient {epoch.gradient:.1e}"
-            )
-            if epoch.validation is not None:
-                text += f", validation {epoch.validation:.4f}"
-            advance(1, f"{100 * annealed:.0f} % annealed")
-            if json != "-":
-                say(text)
+            def report(epoch: Epoch, annealed: float) -> None:
+                text = (
+                    f"epoch {epoch.number}: {epoch.cues} cues, {epoch.wait_ms} ms wait, "
+                    f"accuracy {epoch.accuracy:.3f}, loss {epoch.loss:.3f}, rate {epoch.rate:.4f}, "
+                    f"gradient {epoch.gradient:.1e}"
+                )
+                if epoch.validation is not None:
+                    text += f", validation {epoch.validation:.4f}"
+                advance(1, f"{100 * annealed:.0f} % annealed")
+                if json != "-":
+                    say(text)
 
-        model = train_cue(options, output, preset, report)
+            model = train_cue(options, output, preset, report, group)
     metrics = model.provenance["metrics"]
     if json != "-":
         figures([("model", output), *((k.replace("_", " "), str(v)) for k, v in metrics.items())])

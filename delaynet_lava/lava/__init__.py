@@ -29,12 +29,12 @@ except (ImportError, RuntimeError) as error:
     raise BackendMissing("delaynet_lava.lava", "lava-nc", str(error)) from error
 
 from delaynet_lava.lava.runner import run, run_config
-from delaynet_lava.lava.synapses import FastDelayDense
+from delaynet_lava.lava.synapses import FastDelayDense, FastDelayDenseFloat
 
 if TYPE_CHECKING:
     from delaynet_lava.lava.network import Network
 
-__all__ = ["FastDelayDense", "Network", "run", "run_config"]
+__all__ = ["FastDelayDense", "FastDelayDenseFloat", "Network", "run", "run_config"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,13 +18,14 @@ from delaynet_lava.lava.neurons import RecordingLIF, RecordingSubtractLIF, Subtr
 from delaynet_lava.lava.session import CLIPS, LOST, SPIKES, WRAPS, Clock, Feed, Record
 from delaynet_lava.lava.simulation import Simulation, building
 from delaynet_lava.lava.source import Source, SourceModel
-from delaynet_lava.lava.synapses import FastDelayDense
+from delaynet_lava.lava.synapses import FastDelayDense, FastDelayDenseFloat, load_loop
 from delaynet_lava.network import Encoder, Network
 from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers
 
 __all__ = ["MODELS", "run", "run_config"]
 
 MODELS = ("fast", "stock")
+_FAST_MODELS = {"fixed_pt": FastDelayDense, "floating_pt": FastDelayDenseFloat}
 
 # What "fixed_pt" selects; given process by process it spares Lava's compiler the search, which
 # executes every module beside that of a process, once for each process.
@@ -39,20 +40,25 @@ _SELECTED = {
 }
 
 
-def run_config(models: str = "fast") -> Loihi2SimCfg:
-    """Run configuration for Lava's CPU simulator in fixed point, for any graph of Lava processes.
+def run_config(models: str = "fast", select_tag: str = "fixed_pt") -> Loihi2SimCfg:
+    """Run configuration for Lava's CPU simulator, for any graph of Lava processes.
 
     Args:
-        models: "fast" runs ``DelayDense`` with :class:`FastDelayDense`, "stock" everything with
-            Lava's own models. The integers are the same.
+        models: "fast" runs ``DelayDense`` with :class:`FastDelayDense` or its counterpart in
+            floating point, "stock" everything with Lava's own models. The integers are the same;
+            for floats see :class:`FastDelayDenseFloat`.
+        select_tag: Lava's word for the arithmetic, "fixed_pt" or "floating_pt". What this package
+            builds of a network is in fixed point only.
 
     Raises:
         InputError: another word.
     """
     if models not in MODELS:
         raise InputError("models", f"{models!r} is not known", f"choose from {MODELS}")
-    exceptions = {DelayDense: FastDelayDense} if models == "fast" else {}
-    return Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=exceptions)
+    if select_tag not in _FAST_MODELS:
+        raise InputError("select_tag", f"{select_tag!r} is not known", f"choose from {tuple(_FAST_MODELS)}")
+    exceptions = {DelayDense: _FAST_MODELS[select_tag]} if models == "fast" else {}
+    return Loihi2SimCfg(select_tag=select_tag, exception_proc_model_map=exceptions)
 
 
 def run(
@@ -90,6 +96,8 @@ def run(
     chosen = recorded_layers(network, record, layers)
     inputs = check_inputs(network, inputs)
     config = run_config(models)
+    if models == "fast":
+        load_loop()
     blocks.require_supported_delays(network)
     batch, steps, _ = inputs.shape
     clock = Clock(steps, pause=_longest_lag(network))
