@@ -18,11 +18,11 @@ from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
 from delaynet_lava.kernels.layout import LayerPass, integers
+from delaynet_lava.kernels.product import in_blocks
 
 __all__ = ["Outcome", "SpikeBits", "delayed_recurrence"]
 
 _NOTHING = np.zeros((0, 0, 0), np.float32)
-_NO_WEIGHTS = np.zeros((0, 0), np.float32)
 STATE_SCALE = float(WEIGHT_SCALE << STATE_SHIFT)
 
 
@@ -101,8 +101,8 @@ class _DelayedRecurrence(torch.autograd.Function):
         grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if wants_w_in else _NOTHING
         grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else _NOTHING
         scalars = np.zeros((recurrence.GROUPS, 3))
-        into_x = _padded(w_in, channels) if wants_x else _NO_WEIGHTS
-        feedback, delay = _padded(w_rec, lanes), np.ascontiguousarray(dyn.delay, np.int32)
+        into_x = _in_blocks(w_in) if wants_x else _NOTHING
+        feedback, delay = _in_blocks(w_rec), np.ascontiguousarray(dyn.delay, np.int32)
         for first, length, v, u in layer.membranes():
             recurrence.backward_segment(
                 first, length, outer_s, outer_v, dyn.shift, v, u, layer.bits, layer.lead, layer.fired,
@@ -124,13 +124,8 @@ def _array(grad: torch.Tensor) -> np.ndarray:
     return grad.to(torch.float32).contiguous().numpy()
 
 
-def _padded(weight: torch.Tensor | None, columns: int) -> np.ndarray:
-    """Weights filled up with zeros, to a multiple of 4 rows; (0, 0) where there are none."""
-    if weight is None:
-        return _NO_WEIGHTS
-    full = np.zeros((-(-weight.shape[0] // 4) * 4, columns), np.float32)
-    full[: weight.shape[0], : weight.shape[1]] = weight.detach().numpy()
-    return full
+def _in_blocks(weight: torch.Tensor | None) -> np.ndarray:
+    return _NOTHING if weight is None else in_blocks(weight.detach().numpy())
 
 
 def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[no-untyped-def]

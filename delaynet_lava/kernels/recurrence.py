@@ -4,8 +4,8 @@ Float32, in SLAYER's units (state / 4096, weight / 64). The forward pass is
 :func:`delaynet_lava.kernels.events.run_layer`.
 
 A delay belongs to the sender, so ``W g_a[t]`` is taken once a step for all neurons, and each of them
-reads the product that its own delay leads to: what is in flight lies in rings. Four samples step
-together and share every row of weights that is loaded. The gradient of the recurrent weights is taken
+reads the product that its own delay leads to: what is in flight lies in rings. A few samples step
+together and share every weight that is loaded. The gradient of the recurrent weights is taken
 for 64 steps at a time, sender by sender, with the spikes of these steps as one word.
 
 Shapes: B batch, K steps of a segment, N neurons, P neurons of the layout, C inputs, L ring.
@@ -18,14 +18,13 @@ import numpy as np
 
 from delaynet_lava.fixedpoint import V_MAX
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER
+from delaynet_lava.kernels.product import BLOCK, ROWS, multiply
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 
 __all__ = ["GROUPS", "SPAN", "backward_segment"]
 
 GROUPS = 16
 """Samples are summed in this many groups: the grouping, not the threads, fixes the order of sums."""
-TILE = 4
-"""Samples that step together."""
 SPAN = 64
 """Steps whose weight gradient is taken together."""
 FEW = 8
@@ -88,23 +87,6 @@ def _neurons(
 
 
 @nb.njit(fastmath=FAST)
-def _products(g_a, weights, out):
-    """``out = g_a @ weights`` for a tile; ``weights`` (..., M) has a multiple of 4 rows."""
-    out[:] = ZERO
-    for i in range(0, weights.shape[0], 4):
-        a0, a1, a2, a3 = g_a[0, i], g_a[0, i + 1], g_a[0, i + 2], g_a[0, i + 3]
-        b0, b1, b2, b3 = g_a[1, i], g_a[1, i + 1], g_a[1, i + 2], g_a[1, i + 3]
-        c0, c1, c2, c3 = g_a[2, i], g_a[2, i + 1], g_a[2, i + 2], g_a[2, i + 3]
-        d0, d1, d2, d3 = g_a[3, i], g_a[3, i + 1], g_a[3, i + 2], g_a[3, i + 3]
-        for j in range(weights.shape[1]):
-            w0, w1, w2, w3 = weights[i, j], weights[i + 1, j], weights[i + 2, j], weights[i + 3, j]
-            out[0, j] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
-            out[1, j] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
-            out[2, j] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
-            out[3, j] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
-
-
-@nb.njit(fastmath=FAST)
 def _add_row(row, total):
     for i in range(row.shape[0]):
         total[i] += row[i]
@@ -139,9 +121,8 @@ def backward_segment(
             (0, 0, 0) leaves the gradient of the current decay at zero.
         bits: uint64 (B, T, words), input spikes, those that act at step t at ``t - late``; or (0, 0, 0).
         fired: uint64 (B, T, words), spikes of the layer itself.
-        w_in: float32 (M, C), post x pre, weights in SLAYER's units, M the neurons filled up to a
-            multiple of 4; (0, 0): the input is added as it is.
-        w_rec: float32 (M, P), post x pre; (0, 0): no recurrence.
+        w_in, w_rec: float32, of :func:`kernels.product.in_blocks`, post x pre, weights in SLAYER's units;
+            an axis of 0 where the input is added as it is, or there is no recurrence.
         delay: int32 (N,); lags: int32, its different values.
         du, dv, threshold, reset: as for :func:`kernels.events.run_layer`; a threshold above the
             membrane's range stands for neurons that do not spike.
@@ -164,15 +145,16 @@ def backward_segment(
     damp, through_reset = np.float32(feedback_grad), np.float32(reset_grad)
     width, height, soft = np.float32(width), np.float32(height), reset != 0
     recurrent, weights = w_rec.shape[0] > 0, grad_w_rec.shape[0] > 0
-    tiles = (batch + TILE - 1) // TILE
+    tiles = (batch + ROWS - 1) // ROWS
     for group in nb.prange(GROUPS):
         received, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
-        g_tile, p_tile = np.zeros((TILE, lanes), np.float32), np.zeros((TILE, lanes), np.float32)
-        x_tile = np.zeros((TILE, w_in.shape[1]), np.float32)
-        when = np.zeros((TILE, lanes), np.uint64)
+        g_tile = np.zeros((ROWS, lanes), np.float32)
+        p_tile = np.zeros((ROWS, w_rec.shape[0] * BLOCK), np.float32)
+        x_tile = np.zeros((ROWS, w_in.shape[0] * BLOCK), np.float32)
+        when = np.zeros((ROWS, lanes), np.uint64)
         for tile in range(group, tiles, GROUPS):
-            base = tile * TILE
-            rows = min(TILE, batch - base)
+            base = tile * ROWS
+            rows = min(ROWS, batch - base)
             g_tile[:] = ZERO
             for k in range(steps - 1, -1, -1):
                 t = first + k
@@ -209,13 +191,13 @@ def backward_segment(
                                 when[r, 64 * w + lowest_bit(word)] |= ONE << np.uint64(t % SPAN)
                                 word &= word - ONE
                 if recurrent:
-                    _products(g_tile, w_rec, p_tile)
+                    multiply(g_tile, w_rec, p_tile)
                     for r in range(rows):
-                        p_ring[base + r, t & in_p] = p_tile[r]
+                        p_ring[base + r, t & in_p] = p_tile[r, :lanes]
                 if grad_input.shape[0] > 0 and w_in.shape[0] > 0:
-                    _products(g_tile, w_in, x_tile)
+                    multiply(g_tile, w_in, x_tile)
                     for r in range(rows):
-                        grad_input[base + r, t] = x_tile[r]
+                        grad_input[base + r, t] = x_tile[r, : grad_input.shape[2]]
                 elif grad_input.shape[0] > 0:
                     for r in range(rows):
                         grad_input[base + r, t] = g_tile[r, :n]
