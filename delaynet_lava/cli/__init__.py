@@ -13,7 +13,7 @@ import typer
 # a busy machine makes a training ten times slower; the runtimes read this when they are loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from delaynet_lava.cli import export, inspect, run, train
+from delaynet_lava.cli import bench, export, inspect, run, train
 from delaynet_lava.cli.output import complain
 from delaynet_lava.errors import DelayNetError
 
@@ -31,6 +31,7 @@ app.command("export")(export.export)
 app.command("run")(run.run)
 app.command("inspect")(inspect.inspect)
 app.command("profiles")(inspect.profiles)
+app.command("bench")(bench.bench)
 
 export_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 export_app.command()(export.export)

@@ -18,7 +18,7 @@ from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
 from delaynet_lava.kernels.layout import LayerPass, integers
-from delaynet_lava.kernels.product import in_blocks
+from delaynet_lava.kernels.vectors import in_blocks
 
 __all__ = ["Outcome", "SpikeBits", "delayed_recurrence"]
 

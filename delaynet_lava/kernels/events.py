@@ -4,7 +4,7 @@ A spike adds the weights of its sender's synapses into a ring of future synaptic
 arithmetic is that of :mod:`delaynet_lava.fixedpoint`. Emulation and the forward pass of training are
 this one loop.
 
-Shapes: B batch, T steps, P neurons, filled up to a multiple of :data:`LANES` with neurons that have
+Shapes: B batch, T steps, P neurons, filled up to a multiple of 16 with neurons that have
 no synapses and stay silent: the loops over neurons then have no remainder. Spikes are bits
 (:mod:`delaynet_lava.kernels.spikes`).
 """
@@ -28,9 +28,9 @@ from delaynet_lava.fixedpoint import (
     wrap_u,
 )
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.vectors import LANES
 
 __all__ = [
-    "LANES",
     "NO_SYNAPSES",
     "EventList",
     "event_list",
@@ -40,7 +40,6 @@ __all__ = [
     "state_type",
 ]
 
-LANES = 16
 ZERO = np.uint64(0)
 _NONE = np.zeros(0, np.int64)
 NEVER = 1 << 24
@@ -48,7 +47,7 @@ NEVER = 1 << 24
 
 
 def padded(neurons: int) -> int:
-    """Neurons of the layout, a multiple of :data:`LANES`."""
+    """Neurons of the layout, a multiple of :data:`kernels.vectors.LANES`."""
     return -(-neurons // LANES) * LANES
 
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from delaynet_lava.fixedpoint import V_MAX
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER
-from delaynet_lava.kernels.product import BLOCK, ROWS, multiply
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.vectors import BLOCK, ROWS, add_rows, multiply
 
 __all__ = ["GROUPS", "SPAN", "backward_segment"]
 
@@ -121,7 +121,7 @@ def backward_segment(
             (0, 0, 0) leaves the gradient of the current decay at zero.
         bits: uint64 (B, T, words), input spikes, those that act at step t at ``t - late``; or (0, 0, 0).
         fired: uint64 (B, T, words), spikes of the layer itself.
-        w_in, w_rec: float32, of :func:`kernels.product.in_blocks`, post x pre, weights in SLAYER's units;
+        w_in, w_rec: float32, of :func:`kernels.vectors.in_blocks`, post x pre, weights in SLAYER's units;
             an axis of 0 where the input is added as it is, or there is no recurrence.
         delay: int32 (N,); lags: int32, its different values.
         du, dv, threshold, reset: as for :func:`kernels.events.run_layer`; a threshold above the
@@ -197,7 +197,8 @@ def backward_segment(
                 if grad_input.shape[0] > 0 and w_in.shape[0] > 0:
                     multiply(g_tile, w_in, x_tile)
                     for r in range(rows):
-                        grad_input[base + r, t] = x_tile[r, : grad_input.shape[2]]
+                        for i in range(grad_input.shape[2]):
+                            grad_input[base + r, t, i] = x_tile[r, i]
                 elif grad_input.shape[0] > 0:
                     for r in range(rows):
                         grad_input[base + r, t] = g_tile[r, :n]
@@ -205,9 +206,5 @@ def backward_segment(
                     for r in range(rows):
                         ring = g_ring[base + r]
                         for j in range(n):
-                            word = when[r, j]
+                            add_rows(grad_w_rec[group, j], ring, t + 1 + delay[j], when[r, j])
                             when[r, j] = 0
-                            while word != 0:
-                                arrival = t + lowest_bit(word) + 1 + delay[j]
-                                _add_row(ring[arrival & in_g], grad_w_rec[group, j])
-                                word &= word - ONE

@@ -1,0 +1,98 @@
+"""The process in which one thing is measured: ``python -m delaynet_lava.bench.worker FOLDER``.
+
+Reads ``job.json`` in the folder and writes ``result.json`` there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from delaynet_lava.bench import machine
+from delaynet_lava.bench.harness import Work, take
+
+__all__ = ["WORKLOADS", "main"]
+
+WATCH_S = 1.0
+
+# Imported only where they run: each belongs to packages that may not be there.
+WORKLOADS = {
+    "emulator": "workloads:emulator",
+    "lava": "workloads:lava",
+    "training": "training:training",
+    "slayer": "peers:slayer",
+    "loop": "peers:loop",
+    "tuned": "peers:tuned",
+    "snntorch": "peers:snntorch",
+    "norse": "peers:norse",
+    "spikingjelly": "peers:spikingjelly",
+}
+
+
+def _workload(name: str) -> Callable[..., Work]:
+    module, _, function = WORKLOADS[name].partition(":")
+    return getattr(import_module(f"delaynet_lava.bench.{module}"), function)
+
+
+def _use_threads(number: int) -> None:
+    """Threads of torch and Numba, where they are loaded."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(number)
+    if "numba" in sys.modules:
+        numba = sys.modules["numba"]
+        numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Measure; plain values, the arguments of :class:`~delaynet_lava.bench.harness.Figure`."""
+    work = _workload(job["workload"])(**job["options"])
+    numbers = sorted({1, machine.cores()}) if work.threads else [machine.cores()]
+    try:
+        before = machine.memory_mib()
+        timing = take(work.run, job["repeats"], numbers, _use_threads, work.fill)
+        facts = work.facts()
+    finally:
+        work.close()
+    return {
+        "runs_s": timing.runs_s,
+        "warm_up_s": timing.warm_up_s,
+        "amount": work.amount,
+        "threads": timing.threads if work.threads else None,
+        "trials_s": {str(number): seconds for number, seconds in timing.trials_s.items()},
+        "memory_mib": before,
+        "peak_memory_mib": machine.memory_mib(peak=True),
+        "facts": facts,
+    }
+
+
+def _end_with_parent() -> None:
+    """Where the program that measures is killed, nothing of this process group remains."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+    # Only the harness makes this process the leader of a group.
+    if os.getpgid(0) == os.getpid():
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def main(folder: str) -> None:
+    """Run the job of a folder."""
+    _end_with_parent()
+    result = run(json.loads(Path(folder, "job.json").read_text()))
+    Path(folder, "result.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,154 @@
+"""``delaynet bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from delaynet_lava.cli.output import complain, grid, progress, say, write_json
+from delaynet_lava.errors import InputError
+
+# The rate is that of a hidden neuron: spikes in a step.
+COLUMNS = ["median", "sample-steps/s", "threads", "rate", "peak MiB"]
+
+
+def _writable(option: str, path: str | None) -> None:
+    """Refuse a place before minutes of measuring, not after them."""
+    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
+        raise InputError(f"{option} {path}", "its folder does not exist", "create it first")
+
+
+def _parts(chosen: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    for part in chosen or ():
+        if part not in known:
+            raise InputError("--part", f"{part!r} is not known", f"choose from: {', '.join(known)}")
+    return tuple(part for part in known if not chosen or part in chosen)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 0.1 else f"{value * 1000:.3g} ms"
+
+
+def _row(figure: Any) -> list[str]:
+    """What stands in the columns of :data:`COLUMNS`."""
+    peak = figure.peak_memory_mib
+    return [
+        _seconds(figure.median_s),
+        f"{figure.speed:,.0f}",
+        "" if figure.threads is None else str(figure.threads),
+        f"{figure.facts['rate']:.3g}",
+        "" if peak is None else f"{peak:,.0f}",
+    ]
+
+
+def _head(machine: dict[str, Any], versions: dict[str, str]) -> None:
+    memory = f", {machine['memory_gib']} GiB" if machine["memory_gib"] else ""
+    say(f"{machine['cpu']}, {machine['cores']} cores{memory}, {machine['system']}")
+    say(", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def _show_ratios(report: Any, quick: bool) -> None:
+    network, sizes = report.network, report.sizes
+    kind = network["model"] or f"seeded {network['seed']}"
+    say(f"{network['summary']} ({kind}), rate: {network['rate']:.3f} spikes of a hidden neuron in a step")
+    runs = f"a warm-up, then medians of at least {sizes.repeats} runs"
+    say(f"quick, so too short for the goals: {runs}" if quick else runs)
+    say(
+        f"a run: training step of {sizes.train_samples} samples x {sizes.train_steps} steps, emulator "
+        f"{sizes.emulator_samples} x {sizes.emulator_steps}, Lava {sizes.lava_steps} steps"
+    )
+    say("")
+    grid(["measured", *COLUMNS], [[f.name, *_row(f)] for f in report.figures])
+    if not report.ratios:
+        return
+    say("")
+    medians = {f.name: _seconds(f.median_s) for f in report.figures}
+    rows = []
+    for ratio in report.ratios:
+        goal = "" if ratio.goal is None else f"{'<=' if ratio.at_most else '>='} {ratio.goal:,g}"
+        rows.append([ratio.name, ratio.text, goal, medians[ratio.ours], medians[ratio.theirs]])
+    grid(["ratio", "value", "goal", "ours", "theirs"], rows)
+
+
+def _show_scaling(report: Any) -> None:
+    for series in report.series:
+        slope = "" if series.slope is None else f": time ~ {series.over}^{series.slope:.2f}"
+        say(f"\n{series.name}{slope}")
+        rows = [[f"{x:,.0f}", *_row(f)] for x, f in zip(series.x, series.figures, strict=True)]
+        grid([series.over, *COLUMNS], rows)
+    say("")
+
+
+def _left_out(left_out: list[Any]) -> None:
+    for one in left_out:
+        say(f"left out: {one.name} ({one.reason})")
+
+
+def _announce(advance: Callable[..., None]) -> Callable[[str], None]:
+    """Shows what is being measured; the bar moves on when the next thing begins."""
+    done = iter([0])
+    return lambda name: advance(next(done, 1), name)
+
+
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Few and short runs, for a look.")] = False,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="How time grows with steps, samples, neurons and spikes.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model.pt or net.h5 to measure; default: a seeded network that spikes as often."),
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only this: training, emulator or lava; repeatable.")
+    ] = None,
+    json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
+    plot: Annotated[str | None, typer.Option(help="Draw them here: .png, .svg or .pdf.")] = None,
+) -> int:
+    """Measure this package against SLAYER, Lava and others on this machine; minutes.
+
+    Each thing runs in a process of its own; what is not installed is left out and said.
+    Exit code 1 where Lava's simulator and the emulator disagree. Example: delaynet bench --json bench.json
+    """
+    from delaynet_lava.bench import PARTS, SCALED, machine, plots
+    from delaynet_lava.bench.ratios import measure_ratios, plan_ratios
+    from delaynet_lava.bench.scaling import measure_scaling, plan_scaling
+
+    _writable("--json", json)
+    _writable("--plot", plot)
+    if plot is not None:
+        plots.check_format(plot)
+    if scaling and model is not None:
+        raise InputError("--model", "has one size, --scaling takes many", "leave one of them out")
+    parts = _parts(part, SCALED if scaling else PARTS)
+    about: dict[str, Any] = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick}
+    report: Any
+    if scaling:
+        series = plan_scaling(quick, parts)
+        with progress("measuring", sum(len(one.points) for one in series)) as advance:
+            report = measure_scaling(series, _announce(advance))
+    else:
+        plan = plan_ratios(model, quick, parts)
+        with progress("measuring", len(plan.jobs)) as advance:
+            report = measure_ratios(plan, _announce(advance))
+    if json != "-":
+        _head(about["machine"], about["versions"])
+        if scaling:
+            _show_scaling(report)
+        else:
+            _show_ratios(report, quick)
+        _left_out(report.left_out)
+    write_json(json, {**about, **report.as_dict()})
+    if plot is not None:
+        title = f"{about['machine']['cpu']}, {about['machine']['cores']} cores" + (", quick" if quick else "")
+        draw = (
+            plots.draw_scaling(report.series, title) if scaling else plots.draw_ratios(report.ratios, title)
+        )
+        plots.write(draw, plot)
+    differ = [] if scaling else [f.name for f in report.figures if not f.facts.get("emulator_agrees", True)]
+    for name in differ:
+        complain("delaynet bench", f"{name}: its membranes are not the emulator's")
+    return 1 if differ else 0

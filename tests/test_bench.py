@@ -1,0 +1,466 @@
+"""The benchmark: what is timed, that peers compute the same thing, and what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from delaynet_lava.bench import harness, machine, plots, ratios, scaling
+from delaynet_lava.bench.harness import Figure, Job, LeftOut, take
+from delaynet_lava.bench.peers import LastMembrane, PlainLoop, TunedLoop
+from delaynet_lava.bench.subject import Subject, calibrated, cue_inputs, hidden_rate, parts, random_inputs
+from delaynet_lava.bench.workloads import undelayed
+from delaynet_lava.cli import main
+from delaynet_lava.emulator import emulate
+from delaynet_lava.errors import InputError
+from delaynet_lava.fixedpoint import VTH_MAX
+from delaynet_lava.network import Dense, Network, Neuron, Synapse
+
+
+def call(*args: str) -> int:
+    """Exit code of a command."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(args))
+    return int(stop.value.code or 0)
+
+
+class FakeWork:
+    """Runs that take given times on a clock of their own, or so long with so many threads."""
+
+    def __init__(self, *seconds: float, by_threads: dict[int, float] | None = None) -> None:
+        self.now, self.seconds, self.by_threads = 0.0, list(seconds), by_threads or {}
+        self.threads, self.runs = 0, 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def use_threads(self, number: int) -> None:
+        self.threads = number
+
+    def __call__(self) -> None:
+        self.runs += 1
+        self.now += self.by_threads[self.threads] if self.by_threads else self.seconds.pop(0)
+
+
+def figure(name: str, *runs: float, amount: float = 100.0, **facts) -> Figure:
+    return Figure(name, list(runs), 9.0, amount, 1, 10.0, 20.0, {"rate": 0.1, "spikes": 7, **facts})
+
+
+# How a thing is timed
+
+
+def test_the_warm_up_is_not_counted_and_the_median_is_of_the_rest():
+    work = FakeWork(50.0, 3.0, 1.0, 2.0, 10.0, 4.0)
+    timing = take(work, 5, clock=work.clock)
+    assert timing.warm_up_s == 50.0
+    assert timing.runs_s == [3.0, 1.0, 2.0, 10.0, 4.0]
+    measured = figure("a", *timing.runs_s)
+    assert measured.median_s == 3.0
+    assert measured.speed == 100.0 / 3.0
+
+
+def test_short_runs_fill_a_second_unless_their_number_must_stay():
+    work = FakeWork(*[0.125] * 99)
+    assert len(take(work, 5, clock=work.clock).runs_s) == 8
+    assert len(take(work, 5, clock=work.clock, fill=False).runs_s) == 5
+    work = FakeWork(*[0.001] * 99)
+    assert len(take(work, 5, clock=work.clock).runs_s) == harness.MOST_RUNS
+
+
+@pytest.mark.parametrize(("times", "best"), [({1: 2.0, 2: 3.0}, 1), ({1: 3.0, 2: 2.0}, 2)])
+def test_each_thing_gets_the_number_of_threads_that_suits_it(times, best):
+    work = FakeWork(by_threads=times)
+    timing = take(work, 5, (1, 2), work.use_threads, clock=work.clock)
+    assert timing.threads == best and timing.trials_s == times
+    assert timing.runs_s == [2.0] * 5
+
+
+def test_a_ratio_says_whether_the_goal_is_reached():
+    figures = {"ours": figure("ours", 2.0), "theirs": figure("theirs", 60.0, amount=200.0)}
+    faster = ratios._ratio(ratios._Pair("r", "ours", "theirs", 25.0), figures)
+    assert faster.value == 15.0 and faster.reached is False
+    longer = ratios._ratio(ratios._Pair("r", "theirs", "ours", 15.5, at_most=True), figures)
+    assert longer.value == pytest.approx(15.0) and longer.reached is True
+    assert ratios._ratio(ratios._Pair("r", "ours", "theirs"), figures).reached is None
+
+
+# A process of its own
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_a_failure_is_told_in_its_own_words():
+    assert harness._run(python("pass"), 60) == ""
+    assert harness._run(python("print(1); raise ValueError('odd')"), 60) == "ValueError: odd"
+    assert harness._run(python("import sys; sys.exit(3)"), 60) == "ended with exit code 3"
+    assert "memory" in harness._run(python("import os; os.kill(os.getpid(), 9)"), 60)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, or does within some seconds; a zombie has."""
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+            os.kill(pid, 0)
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+FORKS = """
+import os, sys, time
+child = os.fork()
+if child:
+    open(sys.argv[1], "w").write(f"{os.getpid()} {child}")
+time.sleep(60)
+"""
+
+
+@needs_proc
+def test_what_takes_too_long_is_ended_with_its_children(tmp_path):
+    path = tmp_path / "pids"
+    assert harness._run([*python(FORKS), str(path)], 2.0) == "took more than 2 s"
+    assert all(gone(int(pid)) for pid in path.read_text().split())
+
+
+@needs_proc
+def test_nothing_remains_where_the_command_itself_is_killed(tmp_path):
+    path = tmp_path / "pid"
+    worker = (
+        "import os, time; from delaynet_lava.bench import worker; worker._end_with_parent(); "
+        f"open({str(path)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    code = f"from delaynet_lava.bench.harness import _run; _run([{sys.executable!r}, '-c', {worker!r}], 60)"
+    parent = subprocess.Popen(python(code))
+    try:
+        for _ in range(300):
+            if path.exists() and path.read_text():
+                break
+            time.sleep(0.1)
+        pid = int(path.read_text())
+        os.kill(pid, 0)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    assert gone(pid)
+
+
+def test_the_memory_of_a_process_is_its_own(tmp_path):
+    if machine.memory_mib() is None:
+        pytest.skip("this system does not tell")
+    ballast = np.ones(64 << 20, np.uint8)
+    grown = "import numpy; from delaynet_lava.bench.machine import memory_mib as m; a = m(); "
+    grown += "x = numpy.ones(64 << 20, numpy.uint8); y = m(); del x; print(a, y, m(), m(True))"
+    told = subprocess.run(python(grown), capture_output=True, text=True, check=True).stdout
+    before, held, after, peak = (float(n) for n in told.split())
+    assert held - before == pytest.approx(64, abs=4)
+    assert after < held - 60 and peak == pytest.approx(held, abs=4)
+    # The peak of this process, which started the other one, is no part of it.
+    assert peak < machine.memory_mib(peak=True) and ballast.all()
+
+
+# The network and the peers
+
+
+def small(dv: int, seed: int = 3, delays: tuple[int, ...] = (0, 3, 7)) -> Network:
+    """6 - 12 - 2 whose membranes 32-bit floats hold exactly: decays of 0, 1/2 and 1."""
+    rng = np.random.default_rng(seed)
+    delay = np.tile(np.repeat(delays, 4), (12, 1))
+    even = lambda *shape: 2 * rng.integers(-40, 41, shape)  # noqa: E731
+    hidden = Dense(Synapse(even(12, 6) + 20), Neuron(150, 4096, dv), Synapse(even(12, 12), delay))
+    return Network((hidden, Dense(Synapse(even(2, 12)), Neuron(VTH_MAX, 4096, 2048))))
+
+
+def small_inputs(samples: int = 5, steps: int = 60) -> np.ndarray:
+    return (np.random.default_rng(8).random((samples, steps, 6)) < 0.3).astype(np.uint8)
+
+
+def looped(network: Network, x: np.ndarray, loop: type[TunedLoop]) -> np.ndarray:
+    with torch.no_grad():
+        spikes = loop(network, torch.float64)(torch.from_numpy(x).transpose(0, 1).to(torch.float64))
+    return spikes.transpose(0, 1).numpy().astype(np.uint8)
+
+
+@pytest.mark.parametrize("loop", [PlainLoop, TunedLoop])
+@pytest.mark.parametrize("dv", [0, 2048, 4096])
+def test_the_loops_spike_as_the_emulator(dv, loop):
+    network, x = small(dv), small_inputs()
+    spikes = emulate(network, x).spikes[0]
+    # Its input has no lag: what it does at a step, the network does at the next.
+    assert 0.03 < spikes.mean() < 0.6
+    assert (looped(network, x, loop)[:, :-1] == spikes[:, 1:]).all()
+    other = looped(small(dv, delays=(0, 4, 7)), x, loop)
+    assert (other[:, :-1] != spikes[:, 1:]).any()
+
+
+@pytest.mark.parametrize("kind", [PlainLoop, TunedLoop])
+def test_the_loops_have_the_gradient_of_the_blocks(kind):
+    pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
+    from delaynet_lava.bench.training import blocks
+
+    # Membranes that keep nothing: through a reset, the blocks bound what the loop does not.
+    network, x = small(4096), torch.from_numpy(small_inputs()).to(torch.float32)
+    net, loop = blocks(network), kind(network)
+    mine = net[0](x.transpose(1, 2))
+    theirs = loop(x.transpose(0, 1))
+    assert torch.equal(mine.permute(2, 0, 1)[1:], theirs[:-1])
+    share = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(0))
+    (mine.permute(2, 0, 1)[1:] * share[:-1]).sum().backward()
+    (theirs[:-1] * share[:-1]).sum().backward()
+    pairs = [(net[0].input_synapse.weight, loop.into), (net[0].recurrent_synapse.weight, loop.back)]
+    for ours, plain in pairs:
+        gradient = ours.grad.reshape(plain.shape)
+        assert gradient.abs().max() > 0.1
+        assert torch.allclose(gradient, plain.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_plain_loop_reads_out_what_the_tuned_one_does():
+    network, x = small(2048), torch.from_numpy(small_inputs()).transpose(0, 1).to(torch.float32)
+    plain = PlainLoop(network)
+    spikes = plain(x)
+    out = network.layers[1]
+    readout = LastMembrane(plain.out.detach(), 1 - out.neuron.dv / 4096, len(x))
+    assert torch.allclose(plain.membranes, readout(spikes))
+    assert not torch.allclose(plain.membranes, readout(spikes.flip(0)))
+
+
+def test_the_membrane_after_the_last_step_is_the_loops():
+    spikes = (torch.rand((40, 3, 5), generator=torch.Generator().manual_seed(1)) < 0.4).double()
+    weight = torch.randn((2, 5), generator=torch.Generator().manual_seed(2)).double()
+    v = torch.zeros((3, 2), dtype=torch.float64)
+    for s in spikes:
+        v = 0.9 * v + s @ weight.t()
+    assert torch.allclose(LastMembrane(weight, 0.9, 40)(spikes), v)
+    assert not torch.allclose(LastMembrane(weight, 0.8, 40)(spikes), v)
+
+
+def test_the_seeded_network_has_the_shape_and_the_rate_of_the_shipped_one():
+    x, _ = cue_inputs(8)
+    subject, rate = calibrated(Subject(), x)
+    network = subject.network()
+    assert network.summary() == "40 - 125 recurrent (delays up to 62) - 2"
+    assert rate == hidden_rate(network, x) == pytest.approx(0.086, rel=0.03)
+    assert sorted(set(parts(network)[1].delay[0].tolist())) == [0, 50, 62]
+    assert Subject.of(json.loads(json.dumps(subject.options()))) == subject
+    assert parts(undelayed(network))[1].max_delay == 0
+    assert calibrated(replace(subject, vth=2000), x)[1] < 0.02
+
+
+def test_a_sparse_network_has_as_many_synapses_as_asked():
+    network = Subject(neurons=300, fan_out=50).network()
+    fan_out = np.count_nonzero(parts(network)[1].weight, axis=0)
+    assert 40 < fan_out.mean() <= 50
+    _, rate = calibrated(Subject(neurons=300, fan_out=50), random_inputs(4, 300), 0.03)
+    assert rate == pytest.approx(0.03, rel=0.05)
+
+
+def test_the_shipped_model_can_be_measured_and_others_are_refused(repository, tmp_path):
+    path = str(repository / "examples" / "models" / "cue_loihi2.pt")
+    subject, rate = calibrated(Subject(path), cue_inputs(8)[0])
+    assert subject.model == path and 0.05 < rate < 0.15
+    from delaynet_lava import save
+
+    save(small(2048), tmp_path / "small.h5")
+    with pytest.raises(InputError, match="give 40 inputs, a recurrent layer"):
+        Subject(str(tmp_path / "small.h5")).network()
+
+
+def test_the_goals_are_those_of_the_full_size():
+    plan = ratios.plan_ratios()
+    goals = {pair.name: pair.goal for pair in plan.pairs if pair.goal}
+    assert sorted(goals.values()) == [1.15, 5.0, 25.0, 25.0, 40.0, 20000.0]
+    assert goals["training vs SLAYER"] == goals["training vs plain loop"] == 25.0
+    training = plan.jobs[0].options
+    assert (training["samples"], training["steps"]) == (64, 2250)
+    assert all(job.repeats >= 5 for job in plan.jobs)
+    assert len({job.name for job in plan.jobs}) == len(plan.jobs)
+    names = {job.name for job in plan.jobs}
+    assert all({pair.ours, pair.theirs} <= names for pair in plan.pairs)
+
+
+# Growth
+
+
+def test_a_slope_is_the_exponent():
+    series = scaling.Series("s", "steps", [1, 2, 4, 8], [figure("f", 3.0 * x**1.5) for x in (1, 2, 4, 8)])
+    assert series.slope == pytest.approx(1.5)
+    assert scaling.Series("s", "steps", [1], [figure("f", 3.0)]).slope is None
+
+
+def test_series_go_to_the_sizes_that_were_promised(monkeypatch):
+    plans = {plan.name: plan for plan in scaling.plan_scaling()}
+    for part in ("training", "emulator"):
+        reach = [x for x, _ in plans[f"{part} over steps"].points]
+        assert (reach[0], reach[-1]) == (2000, 64000)
+    assert max(x for plan in plans.values() for x, _ in plan.points if plan.over == "neurons") == 8192
+
+    def fake(job: Job) -> Figure | LeftOut:
+        if job.name.endswith(": 64000"):
+            return LeftOut(job.name, "too long")
+        return figure(job.name, 1.0, spikes=1e5 * (job.options["rate"] or 1))
+
+    monkeypatch.setattr(scaling, "measure", fake)
+    started: list[str] = []
+    report = scaling.measure_scaling(list(plans.values()), started.append)
+    assert len(started) == sum(len(plan.points) for plan in plans.values())
+    assert {one.name for one in report.left_out} == {
+        "training over steps: 64000",
+        "emulator over steps: 64000",
+    }
+    (spikes,) = (s for s in report.series if s.over == "spikes")
+    assert spikes.x == [pytest.approx(1e5 * rate) for rate in scaling.RATES]
+    assert all(len(s.x) == 5 for s in report.series if s.over == "steps")
+
+
+# Pictures
+
+
+def test_the_pictures_show_every_figure_and_goal(tmp_path):
+    shown = [
+        ratios.Ratio("a", "x", "y", 30.0, 25.0),
+        ratios.Ratio("b", "x", "y", 1.1, 1.15, at_most=True),
+        ratios.Ratio("c", "x", "y", 30123.4, None),
+    ]
+    (axes,) = plots.draw_ratios(shown, "title").axes
+    assert [bar.get_x() + bar.get_width() for bar in axes.patches] == pytest.approx([30.0, 1.1, 30123.4])
+    assert [line.get_xdata()[0] for line in axes.lines] == [25.0, 1.15]
+    assert [t.get_text().split()[0] for t in axes.texts] == ["30.0", "1.10", "30,123"]
+
+    series = [
+        scaling.Series("training over steps", "steps", [1, 2], [figure("f", 1.0), figure("f", 2.0)]),
+        scaling.Series("emulator over steps", "steps", [1, 2], [figure("f", 1.0), figure("f", 4.0)]),
+        scaling.Series("emulator over spikes", "spikes", [5], [figure("f", 1.0)]),
+    ]
+    picture = plots.draw_scaling(series, "title")
+    steps, spikes = picture.axes
+    labels = [text.get_text() for text in steps.get_legend().get_texts()]
+    assert labels == ["training: slope 1.00", "emulator: slope 2.00", "slope 1"]
+    assert spikes.get_xscale() == spikes.get_yscale() == "log"
+    path = tmp_path / "a.png"
+    plots.write(picture, str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match=r"ends in '.gif'"):
+        plots.write(picture, str(tmp_path / "a.gif"))
+
+
+# The command
+
+
+def test_the_command_measures_and_names_what_is_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(harness, "installed", lambda module: False)
+    report, picture = tmp_path / "bench.json", tmp_path / "bench.svg"
+    options = ("--quick", "--part", "emulator", "--json", str(report), "--plot", str(picture))
+    assert call("bench", *options) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "left out: Lava: stock (lava-nc and lava-dl not installed)" in out
+    assert "emulator: delaynet_lava" in out and "too short for the goals" in out
+
+    content = json.loads(report.read_text())
+    assert set(content) == {
+        "machine", "versions", "quick", "network", "sizes", "figures", "ratios", "left_out"
+    }  # fmt: skip
+    assert content["machine"]["cpu"] and content["machine"]["cores"] == machine.cores()
+    assert {"delaynet_lava", "python", "numpy", "torch"} <= set(content["versions"])
+    (measured,) = content["figures"]
+    assert measured["name"] == "emulator: delaynet_lava"
+    assert len(measured["runs_s"]) >= 2 and measured["amount"] == 64 * 300
+    assert measured["sample_steps_per_s"] == pytest.approx(measured["amount"] / measured["median_s"])
+    assert 0.01 < measured["facts"]["rate"] < 0.5 and measured["facts"]["overflows"] == 0
+    assert content["ratios"] == []
+    assert content["left_out"] == [{"name": "Lava: stock", "reason": "lava-nc and lava-dl not installed"}]
+    assert "</svg>" in picture.read_text()
+
+
+def test_a_simulator_that_disagrees_is_an_exit_code(monkeypatch, capsys):
+    def fake(job: Job) -> Figure:
+        return figure(job.name, 1.0, emulator_agrees="512" not in job.name)
+
+    monkeypatch.setattr(ratios, "measure", fake)
+    assert call("bench", "--quick", "--part", "lava") == 1
+    out, err = capsys.readouterr()
+    assert "Lava: FastDelayDense, 512: its membranes are not the emulator's" in err
+    assert "Lava: FastDelayDense vs stock 1.00 >= 5" in " ".join(out.split())
+    monkeypatch.setattr(ratios, "measure", lambda job: figure(job.name, 1.0, emulator_agrees=True))
+    assert call("bench", "--quick", "--part", "lava") == 0
+
+
+def test_the_growth_is_printed_with_its_slopes(monkeypatch, capsys):
+    def fake(job: Job) -> Figure:
+        return figure(job.name, job.options["samples"] * job.options["steps"] / 1e6)
+
+    monkeypatch.setattr(scaling, "measure", fake)
+    assert call("bench", "--quick", "--scaling", "--part", "emulator", "--json", "-") == 0
+    content = json.loads(capsys.readouterr().out)
+    by_name = {s["name"]: s for s in content["series"]}
+    assert by_name["emulator over steps"]["slope"] == pytest.approx(1.0)
+    assert [p["x"] for p in by_name["emulator over steps"]["points"]] == [200, 400, 800]
+    assert not any("training" in name for name in by_name)
+    assert call("bench", "--quick", "--scaling", "--part", "emulator") == 0
+    assert "emulator over steps: time ~ steps^1.00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--part", "gpu"), "--part: 'gpu' is not known"),
+        (("--scaling", "--part", "lava"), "--part: 'lava' is not known"),
+        (("--scaling", "--model", "m.pt"), "--model: has one size"),
+        (("--model", "nowhere.pt"), "nowhere.pt: does not exist"),
+        (("--plot", "a.gif"), "a.gif: ends in '.gif'"),
+        (("--json", "nowhere/a.json"), "--json nowhere/a.json: its folder does not exist"),
+    ],
+)
+def test_bad_usage_is_one_line_before_anything_runs(options, words, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ratios, "measure", None)
+    assert call("bench", *options) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("delaynet: ") and err.count("\n") == 1
+    assert words in err
+
+
+def test_the_command_has_help_with_an_example(capsys):
+    assert call("bench", "--help") == 0
+    assert "Example: delaynet bench" in " ".join(capsys.readouterr().out.split())
+
+
+# With what is installed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "workload", "needs"), ratios.PEERS)
+def test_a_peer_takes_a_training_step(name, workload, needs):
+    subject, _ = calibrated(Subject(), cue_inputs(4, 300)[0])
+    options = {"subject": subject.options(), "samples": 4, "steps": 300}
+    result = harness.measure(Job(name, workload, options, needs, repeats=1))
+    if isinstance(result, LeftOut) and "not installed" in result.reason:
+        pytest.skip(result.reason)
+    assert isinstance(result, Figure), result
+    assert result.facts["rate"] > 0.01 and np.isfinite(result.facts["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("models", "delayed"), [("fast", True), ("stock", True), ("stock", False)])
+def test_lava_runs_what_the_emulator_runs(models, delayed):
+    subject, _ = calibrated(Subject(), cue_inputs(4)[0])
+    options = {"subject": subject.options(), "steps": 150, "models": models, "delayed": delayed}
+    result = harness.measure(Job("lava", "lava", options, ratios.LAVA, repeats=1))
+    if isinstance(result, LeftOut) and "not installed" in result.reason:
+        pytest.skip(result.reason)
+    assert isinstance(result, Figure), result
+    assert result.facts["emulator_agrees"] and result.facts["rate"] > 0.01
