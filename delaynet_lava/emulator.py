@@ -22,7 +22,7 @@ _NO_BITS, _NO_VALUES = np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.in
 
 def _largest_sum(synapse: Synapse) -> int:
     """Bound on what the synapse delivers to a neuron in one step."""
-    return int(np.abs(synapse.weight.astype(np.int64)).sum(axis=1).max(initial=0)) << synapse.weight_exp
+    return int(np.abs(synapse.weight).sum(axis=1, dtype=np.int64).max(initial=0)) << synapse.weight_exp
 
 
 class _LayerState:

@@ -17,6 +17,7 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.fixedpoint import (
+    DECAY_ONE,
     STATE_SHIFT,
     UV_HALF,
     V_MAX,
@@ -95,15 +96,17 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     neurons, senders = weight.shape
     lowest, highest = int(weight.min(initial=0)) << weight_exp, int(weight.max(initial=0)) << weight_exp
     word = np.dtype(np.int16 if lowest >= -(1 << 15) and highest < 1 << 15 else np.int32)
-    axonal = np.where(weight != 0, delay, -1).max(axis=0, initial=-1)
-    at_most_one = bool(np.all((weight == 0) | (delay == axonal)))
     # One pass over all neurons in order is cheaper than a detour for a quarter of them.
-    if at_most_one and 4 * np.count_nonzero(weight) >= weight.size:
-        rows = np.zeros((senders, padded(neurons)), word)
-        rows[:, :neurons] = weight.T.astype(np.int64) << weight_exp
-        delays = np.maximum(axonal, 0).astype(np.int32)
-        return EventList(True, delays, rows, _NONE, _NONE.astype(np.int32), _NONE.astype(word))
-    pre, post = np.nonzero(weight.T)
+    if 4 * np.count_nonzero(weight) >= weight.size:
+        there = weight != 0
+        axonal = delay.max(axis=0, where=there, initial=0)
+        if not np.any(there & (delay != axonal)):
+            rows = np.zeros((senders, padded(neurons)), word)
+            rows[:, :neurons] = (weight.astype(np.int32) << weight_exp).T
+            return EventList(True, axonal.astype(np.int32), rows, _NONE, _NONE.astype(np.int32), rows[:0, 0])
+    post, pre = np.nonzero(weight)
+    order = np.argsort(pre, kind="stable")
+    pre, post = pre[order], post[order]
     start = np.searchsorted(pre, np.arange(senders + 1))
     words = (weight[post, pre].astype(np.int64) << weight_exp).astype(word)
     rows = np.zeros((0, 0), word)
@@ -124,6 +127,24 @@ def _deliver(synapses, j, t, pending):
     else:
         for k in range(synapses.start[j], synapses.start[j + 1]):
             pending[(t + synapses.delay[k]) & last, synapses.target[k]] += synapses.weight[k]
+
+
+@nb.njit(inline="always")
+def _update(current, membrane, slot, bias, du, dv, remembers):
+    """Current and membrane of one step; returns how many wrapped and saturated, and empties the slot."""
+    # Counted in the state's own type: another one halves the speed of this loop.
+    word_of = current.dtype.type
+    wrapped = clipped = word_of(0)
+    for i in range(current.shape[0]):
+        wide_u = word_of(synaptic_current(current[i] if remembers else word_of(0), slot[i], du))
+        new_u = word_of(wrap_u(wide_u))
+        wrapped = word_of(wrapped + word_of(u_overflows(wide_u)))
+        current[i] = new_u
+        slot[i] = 0
+        wide_v = word_of(membrane_update(membrane[i], new_u, bias[i], dv))
+        clipped = word_of(clipped + word_of(saturates(wide_v)))
+        membrane[i] = min(max(wide_v, word_of(-V_MAX)), word_of(V_MAX))
+    return wrapped, clipped
 
 
 @nb.njit(parallel=True, cache=True)
@@ -157,7 +178,6 @@ def run_layer(
     """
     batch, lanes = u.shape
     last = pending.shape[1] - 1
-    word_of = u.dtype.type
     for b in nb.prange(batch):
         current, membrane, ring = u[b], v[b], pending[b]
         wraps, clips, spikes = 0, 0, 0
@@ -172,17 +192,10 @@ def run_layer(
                 while word != 0:
                     _deliver(forward, 64 * w + lowest_bit(word), t + lead, ring)
                     word &= word - ONE
-            # Counted in the state's own type: another one halves the speed of this loop.
-            wrapped = clipped = word_of(0)
-            for i in range(lanes):
-                wide_u = word_of(synaptic_current(current[i], slot[i], du))
-                new_u = word_of(wrap_u(wide_u))
-                wrapped = word_of(wrapped + word_of(u_overflows(wide_u)))
-                current[i] = new_u
-                slot[i] = 0
-                wide_v = word_of(membrane_update(membrane[i], new_u, bias[i], dv))
-                clipped = word_of(clipped + word_of(saturates(wide_v)))
-                membrane[i] = min(max(wide_v, word_of(-V_MAX)), word_of(V_MAX))
+            if du == DECAY_ONE:
+                wrapped, clipped = _update(current, membrane, slot, bias, du, dv, False)
+            else:
+                wrapped, clipped = _update(current, membrane, slot, bias, du, dv, True)
             wraps += wrapped
             clips += clipped
             if before_reset:
