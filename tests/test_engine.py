@@ -18,6 +18,16 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes
 from delaynet_lava.kernels.events import event_list, ring_length, state_type
+from delaynet_lava.kernels.vectors import (
+    BLOCK,
+    LANES,
+    ROWS,
+    above,
+    add_rows,
+    add_words,
+    in_blocks,
+    multiply,
+)
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 
 BOTH = ("spikes", "voltage")
@@ -97,8 +107,7 @@ def test_synapses_are_rows_only_where_a_sender_has_one_delay_and_many_targets():
     mixed = event_list(weight, synaptic, 1)
     assert not mixed.whole and mixed.weight.tolist() == [4] * 12
     assert mixed.delay.tolist() == [0, 0, 0, 0, 6, 5, 5, 5, 62, 62, 62, 62]
-    sparse = np.diag([2, 2, 2, 2])
-    assert not event_list(np.pad(sparse, (0, 1)), np.zeros((5, 5), int), 0).whole
+    assert not event_list(2 * np.eye(33, dtype=int), np.zeros((33, 33), int), 0).whole
     weight[0, 1] = 0  # where there is no weight the delay says nothing
     assert event_list(weight, synaptic, 0).whole
 
@@ -128,6 +137,51 @@ def test_what_is_not_a_spike_is_not_packed(other):
     values = np.zeros((2, 3, 70), np.float32)
     values[1, 2, 69] = other
     assert not spikes.pack_tensor(values, np.empty((2, 3, 2), np.uint64))
+
+
+@pytest.mark.parametrize("depth, columns", [(1, 1), (2, 125), (40, 32), (125, 125), (7, 33)])
+def test_a_product_in_vectors_is_the_product(depth, columns):
+    rng = np.random.default_rng(depth)
+    left = rng.standard_normal((ROWS, depth + 5)).astype(np.float32)
+    right = rng.standard_normal((depth, columns)).astype(np.float32)
+    blocks = in_blocks(right)
+    out = np.full((ROWS, blocks.shape[0] * BLOCK), np.nan, np.float32)
+    multiply(left, blocks, out)
+    product = left[:, :depth].astype(float) @ right
+    assert np.allclose(out[:, :columns], product, rtol=1e-5, atol=1e-5)
+    assert not out[:, columns:].any()
+    assert not np.allclose(out[:, :columns], product[::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 4, 5, 8, 11])
+def test_rows_added_in_vectors_are_those_of_the_words(width):
+    rng = np.random.default_rng(width)
+    rows = rng.integers(-99, 99, (32, width * LANES)).astype(np.float32)
+    words = np.array([1 << 63 | 1 << 31 | 0b1011, 0, 1], np.uint64)
+    totals = np.ones((3, width * LANES), np.float32)
+    add_rows(totals, rows, np.array([30, 5, 64]), words)
+    assert np.array_equal(totals[0], 1 + sum(rows[(30 + k) % 32] for k in (0, 1, 3, 31, 63)))
+    assert (totals[1] == 1).all() and np.array_equal(totals[2], 1 + rows[0])
+
+
+@pytest.mark.parametrize("total, row", [(np.int32, np.int16), (np.int64, np.int16), (np.int64, np.int32)])
+def test_words_added_in_vectors_keep_their_sign(total, row):
+    info = np.iinfo(row)
+    rows = np.random.default_rng(0).integers(info.min, info.max, (3, 80), row, endpoint=True)
+    totals = np.arange(160, dtype=total).reshape(2, 80)
+    add = numba.njit(lambda totals, rows: add_words(totals, 1, rows, 2))
+    add(totals, rows)
+    assert np.array_equal(totals[0], np.arange(80))
+    assert np.array_equal(totals[1], np.arange(80, 160) + rows[2].astype(total))
+
+
+@pytest.mark.parametrize("word", [np.int32, np.int64])
+def test_bits_above_a_bound(word):
+    values = np.random.default_rng(0).integers(-5, 5, 80).astype(word)
+    bits = numba.njit(lambda values, number, bound: above(values, number, bound))
+    for bound in (-6, -1, 0, 4):
+        found = [int(bits(values, number, bound)) >> i & 1 for number in (0, 1) for i in range(64)]
+        assert found[:80] == (values > bound).tolist() and not any(found[80:])
 
 
 def test_parts_of_another_batch_or_none_are_refused():

@@ -59,11 +59,10 @@ def _neurons(
     """One step of one sample; returns its share of the gradients of du, dv and the threshold."""
     th = np.float32(threshold) * SCALE
     spiking = threshold <= V_MAX
-    keep = UNIT if soft else ZERO
     g_du, g_dv, g_th = ZERO, ZERO, ZERO
     for j in range(v.shape[0]):
         membrane = np.float32(v[j]) * SCALE
-        s = UNIT if v[j] > threshold else ZERO
+        quiet = ZERO if v[j] > threshold else UNIT
         distance = membrane - th
         if surrogate == SURROGATE_PAPER:
             h = height * min(max(UNIT + distance / width, ZERO), UNIT)
@@ -72,11 +71,17 @@ def _neurons(
         if not spiking:
             h = ZERO
         carried = alpha_v * gv[j]
-        gs = received[j] - through_reset * carried * (th if soft else min(membrane, th))
-        g_th -= h * gs + keep * through_reset * carried * s
+        through = h * (received[j] - through_reset * carried * (th if soft else min(membrane, th)))
+        g_th -= through
+        if soft:
+            left = membrane - (UNIT - quiet) * th
+            g_th -= through_reset * carried * (UNIT - quiet)
+        else:
+            left = membrane * quiet
+            carried *= quiet
         # The next step decayed what the reset left here.
-        g_dv -= gv[j] * (membrane * (UNIT - s + keep * s) - keep * s * th)
-        grad = outer_v[j] + h * gs + carried * (UNIT - s + keep * s)
+        g_dv -= gv[j] * left
+        grad = outer_v[j] + through + carried
         grad = grad if abs(grad) > SMALLEST else ZERO
         now = grad + alpha_u * gu[j]
         now = now if abs(now) > SMALLEST else ZERO
@@ -205,6 +210,5 @@ def backward_segment(
                 if weights and t % SPAN == 0:
                     for r in range(rows):
                         ring = g_ring[base + r]
-                        for j in range(n):
-                            add_rows(grad_w_rec[group, j], ring, t + 1 + delay[j], when[r, j])
-                            when[r, j] = 0
+                        add_rows(grad_w_rec[group], ring, t + 1 + delay, when[r])
+                        when[r] = 0

@@ -1,7 +1,7 @@
-"""Sums of rows in explicit vectors: what costs most in the backward pass.
+"""Sums of rows in explicit vectors: what costs most in emulation and training.
 
 A compiler's own vectors leave the sums in memory; here they stay in registers while all rows pass. The
-vectors have 16 floats, which processors with shorter ones take in pieces.
+vectors have 16 numbers, which processors with shorter ones take in pieces.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-__all__ = ["BLOCK", "LANES", "ROWS", "add_rows", "in_blocks", "multiply"]
+__all__ = ["BLOCK", "LANES", "ROWS", "above", "add_rows", "add_words", "in_blocks", "multiply"]
 
 ROWS = 4
 """Rows of the left factor: each weight that is loaded serves all of them."""
 BLOCK = 32
 """Columns whose sums fit in registers, for all rows."""
 LANES = 16
-"""Floats of a vector."""
+"""Numbers of a vector."""
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _FUSED = ("contract",)
@@ -93,6 +93,72 @@ def _one_block(_, left, left_stride, right, depth, out, out_stride):
     return nb.int64(nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64), generate
 
 
+@intrinsic
+def _add_sixteen(_, total, row, at_total, at_row):
+    """``total[:16] += row[:16]`` behind two addresses, integers of the arrays' types."""
+
+    def generate(_context, builder, signature, args):
+        of_total, of_row = (
+            ir.VectorType(ir.IntType(kind.dtype.bitwidth), LANES) for kind in signature.args[:2]
+        )
+        place = builder.inttoptr(args[2], of_total.as_pointer())
+        value = builder.load(builder.inttoptr(args[3], of_row.as_pointer()), align=2)
+        wide = builder.sext(value, of_total) if of_total != of_row else value
+        builder.store(builder.add(builder.load(place, align=4), wide), place, align=4)
+        return _number(0)
+
+    return nb.int64(total, row, nb.int64, nb.int64), generate
+
+
+@nb.njit(inline="always")
+def add_words(totals, position, rows, number):
+    """``totals[position] += rows[number]``, integers.
+
+    Args:
+        totals: int32 or int64 (L, P), C order, P a multiple of :data:`LANES`.
+        rows: int16 or int32 (N, P), C order.
+    """
+    width = rows.shape[1]
+    to = totals.ctypes.data + totals.itemsize * position * width
+    of = rows.ctypes.data + rows.itemsize * number * width
+    for i in range(0, width, LANES):
+        _add_sixteen(totals, rows, to + totals.itemsize * i, of + rows.itemsize * i)
+
+
+@intrinsic
+def _sixteen_above(_, values, at, bound):
+    """Bit i: whether ``values[i] > bound``, of 16 values behind an address, of the array's type."""
+
+    def generate(_context, builder, signature, args):
+        kind = ir.IntType(signature.args[0].dtype.bitwidth)
+        vector = ir.VectorType(kind, LANES)
+        value = builder.load(builder.inttoptr(args[1], vector.as_pointer()), align=4)
+        bound = args[2] if kind == _INDEX else builder.trunc(args[2], kind)
+        nowhere = ir.Constant(vector, ir.Undefined)
+        everywhere = ir.Constant(ir.VectorType(_SHORT, LANES), [0] * LANES)
+        bounds = builder.insert_element(nowhere, bound, ir.Constant(_SHORT, 0))
+        bounds = builder.shuffle_vector(bounds, nowhere, everywhere)
+        bits = builder.bitcast(builder.icmp_signed(">", value, bounds), ir.IntType(LANES))
+        return builder.zext(bits, _INDEX)
+
+    return nb.uint64(values, nb.int64, nb.int64), generate
+
+
+@nb.njit(inline="always")
+def above(values, word, bound):
+    """Bits of 64 values, or as many as are left, from number ``64 word`` on: ``values > bound``.
+
+    Args:
+        values: int32 or int64 (P,), C order, P a multiple of :data:`LANES`.
+        bound: of the values' range.
+    """
+    bits = np.uint64(0)
+    at = values.ctypes.data + values.itemsize * 64 * word
+    for i in range(0, min(64, values.shape[0] - 64 * word), LANES):
+        bits |= _sixteen_above(values, at + values.itemsize * i, bound) << np.uint64(i)
+    return bits
+
+
 @nb.njit
 def multiply(left, right, out):
     """``out = left @ right``.
@@ -152,23 +218,25 @@ _add_four, _add_one = _adder(4), _adder(1)
 
 
 @nb.njit
-def add_rows(total, rows, first, word):
-    """``total += sum of rows[(first + k) % L]`` over the bits k that are set in ``word``.
+def add_rows(totals, rows, first, words):
+    """``totals[j] += sum of rows[(first[j] + k) % L]`` over the bits k that are set in ``words[j]``.
 
     Args:
-        total: float32 (P,), P a multiple of :data:`LANES`.
+        totals: float32 (N, P), C order, P a multiple of :data:`LANES`.
         rows: float32 (L, P), C order, L a power of two.
-        first: the row of bit 0, not negative.
-        word: uint64.
+        first: (N,), the row of bit 0, not negative.
+        words: uint64 (N,) or more.
     """
-    if word == 0:
-        return
-    out, start, width = total.ctypes.data, rows.ctypes.data, rows.shape[1]
+    start, width, last = rows.ctypes.data, rows.shape[1], rows.shape[0] - 1
     done = 0
+    # A few columns at a time: of them, all rows stay in the nearest cache.
     while done < width:
-        if width - done >= 4 * LANES:
-            _add_four(out + 4 * done, start + 4 * done, width, first, rows.shape[0] - 1, word)
-            done += 4 * LANES
-        else:
-            _add_one(out + 4 * done, start + 4 * done, width, first, rows.shape[0] - 1, word)
-            done += LANES
+        wide = width - done >= 4 * LANES
+        for j in range(first.shape[0]):
+            if words[j] != 0:
+                out = totals.ctypes.data + 4 * (j * width + done)
+                if wide:
+                    _add_four(out, start + 4 * done, width, first[j], last, words[j])
+                else:
+                    _add_one(out, start + 4 * done, width, first[j], last, words[j])
+        done += 4 * LANES if wide else LANES
