@@ -10,19 +10,22 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes as bits_of
-from delaynet_lava.kernels.events import NO_SYNAPSES, event_list, padded, ring_length, run_layer, state_type
-from delaynet_lava.network import RESETS, Dense, Layer, Network, Synapse
+from delaynet_lava.kernels.events import (
+    NO_SYNAPSES,
+    event_list,
+    largest_sum,
+    padded,
+    ring_length,
+    run_layer,
+    state_type,
+)
+from delaynet_lava.network import RESETS, Dense, Layer, Network
 from delaynet_lava.trace import Trace, check_inputs, recorded_layers
 
 __all__ = ["emulate"]
 
 _CHUNK = 1024
 _NO_BITS, _NO_VALUES = np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.int32)
-
-
-def _largest_sum(synapse: Synapse) -> int:
-    """Bound on what the synapse delivers to a neuron in one step."""
-    return int(np.abs(synapse.weight).sum(axis=1, dtype=np.int64).max(initial=0)) << synapse.weight_exp
 
 
 class _LayerState:
@@ -36,11 +39,17 @@ class _LayerState:
         delay = largest = 0
         if isinstance(layer, Dense):
             self.forward = event_list(layer.synapse.weight, layer.synapse.delay, layer.synapse.weight_exp)
-            delay, largest = layer.synapse.max_delay, _largest_sum(layer.synapse)
+            delay, largest = (
+                layer.synapse.max_delay,
+                largest_sum(layer.synapse.weight, layer.synapse.weight_exp),
+            )
             if layer.recurrent is not None:
                 back = layer.recurrent
                 self.recurrent = event_list(back.weight, back.delay, back.weight_exp)
-                delay, largest = max(delay, back.max_delay), largest + _largest_sum(back)
+                delay, largest = (
+                    max(delay, back.max_delay),
+                    largest + largest_sum(back.weight, back.weight_exp),
+                )
         else:
             self.encode[:] = layer.weight, layer.bias
             largest = 255 * abs(layer.weight) + abs(layer.bias)

@@ -103,10 +103,11 @@ class _DelayedRecurrence(torch.autograd.Function):
         scalars = np.zeros((recurrence.GROUPS, 3))
         into_x = _in_blocks(w_in) if wants_x else _NOTHING
         feedback, delay = _in_blocks(w_rec), np.ascontiguousarray(dyn.delay, np.int32)
+        lags = np.unique(delay)
         for first, length, v, u in layer.membranes():
             recurrence.backward_segment(
                 first, length, outer_s, outer_v, dyn.shift, v, u, layer.bits, layer.lead, layer.fired,
-                into_x, feedback, delay, np.unique(delay), layer.du, layer.dv, layer.threshold, layer.reset,
+                into_x, feedback, delay, lags, layer.du, layer.dv, layer.threshold, layer.reset,
                 dyn.surrogate, dyn.width, dyn.height, dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad,
                 gv, gu, g_ring, p_ring, grad_x, grad_in, grad_rec, scalars,
             )  # fmt: skip
@@ -128,11 +129,15 @@ def _in_blocks(weight: torch.Tensor | None) -> np.ndarray:
     return _NOTHING if weight is None else in_blocks(weight.detach().numpy())
 
 
+def _require_whole(x: torch.Tensor) -> None:
+    if not torch.equal(x, x.round()):
+        raise InputError("input", "holds fractions", "give spikes or whole numbers")
+
+
 def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[no-untyped-def]
     from delaynet_lava.kernels.gpu import GpuRecurrence  # needs Triton
 
-    if not torch.equal(x, x.round()):
-        raise InputError("input", "holds fractions", "give spikes or whole numbers")
+    _require_whole(x)
     # Half precision holds the weights, not their sums.
     with torch.autocast(x.device.type, enabled=False):
         drive = F.linear(x.float(), w_in.float())
@@ -178,8 +183,7 @@ def delayed_recurrence(
         bits = SpikeBits(torch.empty((*x.shape[:2], spikes.words(x.shape[2])), dtype=torch.int64), 0)
         packed = bits.bits.numpy().view(np.uint64)
         if not spikes.pack_tensor(x.detach().to(torch.float32).numpy(), packed):
-            if not torch.equal(x, x.round()):
-                raise InputError("input", "holds fractions", "give spikes or whole numbers")
+            _require_whole(x)
             x, into, bits = F.linear(x, w_in), None, None
     out, voltage, overflows, fired = _DelayedRecurrence.apply(
         x, bits, into, w_rec, du, dv, threshold, bias, dynamics

@@ -35,6 +35,7 @@ __all__ = [
     "NO_SYNAPSES",
     "EventList",
     "event_list",
+    "largest_sum",
     "padded",
     "ring_length",
     "run_layer",
@@ -60,6 +61,11 @@ def state_type(largest_input: int, largest_bias: int = 0) -> np.dtype:
     """
     fits = (largest_input << STATE_SHIFT) + UV_HALF < 1 << 31 and largest_bias < 1 << 30
     return np.dtype(np.int32 if fits else np.int64)
+
+
+def largest_sum(weight: np.ndarray, weight_exp: int = 0) -> int:
+    """Bound on what synapses (post, pre) deliver to a neuron in one step, whatever spikes."""
+    return int(np.abs(weight).sum(axis=1, dtype=np.int64).max(initial=0)) << weight_exp
 
 
 def ring_length(largest_delay: int) -> int:

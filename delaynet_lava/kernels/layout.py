@@ -14,6 +14,7 @@ from delaynet_lava.kernels.events import (
     NO_SYNAPSES,
     EventList,
     event_list,
+    largest_sum,
     padded,
     ring_length,
     run_layer,
@@ -33,10 +34,6 @@ _AS_IT_IS = np.array([1, 0])
 def _synapses(weight: np.ndarray, delay: np.ndarray) -> EventList:
     """Synapses (post, pre) whose delay belongs to the sender."""
     return event_list(weight, np.broadcast_to(delay, weight.shape), 0)
-
-
-def _largest(weight: np.ndarray) -> int:
-    return int(np.abs(weight).sum(axis=1).max(initial=0))
 
 
 class LayerPass:
@@ -83,10 +80,10 @@ class LayerPass:
         self.forward = self.recurrent = NO_SYNAPSES
         delay, largest = 0, int(np.abs(self.values).max(initial=0))
         if w_in is not None:
-            self.forward, largest = _synapses(w_in, np.zeros(w_in.shape[1], np.int32)), _largest(w_in)
+            self.forward, largest = _synapses(w_in, np.zeros(w_in.shape[1], np.int32)), largest_sum(w_in)
         if w_rec is not None:
             self.recurrent, delay = _synapses(w_rec, dyn.delay), int(dyn.delay.max(initial=0))
-            largest += _largest(w_rec)
+            largest += largest_sum(w_rec)
         self.ring = ring_length(delay)
         shifted = np.zeros(self.n, np.int64) if bias is None else bias
         self.word = state_type(largest, int(np.abs(shifted).max(initial=0)))
