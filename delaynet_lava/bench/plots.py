@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.bench.ratios import Ratio
 from delaynet_lava.bench.scaling import Series
-from delaynet_lava.errors import InputError
-from delaynet_lava.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "check_format", "draw_ratios", "draw_scaling", "write"]
+__all__ = ["draw_ratios", "draw_scaling"]
 
-FORMATS = (".png", ".svg", ".pdf")
-BAR, GOAL, INK = "#3b6ea5", "#c44e2b", "#444444"
-COLOURS = ("#3b6ea5", "#c44e2b", "#4f9a5f", "#8a63a8")
+BAR, GOAL = COLOURS[:2]
 PANELS = {
     "steps": "time steps",
     "samples": "samples in a batch",
@@ -27,18 +22,13 @@ PANELS = {
 }
 
 
-def _bare(axes) -> None:  # type: ignore[no-untyped-def]
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
 def draw_ratios(ratios: list[Ratio], title: str) -> Figure:
     """A bar a ratio on a logarithmic axis, its goal as a line across."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 1.3 + 0.5 * max(1, len(ratios))), layout="constrained")
     axes = figure.add_subplot()
-    _bare(axes)
+    bare(axes)
     axes.set_xscale("log")
     ends = [v for r in ratios for v in (r.value, r.goal) if v]
     low, high = min([1.0, *ends]) / 1.3, max([10.0, *ends])
@@ -51,7 +41,7 @@ def draw_ratios(ratios: list[Ratio], title: str) -> Figure:
             axes.plot([ratio.goal] * 2, [place - 0.42, place + 0.42], color=GOAL, linewidth=2)
             text += f"  (goal: at {'most' if ratio.at_most else 'least'} {ratio.goal:,g})"
             end = max(end, ratio.goal)
-        axes.text(end * 1.15, place, text, va="center", fontsize=9, color=INK)
+        axes.text(end * 1.15, place, text, va="center", fontsize=9, color=GREY)
     axes.set_yticks(range(len(ratios)), [r.name for r in ratios], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel("ratio")
@@ -68,7 +58,7 @@ def draw_scaling(series: list[Series], title: str) -> Figure:
     figure = Figure(figsize=(10.0, 0.6 + 4.2 * max(1, rows)), layout="constrained")
     for place, over in enumerate(shown):
         axes = figure.add_subplot(rows, 2 if len(shown) > 1 else 1, place + 1)
-        _bare(axes)
+        bare(axes)
         axes.set_xscale("log")
         axes.set_yscale("log")
         of_panel = [s for s in series if s.over == over]
@@ -92,26 +82,3 @@ def draw_scaling(series: list[Series], title: str) -> Figure:
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     return figure
-
-
-def check_format(path: str) -> str:
-    """The format that a name's ending stands for.
-
-    Raises:
-        InputError: another ending than those of :data:`FORMATS`.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise InputError(path, f"ends in {ending!r}", f"choose from {', '.join(FORMATS)}")
-    return ending[1:]
-
-
-def write(figure: Figure, path: str) -> None:
-    """Write a picture, as a whole or not at all; the ending of the name is its format.
-
-    Raises:
-        InputError: another ending, or the place can't be written.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=check_format(path), dpi=150)
-    replace_file(path, buffer.getvalue())

@@ -113,6 +113,7 @@ def bench(
     Each thing runs in a process of its own; what is not installed is left out and said.
     Exit code 1 where Lava's simulator and the emulator disagree. Example: delaynet bench --json bench.json
     """
+    from delaynet_lava.analysis import figures as pictures
     from delaynet_lava.bench import PARTS, SCALED, machine, plots
     from delaynet_lava.bench.ratios import measure_ratios, plan_ratios
     from delaynet_lava.bench.scaling import measure_scaling, plan_scaling
@@ -120,7 +121,7 @@ def bench(
     _writable("--json", json)
     _writable("--plot", plot)
     if plot is not None:
-        plots.check_format(plot)
+        pictures.check_format(plot)
     if scaling and model is not None:
         raise InputError("--model", "has one size, --scaling takes many", "leave one of them out")
     parts = _parts(part, SCALED if scaling else PARTS)
@@ -147,7 +148,7 @@ def bench(
         draw = (
             plots.draw_scaling(report.series, title) if scaling else plots.draw_ratios(report.ratios, title)
         )
-        plots.write(draw, plot)
+        pictures.write(draw, plot)
     differ = [] if scaling else [f.name for f in report.figures if not f.facts.get("emulator_agrees", True)]
     for name in differ:
         complain("delaynet bench", f"{name}: its membranes are not the emulator's")
