@@ -1,4 +1,4 @@
-"""Training of DelayNet on cue accumulation, in the integers that the chip computes with.
+"""Training on cue accumulation, in the integers that the chip computes with.
 
 Back-propagation through time over the whole sample, cross-entropy on the readout's membrane after
 the last step, the paper's branching-factor loss, and a curriculum: first more cues, then a longer
@@ -24,16 +24,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from madgrad import MADGRAD
 from torch.nn.parallel import DistributedDataParallel
 
+from delaynet_lava import delaynet
 from delaynet_lava._version import __version__
 from delaynet_lava.distributed import Group
 from delaynet_lava.errors import InputError
+from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.model_file import ModelFile, load_tensors, save_model, write_tensors
-from delaynet_lava.nn import DelayRecurrent, Readout, lattice_delays
-from delaynet_lava.nn.initial import initialise
 from delaynet_lava.nn.model import describe
-from delaynet_lava.tasks.cue import CHANNELS, CLASSES, CueAccumulation
+from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training_options import PRESETS, CueOptions, command_line
 
 __all__ = ["PRESETS", "CueOptions", "Epoch", "train_cue"]
@@ -43,7 +44,15 @@ _CHECKPOINT = "delaynet_lava.checkpoint"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did, for progress bars and the record kept in the model file."""
+    """What one epoch did, for progress bars and the record kept in the model file.
+
+    Attributes:
+        rate: spikes of a hidden neuron in a step.
+        branching: branching factor, the mean of n[t + 1] / n[t] over the steps with spikes, where n[t] is
+            the number of hidden neurons that fire at t.
+        gradient: median norm before clipping. feedback: factor along recurrent synapses at the end.
+        validation: accuracy of the averaged weights, where it was measured.
+    """
 
     number: int
     cues: int
@@ -51,42 +60,10 @@ class Epoch:
     loss: float
     accuracy: float
     rate: float
+    branching: float
     gradient: float
     feedback: float
     validation: float | None = None
-
-
-def _decay(tau_ms: float) -> float:
-    return float(-np.expm1(-1.0 / tau_ms))
-
-
-def build_cue_network(options: CueOptions) -> torch.nn.Sequential:
-    """The untrained network: one delayed recurrent layer and a readout."""
-    hidden = DelayRecurrent(
-        {
-            "threshold": options.threshold,
-            "current_decay": 1.0,
-            "voltage_decay": _decay(options.tau_ms),
-            "tau_grad": options.surrogate_width,
-            "requires_grad": True,
-        },
-        CHANNELS,
-        options.neurons,
-        lattice_delays(options.neurons, options.delays, options.seed),
-        self_connection=False,
-        reset=options.reset,
-        feedback_grad=options.feedback_grad,
-    )
-    readout = Readout(
-        {"current_decay": 1.0, "voltage_decay": _decay(options.tau_out_ms), "requires_grad": True},
-        options.neurons,
-        CLASSES,
-    )
-    for block in (hidden, readout):
-        # The paper's LIF has no current memory, before training and after it.
-        block.neuron.current_decay.requires_grad_(False)
-    initialise(hidden, readout, options.input_gain, options.radius, options.readout_gain, options.seed)
-    return torch.nn.Sequential(hidden, readout)
 
 
 def _tensor(spikes: np.ndarray) -> torch.Tensor:
@@ -119,25 +96,39 @@ class _Decision(torch.nn.Module):
         return spikes, self.net[1](spikes)[..., -1]
 
 
+def _optimiser(net: torch.nn.Module, options: CueOptions) -> torch.optim.Optimizer:
+    """Over everything that is trained; decays, whose unit is 1/4096, have a rate of their own."""
+    named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    decays = [p for name, p in named if name.endswith("decay")]
+    weights = [p for name, p in named if not name.endswith("decay")]
+    groups = [{"params": weights, "lr": options.lr}, {"params": decays, "lr": options.lr * options.lr_decays}]
+    groups = [group for group in groups if group["params"]]
+    if options.optimiser == "madgrad":
+        return MADGRAD(groups, lr=options.lr, momentum=0.9)
+    return torch.optim.Adam(groups, lr=options.lr, betas=(0.9, 0.99))
+
+
+def _branching_factor(spikes: torch.Tensor) -> float:
+    """Mean of n[t + 1] / n[t] over samples and steps with spikes; 0 where there are none."""
+    population = spikes.sum(dim=1)
+    before, after = population[:, :-1], population[:, 1:]
+    there = before > 0
+    return float((after[there] / before[there]).mean()) if there.any() else 0.0
+
+
 class _Trainer:
     """State of a training; everything in it goes into a checkpoint."""
 
     def __init__(self, options: CueOptions, group: Group) -> None:
         self.options, self.group = options, group
-        self.net = build_cue_network(options)
-        self.hidden: DelayRecurrent = self.net[0]
+        self.net = delaynet.build(options)
+        self.hidden = self.net[0]
         self.model: torch.nn.Module = _Decision(self.net)
         if group.size > 1:
             # Gradients become means over the processes. Delays, the buffers, never change.
             self.model = DistributedDataParallel(self.model, broadcast_buffers=False)
-        weights = [self.hidden.input_synapse.weight, self.hidden.recurrent_synapse.weight]
-        weights += [self.net[1].synapse.weight, self.hidden.neuron.vth]
-        decays = [block.neuron.voltage_decay for block in self.net]
-        self.rates = (options.lr, 20 * options.lr)
-        self.optimiser = torch.optim.Adam(
-            [{"params": weights, "lr": self.rates[0]}, {"params": decays, "lr": self.rates[1]}],
-            betas=(0.9, 0.99),
-        )
+        self.optimiser = _optimiser(self.net, options)
+        self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = {k: v.detach().clone() for k, v in self.net.named_parameters()}
         self.best: dict[str, torch.Tensor] = {}
         self.progress: dict[str, Any] = dict.fromkeys(("epoch", "stage", "annealed", "used", "seconds"), 0)
@@ -148,11 +139,20 @@ class _Trainer:
         return self.progress["annealed"] >= self.options.anneal_epochs
 
     def _loss(self, spikes: torch.Tensor, out: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        population = spikes.sum(dim=1)
-        change = (population[:, 1:] - population[:, :-1]).square().sum(dim=1).mean()
-        return torch.nn.functional.cross_entropy(out, labels) + self.options.branching / 64 * change
+        options = self.options
+        loss = torch.nn.functional.cross_entropy(out / options.temperature, labels)
+        if options.branching:
+            population = spikes.sum(dim=1)
+            if options.branching_over == "batch":
+                change = 64 * population.sum(dim=0).diff().square().sum()
+            else:
+                change = population.diff(dim=1).square().sum(dim=1).mean()
+            loss = loss + options.branching / 64 * change
+        if options.rate_weight:
+            loss = loss + options.rate_weight * spikes.mean()
+        return loss
 
-    def _step(self, task: CueAccumulation) -> tuple[float, float, float, float]:
+    def _step(self, task: CueAccumulation) -> tuple[float, ...]:
         options, group = self.options, self.group
         mine = group.share(options.batch)
         # A mean over this process's samples, times this, adds up to the mean over the batch.
@@ -168,17 +168,26 @@ class _Trainer:
             self.optimiser.step()
         # Over a sample the gradient passes some fifty loops, so its norm goes with a high power of
         # the factor; the exponent of the control is accordingly small.
-        excess = float(np.clip(norm / options.gradient_norm, 1e-6, 1e6)) if np.isfinite(norm) else 1e6
-        self.hidden.feedback_grad = float(
-            np.clip(self.hidden.feedback_grad * excess**-options.control, 0.01, 1.0)
-        )
+        if options.control:
+            excess = float(np.clip(norm / options.gradient_norm, 1e-6, 1e6)) if np.isfinite(norm) else 1e6
+            factor = self.hidden.feedback_grad * excess**-options.control
+            self.hidden.feedback_grad = float(np.clip(factor, 0.01, 1.0))
+        self._bound()
         with torch.no_grad():
             for name, parameter in self.net.named_parameters():
                 self.average[name].lerp_(parameter, 1 - options.average)
         self.progress["used"] += options.batch
         right = int((out.argmax(1) == target).sum())
-        figures = group.total([float(loss), right, part * float(hidden.mean())])
-        return figures[0], figures[1] / options.batch, figures[2], norm
+        rate, branching = float(hidden.detach().mean()), _branching_factor(hidden.detach())
+        sums = group.total([float(loss), right / options.batch, part * rate, part * branching])
+        return *sums, norm
+
+    @torch.no_grad()
+    def _bound(self) -> None:
+        """Keep both time constants within the paper's bounds."""
+        fastest, slowest = (delaynet.decay(tau) for tau in (self.options.tau_min_ms, self.options.tau_max_ms))
+        for block in self.net:
+            block.neuron.voltage_decay.clamp_(slowest * DECAY_ONE, fastest * DECAY_ONE)
 
     def _validate(self) -> float:
         kept = {k: v.detach().clone() for k, v in self.net.named_parameters()}
@@ -199,7 +208,7 @@ class _Trainer:
 
     def epoch(self) -> Epoch:
         started, options, state = time.perf_counter(), self.options, self.progress
-        stages = options.curriculum()
+        stages = options.stages()
         if state["epoch"] >= options.max_epochs:
             state["stage"] = len(stages) - 1
         cues, wait_ms = stages[state["stage"]]
@@ -211,7 +220,7 @@ class _Trainer:
         steps = []
         for _ in range(max(1, options.epoch_samples // options.batch)):
             steps.append(self._step(task))
-        loss, right, rate, _ = np.mean(steps, axis=0)
+        loss, right, rate, branching, _ = (float(mean) for mean in np.mean(steps, axis=0))
         validation = None
         if full:
             state["annealed"] += 1
@@ -221,9 +230,9 @@ class _Trainer:
             state["stage"] += 1
         state["epoch"] += 1
         state["seconds"] += time.perf_counter() - started
-        gradient = float(np.median([s[3] for s in steps]))
+        gradient = float(np.median([s[-1] for s in steps]))
         result = Epoch(
-            state["epoch"], cues, wait_ms, float(loss), float(right), float(rate), gradient,
+            state["epoch"], cues, wait_ms, loss, right, rate, branching, gradient,
             self.hidden.feedback_grad, validation,
         )  # fmt: skip
         self.history.append(asdict(result))
@@ -331,6 +340,10 @@ def train_cue(
             there are more processes than samples in a batch.
     """
     group = group or Group()
+    if options.branching_over == "batch" and group.size > 1:
+        raise InputError(
+            "training: branching_over", "the sum over a batch needs all of it in one process", "use sample"
+        )
     target = Path(path)
     if not target.parent.is_dir():
         raise InputError(str(path), "its folder does not exist", "create it first")

@@ -2,62 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from delaynet_lava.errors import InputError
+from delaynet_lava.lattice import PAPER_SHARES
 
-__all__ = ["PRESETS", "CueOptions", "command_line"]
+__all__ = ["PRESETS", "CueOptions", "command_line", "explained"]
+
+NETWORKS = ("delaynet", "lif", "lif-ff", "lsnn", "lsnn-ff")
+
+
+def _option(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"about": about})
 
 
 @dataclass(frozen=True)
 class CueOptions:
-    """Everything that decides the outcome of a training, together with the seed.
+    """Everything that decides the outcome of a training; :func:`explained` says what each one is.
 
-    Attributes:
-        neurons: of the hidden layer. delays: one a lattice group, in steps; the lag is one more.
-        threshold: initial u_th in SLAYER's units. tau_ms, tau_out_ms: initial tau_R and tau_O.
-        input_gain, radius, readout_gain: see :func:`delaynet_lava.nn.initial.initialise`.
-        surrogate_width: of the paper's surrogate, in thresholds (the paper's own: 1 / 0.72).
-        reset: "zero" or "subtract".
-        feedback_grad: initial factor on the gradient along recurrent synapses.
-        gradient_norm: the norm that factor aims at; control: how fast (0 leaves it fixed).
-        branching: weight beta of the branching-factor loss, per sample of a batch of 64.
-        lr: of Adam for weights and threshold; decays take 20 times that. clip: gradient norm.
-        batch, epoch_samples: samples a step and an epoch.
-        cues, wait_ms: of the full task. advance: accuracy that moves the curriculum on.
-        anneal_epochs: epochs on the full task, while lr falls linearly to ``lr_end`` of itself.
-        max_epochs: give up the curriculum here and anneal.
-        average: decay of the running average of weights, per step.
-        validation: samples of the validation split for each check, every 4th annealing epoch.
+    Raises:
+        InputError: a value that no training can have.
     """
 
-    seed: int = 0
-    neurons: int = 125
-    delays: tuple[int, ...] = (0, 50, 62)
-    threshold: float = 8.0
-    tau_ms: float = 25.0
-    tau_out_ms: float = 20.0
-    input_gain: float = 0.4
-    radius: float = 1.2
-    readout_gain: float = 0.1
-    surrogate_width: float = 1.39
-    reset: str = "zero"
-    feedback_grad: float = 0.2
-    gradient_norm: float = 1.0
-    control: float = 0.005
-    branching: float = 2e-4
-    lr: float = 5e-3
-    lr_end: float = 0.01
-    clip: float = 1.0
-    batch: int = 64
-    epoch_samples: int = 1024
-    cues: int = 7
-    wait_ms: int = 1200
-    advance: float = 0.93
-    anneal_epochs: int = 56
-    max_epochs: int = 60
-    average: float = 0.99
-    validation: int = 1024
+    seed: int = _option(0, "of weights, lattice and samples")
+    network: str = _option("delaynet", f"which network: {', '.join(NETWORKS)}")
+    rule: str = _option("bptt", "where gradients come from: bptt, eprop")
+    neurons: int = _option(125, "of the hidden layer")
+    delays: tuple[int, ...] = _option((0, 50, 62), "delay groups: one axonal delay each; the lag is one more")
+    shares: tuple[float, ...] = _option(PAPER_SHARES, "share of the neurons in each delay group")
+    threshold: float = _option(8.0, "initial u_th in SLAYER's units, 1/64 of the chip's")
+    reset: str = _option("zero", "after a spike: zero (the chip), subtract (the paper's soft reset)")
+    tau_ms: float = _option(25.0, "initial tau_R of the hidden membranes, ms")
+    tau_out_ms: float = _option(20.0, "initial tau_O of the readout, ms")
+    tau_min_ms: float = _option(0.1, "tau bounds: both taus stay above it after each step, ms")
+    tau_max_ms: float = _option(1e6, "tau bounds: both taus stay below it after each step, ms")
+    input_gain: float = _option(0.4, "input weights are drawn from +- this, in thresholds")
+    radius: float = _option(1.2, "initial spectral radius of |W_rec|, in thresholds")
+    readout_gain: float = _option(0.1, "readout weights are drawn from +- this")
+    temperature: float = _option(1.0, "readout membranes are divided by it before the cross-entropy")
+    surrogate: str = _option("paper", "surrogate derivative: paper (linear below), slayer (exponential)")
+    surrogate_width: float = _option(1.39, "its width in thresholds (the paper's own: 1 / 0.72)")
+    feedback_grad: float = _option(0.2, "initial factor on the gradient along recurrent synapses; 1 is exact")
+    gradient_norm: float = _option(1.0, "gradient norm that this factor is steered to")
+    control: float = _option(0.005, "how fast it is steered; 0 leaves it fixed")
+    branching: float = _option(2e-4, "weight beta of the branching-factor loss, for a batch of 64")
+    branching_over: str = _option("sample", "population whose change it counts: sample; batch (as published)")
+    rate_weight: float = _option(0.0, "weight of the spike rate (spikes a neuron and step) in the loss")
+    optimiser: str = _option("adam", "adam, madgrad")
+    lr: float = _option(5e-3, "learning rate of weights and threshold")
+    lr_decays: float = _option(20.0, "that of the decays (in 1/4096), in lr")
+    lr_end: float = _option(0.01, "what is left of lr at the end; it falls linearly on the full task")
+    clip: float = _option(1.0, "clip norm of the gradient")
+    batch: int = _option(64, "samples a step")
+    epoch_samples: int = _option(1024, "samples an epoch, all fresh")
+    cues: int = _option(7, "of the full task")
+    wait_ms: int = _option(1200, "of the full task")
+    curriculum: bool = _option(True, "first more cues, then a longer wait; false: the full task at once")
+    advance: float = _option(0.93, "accuracy of an epoch that moves the curriculum on")
+    anneal_epochs: int = _option(56, "epochs on the full task")
+    max_epochs: int = _option(60, "epochs after which the curriculum gives way to the full task")
+    average: float = _option(0.99, "decay of the running average of weights, a step; 0: the last weights")
+    validation: int = _option(1024, "samples of each validation, every 4th epoch on the full task")
 
     def __post_init__(self) -> None:
         for name in ("neurons", "batch", "epoch_samples", "anneal_epochs", "max_epochs", "validation"):
@@ -65,17 +71,36 @@ class CueOptions:
                 raise InputError(f"training: {name}", f"{getattr(self, name)} is below 1")
         if self.seed < 0:
             raise InputError("training: seed", f"{self.seed} is negative")
+        choices = {
+            "network": NETWORKS,
+            "rule": ("bptt", "eprop"),
+            "branching_over": ("sample", "batch"),
+            "optimiser": ("adam", "madgrad"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"training: {name}", f"{getattr(self, name)!r} is not one of {', '.join(known)}"
+                )
+        if not 0 < self.tau_min_ms <= self.tau_max_ms:
+            raise InputError(
+                "training: tau bounds", f"{self.tau_min_ms} to {self.tau_max_ms} ms hold no time constant"
+            )
 
-    def curriculum(self) -> list[tuple[int, int]]:
-        """Stages (cues, wait_ms), the full task last."""
+    def stages(self) -> list[tuple[int, int]]:
+        """Stages (cues, wait_ms) of the curriculum, the full task last."""
+        if not self.curriculum:
+            return [(self.cues, self.wait_ms)]
         first = min(150, self.wait_ms)
         waits = [*range(first, self.wait_ms, 150), self.wait_ms]
         return [(k, first) for k in range(1, self.cues, 2)] + [(self.cues, w) for w in waits]
 
 
-PRESETS = {
-    "loihi2": CueOptions(),
-    "smoke": CueOptions(
+_LOIHI2 = CueOptions()
+PRESETS: dict[str, CueOptions] = {
+    "loihi2": _LOIHI2,
+    "smoke": replace(
+        _LOIHI2,
         neurons=27,
         cues=1,
         wait_ms=150,
@@ -88,6 +113,18 @@ PRESETS = {
 }
 
 
+def explained(options: CueOptions) -> list[tuple[str, str, str]]:
+    """Name, value and meaning of every option, for people."""
+    return [(f.name, text_of(getattr(options, f.name)), f.metadata["about"]) for f in fields(options)]
+
+
+def text_of(value: Any) -> str:
+    """An option's value as a command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def command_line(options: CueOptions, preset: str, processes: int = 1) -> str:
     """The command that trains with these options."""
     base = replace(PRESETS[preset], seed=options.seed)
@@ -95,6 +132,5 @@ def command_line(options: CueOptions, preset: str, processes: int = 1) -> str:
     parts = [f"{program} train cue --preset {preset} --seed {options.seed}"]
     for name, value in asdict(options).items():
         if value != getattr(base, name):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            parts.append(f"--set {name}={text}")
+            parts.append(f"--set {name}={text_of(value)}")
     return " ".join(parts)

@@ -225,11 +225,12 @@ def test_a_stream_takes_no_more_memory_when_it_is_longer():
 LONG_TRAINING_STEP = """
 import resource, torch
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training import CueOptions, build_cue_network
+from delaynet_lava import delaynet
+from delaynet_lava.training_options import CueOptions
 
 task = CueAccumulation(7, 30_000 - 1050, 0, "train")
 spikes, labels = task.batch(0, 64)
-net = build_cue_network(CueOptions())
+net = delaynet.build(CueOptions())
 hidden = net[0](torch.from_numpy(spikes).transpose(1, 2).to(torch.float32))
 assert hidden.shape == (64, 125, 30_000)
 population = hidden.sum(dim=1)

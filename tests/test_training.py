@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
+from delaynet_lava import delaynet
 from delaynet_lava.cli import main
 from delaynet_lava.cli.train import _options
 from delaynet_lava.emulator import emulate
@@ -20,7 +21,7 @@ from delaynet_lava.nn import delay_groups, lattice_delays, lattice_positions
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.trace import decide
-from delaynet_lava.training import PRESETS, CueOptions, accuracy, build_cue_network, train_cue
+from delaynet_lava.training import PRESETS, CueOptions, accuracy, train_cue
 
 SMOKE = replace(PRESETS["smoke"], anneal_epochs=3)
 
@@ -105,19 +106,19 @@ def test_training_learns_one_cue(tmp_path):
     losses = [epoch["loss"] for epoch in model.provenance["history"]]
     assert losses[-1] < losses[0] - 0.2
     assert model.provenance["metrics"]["validation_accuracy"] > 0.9
-    assert accuracy(build_cue_network(options), CueAccumulation(1, 150), 128) < 0.7
+    assert accuracy(delaynet.build(options), CueAccumulation(1, 150), 128) < 0.7
 
 
 def test_the_initial_network_is_what_the_options_say():
     options = CueOptions(seed=3)
-    hidden, readout = build_cue_network(options)
+    hidden, readout = delaynet.build(options)
     weight = hidden.recurrent_synapse.weight.detach().view(125, 125)
     assert spectral_radius(weight.abs() / 8.0) == pytest.approx(1.2, rel=1e-4)
     assert not weight.diagonal().any()
     assert hidden.input_synapse.weight.abs().max() <= 0.4 * 8
     assert readout.synapse.weight.abs().max() <= 0.1
     assert set(hidden.delay.tolist()) == {0, 50, 62}
-    other = build_cue_network(replace(options, seed=4))
+    other = delaynet.build(replace(options, seed=4))
     assert not torch.equal(other[0].input_synapse.weight, hidden.input_synapse.weight)
 
 

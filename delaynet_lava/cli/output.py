@@ -40,11 +40,11 @@ def figures(rows: list[tuple[str, str]]) -> None:
     _console.print(table)
 
 
-def grid(columns: list[str], rows: list[list[str]]) -> None:
-    """A table with a header; the first column is text, the others numbers."""
+def grid(columns: list[str], rows: list[list[str]], left: bool = False) -> None:
+    """A table with a header; the first column is text, the others numbers, or text with ``left``."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for k, name in enumerate(columns):
-        table.add_column(name, justify="left" if k == 0 else "right")
+        table.add_column(name, justify="left" if k == 0 or left else "right")
     for row in rows:
         table.add_row(*row)
     _console.print(table)

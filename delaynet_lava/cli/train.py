@@ -7,22 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava.cli.output import figures, progress, say, write_json
+from delaynet_lava.cli.output import figures, grid, progress, say, write_json
 from delaynet_lava.errors import InputError
+from delaynet_lava.training_options import PRESETS, CueOptions, explained
 
 
 def _parse(name: str, text: str, like: Any) -> Any:
     try:
+        if isinstance(like, bool):
+            return {"true": True, "false": False}[text.lower()]
         if isinstance(like, tuple):
-            return tuple(int(part) for part in text.split(","))
+            return tuple(type(like[0])(part) for part in text.split(","))
         return type(like)(text)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"--set {name}", f"{text!r} is not a {type(like).__name__}") from error
 
 
-def _options(preset: str, seed: int, changes: list[str]) -> Any:
-    from delaynet_lava.training import PRESETS  # needs SLAYER, the other commands do not
-
+def _options(preset: str, seed: int, changes: list[str]) -> CueOptions:
     if preset not in PRESETS:
         raise InputError("--preset", f"{preset!r} is not one of {list(PRESETS)}")
     options = replace(PRESETS[preset], seed=seed)
@@ -40,11 +41,12 @@ def _options(preset: str, seed: int, changes: list[str]) -> Any:
 def train(
     task: Annotated[str, typer.Argument(help="Benchmark: cue.")],
     output: Annotated[str, typer.Option("-o", "--output", help="The model.pt to write.")] = "model.pt",
-    preset: Annotated[str, typer.Option(help="loihi2 (legal on the board) or smoke (seconds).")] = "loihi2",
+    preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "loihi2",
     seed: Annotated[int, typer.Option(help="Seed of weights, lattice and samples.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change an option: NAME=VALUE; repeatable.")
     ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the options, then stop.")] = False,
     json: Annotated[
         str | None, typer.Option("--json", help="Write options and figures here; - is stdout.")
     ] = None,
@@ -59,6 +61,9 @@ def train(
     if task != "cue":
         raise InputError("task", f"{task!r} is not known", "choose from: cue")
     options = _options(preset, seed, set_ or [])
+    if show:
+        grid(["option", "value", "meaning"], [list(row) for row in explained(options)], left=True)
+        return 0
     from delaynet_lava.distributed import process_group
     from delaynet_lava.training import Epoch, train_cue
 

@@ -9,12 +9,14 @@ try:
 except ImportError as error:
     raise BackendMissing("delaynet_lava.nn", "lava-dl", str(error)) from error
 
-from delaynet_lava.nn.delays import PAPER_SHARES, delay_groups, lattice_delays, lattice_positions
+from delaynet_lava.lattice import PAPER_SHARES, delay_groups, lattice_delays, lattice_positions
+from delaynet_lava.nn.dense import Dense
 from delaynet_lava.nn.recurrent import DelayRecurrent, Neuron, Readout
 
 __all__ = [
     "PAPER_SHARES",
     "DelayRecurrent",
+    "Dense",
     "Neuron",
     "Readout",
     "delay_groups",
