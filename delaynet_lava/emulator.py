@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,9 +23,10 @@ from delaynet_lava.kernels.events import (
 from delaynet_lava.network import RESETS, Dense, Layer, Network
 from delaynet_lava.trace import Trace, check_inputs, recorded_layers
 
-__all__ = ["emulate"]
+__all__ = ["Extremes", "emulate", "extremes"]
 
 _CHUNK = 1024
+_WATCHED = 128
 _NO_BITS, _NO_VALUES = np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.int32)
 
 
@@ -61,8 +63,9 @@ class _LayerState:
             neuron.du if isinstance(layer, Dense) else fx.DECAY_ONE,
             neuron.dv,
             bias,
-            neuron.vth << fx.STATE_SHIFT,
+            neuron.threshold,
             RESETS[neuron.reset],
+            *neuron.grid,
         )
         self.u: np.ndarray = np.zeros((batch, lanes), word)
         self.v: np.ndarray = np.zeros((batch, lanes), word)
@@ -75,26 +78,42 @@ class _LayerState:
         return self.v[:, : self.size].astype(np.int32)
 
     def run(
-        self, bits: np.ndarray, values: np.ndarray, clock: int, steps: int, voltage: np.ndarray
+        self,
+        bits: np.ndarray,
+        values: np.ndarray,
+        clock: int,
+        steps: int,
+        voltage: np.ndarray,
+        current: np.ndarray = _NO_VALUES,
+        before_reset: bool = False,
     ) -> np.ndarray:
         fired = np.empty((len(self.u), steps, bits_of.words(self.size)), np.uint64)
         run_layer(
             bits, values, 0, steps, 1, self.forward, self.recurrent, self.encode, *self.parameters, clock,
-            self.u, self.v, self.pending, fired, _NO_VALUES, voltage, False, self.counts,
+            self.u, self.v, self.pending, fired, current, voltage, before_reset, self.counts,
         )  # fmt: skip
         return fired
 
 
-def _chunks(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Inputs in pieces of at most ``_CHUNK`` steps, checked."""
+def _chunks(
+    network: Network, inputs: np.ndarray | Iterable[np.ndarray], length: int = _CHUNK
+) -> Iterator[np.ndarray]:
+    """Inputs in pieces of at most so many steps, checked."""
     batch = None
     for part in [inputs] if isinstance(inputs, np.ndarray) else inputs:
         part = check_inputs(network, part)
         if batch is not None and len(part) != batch:
             raise InputError("inputs", f"change from {batch} samples to {len(part)} between two parts")
         batch = len(part)
-        for first in range(0, part.shape[1], _CHUNK):
-            yield part[:, first : first + _CHUNK]
+        for first in range(0, part.shape[1], length):
+            yield part[:, first : first + length]
+
+
+def _incoming(network: Network, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A chunk as the first layer takes it: bits or values."""
+    if isinstance(network.layers[0], Dense):
+        return bits_of.pack(chunk), _NO_VALUES
+    return _NO_BITS, chunk.astype(np.int32)
 
 
 def emulate(
@@ -129,11 +148,7 @@ def emulate(
     for chunk in _chunks(network, inputs):
         batch, steps, _ = chunk.shape
         states = states or [_LayerState(layer, batch) for layer in network.layers]
-        bits, values = _NO_BITS, _NO_VALUES
-        if isinstance(network.layers[0], Dense):
-            bits = bits_of.pack(chunk)
-        else:
-            values = chunk.astype(np.int32)
+        bits, values = _incoming(network, chunk)
         for k, state in enumerate(states):
             seen = np.empty((batch, steps, state.size), np.int32) if k in voltage else _NO_VALUES
             bits, values = state.run(bits, values, clock, steps, seen), _NO_VALUES
@@ -160,3 +175,44 @@ def emulate(
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+class Extremes(NamedTuple):
+    """Smallest and largest state of each neuron of a layer in each sample, int32 (batch, neurons).
+
+    ``u`` is what its 24 bits hold, ``v`` the membrane that is compared with the threshold, before the
+    reset.
+    """
+
+    u_low: np.ndarray
+    u_high: np.ndarray
+    v_low: np.ndarray
+    v_high: np.ndarray
+
+
+def extremes(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> list[Extremes]:
+    """Run inputs as :func:`emulate` does and keep the extremes of every layer; several times slower.
+
+    Raises:
+        InputError: inputs that the network does not take.
+    """
+    states: list[_LayerState] = []
+    found: list[Extremes] = []
+    clock = 0
+    for chunk in _chunks(network, inputs, _WATCHED):
+        batch, steps, _ = chunk.shape
+        if not states:
+            states = [_LayerState(layer, batch) for layer in network.layers]
+            # A run begins at rest, which counts.
+            found = [Extremes(*np.zeros((4, batch, state.size), np.int32)) for state in states]
+        bits, values = _incoming(network, chunk)
+        for state, (u_low, u_high, v_low, v_high) in zip(states, found, strict=True):
+            u, v = np.empty((2, batch, steps, state.size), np.int32)
+            bits, values = state.run(bits, values, clock, steps, v, u, True), _NO_VALUES
+            for seen, low, high in ((u, u_low, u_high), (v, v_low, v_high)):
+                np.minimum(low, seen.min(axis=1), out=low)
+                np.maximum(high, seen.max(axis=1), out=high)
+        clock += steps
+    if not states:
+        raise InputError("inputs", "are empty, no part came")
+    return found

@@ -21,7 +21,9 @@ __all__ = [
     "BIAS_MANT_MIN",
     "DECAY_BITS",
     "DECAY_ONE",
+    "FULL_SCALE_EXP",
     "MAX_DELAY",
+    "MEMBRANE_BITS",
     "RESET_SUBTRACT",
     "RESET_ZERO",
     "STATE_SHIFT",
@@ -33,7 +35,10 @@ __all__ = [
     "WEIGHT_MIN",
     "WEIGHT_SCALE",
     "decay",
+    "full_scale_above",
+    "membrane_grid",
     "membrane_update",
+    "narrow_membrane_update",
     "reset_membrane",
     "saturates",
     "synaptic_current",
@@ -60,6 +65,8 @@ MAX_DELAY = 62
 BIAS_EXP = 6
 """The bias exponent that NetX gives to every neuron."""
 BIAS_MANT_MIN, BIAS_MANT_MAX = -(1 << 12), (1 << 12) - 1
+MEMBRANE_BITS, FULL_SCALE_EXP = 24, 23
+"""The chip's membrane: a signed word of 24 bits whose full scale is 2**23 of its own units."""
 RESET_ZERO, RESET_SUBTRACT = 0, 1
 
 Int = TypeVar("Int", int, np.ndarray)
@@ -96,9 +103,9 @@ def wrap_u(u: Int) -> Int:
 
 
 @register_jitable
-def saturates(v: Int) -> Int:
-    """True where a membrane potential is about to be clipped to its 24-bit range."""
-    return (v > V_MAX) | (v < -V_MAX)
+def saturates(v: Int, limit: int = V_MAX) -> Int:
+    """True where a membrane potential is about to be clipped to its range."""
+    return (v > limit) | (v < -limit)
 
 
 @register_jitable
@@ -111,6 +118,36 @@ def synaptic_current(u: Int, a: Int, du: int) -> Int:
 def membrane_update(v: Int, u: Int, bias: Int, dv: int) -> Int:
     """``decay(v, dv) + u + bias``, before the clip. ``bias``: mantissa already shifted."""
     return decay(v, dv) + u + bias
+
+
+def membrane_grid(bits: int, full_scale_exp: int) -> tuple[int, int]:
+    """Unit and limit of a membrane of fewer bits, in the units of the chip's 24-bit membrane.
+
+    A signed word of n bits with the full scale 2**k holds the multiples of ``2**(k - n + 1)`` up to
+    ``+-(2**(n - 1) - 1)`` of them.
+
+    Returns:
+        The unit's exponent and the largest value. (0, :data:`V_MAX`) for 24 bits.
+    """
+    unit_exp = full_scale_exp - bits + 1
+    return unit_exp, ((1 << (bits - 1)) - 1) << unit_exp
+
+
+def full_scale_above(vth: int) -> int:
+    """Exponent of the smallest full scale, a power of two, above the threshold ``vth << 6``."""
+    return (vth << STATE_SHIFT).bit_length()
+
+
+@register_jitable
+def narrow_membrane_update(v: Int, u: Int, bias: Int, dv: int, unit_exp: int) -> Int:
+    """:func:`membrane_update` of a membrane that holds multiples of ``2**unit_exp``, before the clip.
+
+    ``decay(v, dv) + round(u + bias)`` in that unit: the decay truncates towards zero there, and what
+    comes in is rounded to the nearest multiple, a half upwards. (Rounded down, it would pull every
+    membrane by half a unit a step.) ``v`` and the result are in the chip's unit, like ``u``.
+    """
+    half = (1 << unit_exp) >> 1
+    return (decay(v >> unit_exp, dv) + ((u + bias + half) >> unit_exp)) << unit_exp
 
 
 @register_jitable

@@ -137,6 +137,11 @@ class Neuron:
         bias: int32 (neurons,) mantissa, or one value for all; the chip takes -4096 to 4095.
         bias_exp: 0 to 7; NetX always uses 6.
         reset: "zero" or "subtract" (v -= vth << 6, simulator only).
+        membrane_bits: bits of the membrane's signed word, 2 to 24; the chip has 24. Fewer, which only
+            the emulator and training run, hold the multiples of ``2**(full_scale_exp + 1 -
+            membrane_bits)`` below ``2**full_scale_exp``; the threshold is rounded down to one
+            (:func:`fixedpoint.narrow_membrane_update`).
+        full_scale_exp: ``membrane_bits - 1`` to 23.
     """
 
     vth: int
@@ -145,6 +150,8 @@ class Neuron:
     bias: np.ndarray = field(default_factory=_zero)
     bias_exp: int = fx.BIAS_EXP
     reset: str = "zero"
+    membrane_bits: int = fx.MEMBRANE_BITS
+    full_scale_exp: int = fx.FULL_SCALE_EXP
 
     def __post_init__(self) -> None:
         def set_(name: str, value: Any) -> None:
@@ -158,10 +165,24 @@ class Neuron:
         set_("bias", bias)
         set_("bias_exp", _integer(self.bias_exp, "bias_exp", 0, BIAS_EXP_MAX))
         _require(self.reset in RESETS, "reset", f"is {self.reset!r}, expected one of {list(RESETS)}")
+        set_("membrane_bits", _integer(self.membrane_bits, "membrane_bits", 2, fx.MEMBRANE_BITS))
+        finest = self.membrane_bits - 1
+        set_("full_scale_exp", _integer(self.full_scale_exp, "full_scale_exp", finest, fx.FULL_SCALE_EXP))
 
     def shifted_bias(self, size: int) -> np.ndarray:
         """int64 (size,), the bias at the membrane's scale."""
         return np.broadcast_to(self.bias.astype(np.int64) << self.bias_exp, (size,)).copy()
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Exponent of the membrane's unit, and its largest value; (0, 2**23 - 1) for 24 bits."""
+        return fx.membrane_grid(self.membrane_bits, self.full_scale_exp)
+
+    @property
+    def threshold(self) -> int:
+        """``vth << 6``, rounded down to a multiple of the membrane's unit."""
+        unit_exp, _ = self.grid
+        return self.vth << fx.STATE_SHIFT >> unit_exp << unit_exp
 
     @property
     def is_readout(self) -> bool:

@@ -16,6 +16,7 @@ something that NetX's keys do not:
     weight_exp, weight_rec_exp  exponents of the synapses; absent: 0
     neuron/biasExp              exponent of the bias; absent: 6
     neuron/reset                "subtract"; absent: "zero"
+    neuron/{membraneBits, fullScaleExp}     a membrane of fewer bits; absent: 24 and 23
     delaynet/version            1; a group at the root, with
     delaynet/{dt_ms, profile, task, provenance}     the last two JSON objects
 """
@@ -179,3 +180,5 @@ def _write_neuron(group: h5py.Group, neuron: Neuron) -> None:
         group["biasExp"] = neuron.bias_exp
     if neuron.reset != "zero":
         group["reset"] = neuron.reset
+    if neuron.membrane_bits != fx.MEMBRANE_BITS:
+        group["membraneBits"], group["fullScaleExp"] = neuron.membrane_bits, neuron.full_scale_exp

@@ -39,7 +39,8 @@ _KEYS = {
     "dense_rec": _DENSE | {"weight_rec", "delay_rec", "weight_rec_exp"},
     # theta, tauRho, scaleRho and wgtExp are what lava-dl wrote before it had a CUBA neuron.
     "neuron": frozenset({"type", "iDecay", "vDecay", "vThMant", "refDelay", "gradedSpike", "messageBits"})
-    | {"biasExp", "reset", "theta", "tauRho", "scaleRho", "wgtExp", "weight_exp"},
+    | {"biasExp", "reset", "membraneBits", "fullScaleExp"}
+    | {"theta", "tauRho", "scaleRho", "wgtExp", "weight_exp"},
     "simulation": frozenset({"Ts", "tSample"}),
     "delaynet": frozenset({"version", "dt_ms", "task", "profile", "provenance"}),
     "root": frozenset({"layer", "simulation", "delaynet"}),
@@ -69,6 +70,8 @@ _NEURON_ATTRIBUTES = {
     "dv": "neuron/vDecay",
     "bias_exp": "neuron/biasExp",
     "reset": "neuron/reset",
+    "membrane_bits": "neuron/membraneBits",
+    "full_scale_exp": "neuron/fullScaleExp",
 }
 
 
@@ -164,8 +167,13 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
         "du": _per_layer(group, "iDecay"),
         "dv": _per_layer(group, "vDecay"),
     }
-    if "biasExp" in group.keys:
-        parameters["bias_exp"] = group.array("biasExp")
+    for key, name in (
+        ("biasExp", "bias_exp"),
+        ("membraneBits", "membrane_bits"),
+        ("fullScaleExp", "full_scale_exp"),
+    ):
+        if key in group.keys:
+            parameters[name] = group.array(key)
     if "reset" in group.keys:
         parameters["reset"] = group.text("reset")
     with _named(layer, _NEURON_ATTRIBUTES):

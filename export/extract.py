@@ -20,7 +20,8 @@ from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synaps
 __all__ = ["extract", "quantize_weight"]
 
 _RECURRENT = ("DelayRecurrent", "Recurrent")
-_WITH_SYNAPSE = ("DelayRecurrent", "Recurrent", "Dense", "Affine", "Readout")
+_WITH_SYNAPSE = ("DelayRecurrent", "Recurrent", "FusedDense", "Dense", "Affine", "Readout")
+_TRAINED_THRESHOLD = ("DelayRecurrent", "FusedDense")
 
 
 def quantize_weight(weight: torch.Tensor) -> np.ndarray:
@@ -88,7 +89,7 @@ def _neuron(entry: dict[str, Any], tensors: _Tensors) -> Neuron:
         vth = fx.VTH_MAX
     else:
         threshold = (
-            tensors.scalar("neuron.vth") if kind == "DelayRecurrent" else entry["neuron"].get("threshold")
+            tensors.scalar("neuron.vth") if kind in _TRAINED_THRESHOLD else entry["neuron"].get("threshold")
         )
         if not isinstance(threshold, float):
             raise InputError(tensors.where, "config holds no threshold")
@@ -97,12 +98,16 @@ def _neuron(entry: dict[str, Any], tensors: _Tensors) -> Neuron:
     if tensors.has("neuron.norm.running_mean"):
         # A mean-only batch norm subtracts its quantised running mean from the current: a bias.
         bias = -quantize_weight(tensors.get("neuron.norm.running_mean")).astype(np.int32)
+    word = {
+        key: entry["neuron"][key] for key in ("membrane_bits", "full_scale_exp") if key in entry["neuron"]
+    }
     return Neuron(
         vth=vth,
         du=tensors.decay("neuron.current_decay"),
         dv=tensors.decay("neuron.voltage_decay"),
         bias=bias,
         reset=entry.get("reset", "zero"),
+        **word,
     )
 
 

@@ -27,7 +27,7 @@ import triton.language as tl
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import gpu
-from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_SLAYER, Dynamics
+from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_SLAYER, SURROGATE_TRIANGLE, Dynamics
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu")
@@ -205,6 +205,8 @@ class Step(torch.autograd.Function):
         distance = torch.sub(*ctx.saved_tensors)
         if ctx.dyn.surrogate == SURROGATE_PAPER:
             slope = (1 + distance / ctx.dyn.width).clamp(0, 1)
+        elif ctx.dyn.surrogate == SURROGATE_TRIANGLE:
+            slope = (1 - distance.abs() / ctx.dyn.width).clamp(0, 1)
         else:
             slope = torch.exp(-distance.abs() / ctx.dyn.width)
         grad = grad * slope * ctx.dyn.height
@@ -288,6 +290,7 @@ GRADIENTS = {
         "soft reset", {"width": 3.0, "height": 0.3, "surrogate": SURROGATE_SLAYER, "reset_grad": 0.0},
     ),
     "SLAYER's surrogate": ("several delays", {"width": 3.0, "height": 0.3, "surrogate": SURROGATE_SLAYER}),
+    "triangle": ("several delays", {"width": 3.0, "height": 0.3, "surrogate": SURROGATE_TRIANGLE}),
     "damped feedback, half a reset": ("several delays", PAPER | {"feedback_grad": 0.3, "reset_grad": 0.5}),
     "membranes cut": ("several delays", PAPER | {"membrane_grad": 0.0}),
     "delays beyond the sample": ("delays beyond the sample", PAPER),

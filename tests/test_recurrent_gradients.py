@@ -10,29 +10,36 @@ import torch
 slayer = pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
 from delaynet_lava.errors import InputError  # noqa: E402
+from delaynet_lava.fixedpoint import membrane_grid  # noqa: E402
 from delaynet_lava.nn import DelayRecurrent, Readout  # noqa: E402
 
 
 class PaperSpike(torch.autograd.Function):
-    """Step with the triangular surrogate, in float64."""
+    """Step with the surrogates that are linear below threshold, in float64."""
 
     @staticmethod
-    def forward(ctx, v, threshold, width, height):
+    def forward(ctx, v, threshold, width, height, falls):
         ctx.save_for_backward(v, threshold)
-        ctx.scales = width, height
+        ctx.scales = width, height, falls
         return (v > threshold).double()
 
     @staticmethod
     def backward(ctx, grad):
         v, threshold = ctx.saved_tensors
-        width, height = ctx.scales
-        slope = height * (1 + (v - threshold) / width).clamp(0, 1)
-        return grad * slope, -(grad * slope).sum().reshape(1), None, None
+        width, height, falls = ctx.scales
+        distance = -(v - threshold).abs() if falls else v - threshold
+        slope = height * (1 + distance / width).clamp(0, 1)
+        return grad * slope, -(grad * slope).sum().reshape(1), None, None, None
 
 
-def truncate(x):
-    """Round towards zero to a multiple of 1/4096; the gradient passes."""
-    return x + (torch.trunc(x * 4096) / 4096 - x).detach()
+def truncate(x, unit=1 / 4096):
+    """Round towards zero to a multiple of a unit; the gradient passes."""
+    return x + (torch.trunc(x / unit) * unit - x).detach()
+
+
+def fitted(x, unit, limit):
+    """Round to the nearest multiple of a unit, a half upwards, and clip; the gradient passes."""
+    return x + (torch.floor(x / unit + 0.5).mul(unit).clamp(-limit, limit) - x).detach()
 
 
 class Plain(torch.nn.Module):
@@ -44,9 +51,12 @@ class Plain(torch.nn.Module):
         self.w_in, self.w_rec = as_double(block.input_matrix()), as_double(block.recurrent_matrix())
         self.du = as_double(torch.round(block.neuron.current_decay))
         self.dv = as_double(torch.round(block.neuron.voltage_decay))
-        self.threshold = as_double(torch.tensor([block.neuron.threshold]))
+        unit_exp, limit = membrane_grid(block.neuron.membrane_bits, block.neuron.full_scale_exp)
+        self.unit, self.limit = 2**unit_exp / 4096, limit / 4096
+        threshold = np.floor(block.neuron.threshold / self.unit) * self.unit
+        self.threshold = as_double(torch.tensor([threshold]))
         self.lag = block.delay.numpy() + 1
-        self.reset, self.scales = block.reset, (width, height)
+        self.reset, self.scales = block.reset, (width, height, block.surrogate == "triangle")
 
     def forward(self, x, feedback=1.0):
         batch, _, steps = x.shape
@@ -61,7 +71,8 @@ class Plain(torch.nn.Module):
                     damped = sent.detach() + feedback * (sent - sent.detach())
                     a = a + damped * self.w_rec[:, j]
             u = truncate(u * (1 - self.du / 4096)) + a
-            v = truncate(v * (1 - self.dv / 4096)) + u
+            # The decayed membrane is whole in its unit, so rounding the sum rounds what comes in.
+            v = fitted(truncate(v * (1 - self.dv / 4096), self.unit) + u, self.unit, self.limit)
             s = PaperSpike.apply(v, self.threshold, *self.scales)
             spikes.append(s)
             membranes.append(v)
@@ -88,13 +99,18 @@ DELAYS = {
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("delays", DELAYS.values(), ids=DELAYS.keys())
-@pytest.mark.parametrize("feedback", [1.0, 0.3])
-def test_gradients_match_plain_autograd(reset, delays, feedback):
-    torch.manual_seed(len(delays) + sum(delays))
+@pytest.mark.parametrize(
+    ("feedback", "bits", "surrogate"),
+    [(1.0, 24, "paper"), (0.3, 24, "paper"), (1.0, 7, "paper"), (1.0, 24, "triangle")],
+)
+def test_gradients_match_plain_autograd(reset, delays, feedback, bits, surrogate):
+    torch.manual_seed(len(delays) + sum(delays) + 24 - bits)
     params = dict(threshold=1.5, current_decay=0.3, voltage_decay=0.1, tau_grad=1.2, scale_grad=0.9)
+    if bits < 24:
+        params |= dict(membrane_bits=bits, full_scale_exp=13)
     block = DelayRecurrent(
         params | {"requires_grad": True}, 5, 7, np.array(delays), weight_scale=2, reset=reset,
-        feedback_grad=feedback, delay_shift=False,
+        feedback_grad=feedback, surrogate=surrogate, delay_shift=False,
     )  # fmt: skip
     block.want_voltage = True
     x = (torch.rand(3, 5, 60) < 0.3).float().requires_grad_()

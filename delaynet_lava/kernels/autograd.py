@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE
+from delaynet_lava.fixedpoint import MEMBRANE_BITS, STATE_SHIFT, WEIGHT_SCALE
 from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
@@ -135,6 +135,10 @@ def _require_whole(x: torch.Tensor) -> None:
 
 
 def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[no-untyped-def]
+    if dynamics.membrane_bits != MEMBRANE_BITS:
+        raise InputError(
+            f"layer on {x.device}", f"has membranes of {dynamics.membrane_bits} bits", "run it on the CPU"
+        )
     from delaynet_lava.kernels.gpu import GpuRecurrence  # needs Triton
 
     _require_whole(x)

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["SURROGATE_PAPER", "SURROGATE_SLAYER", "Dynamics"]
+from delaynet_lava.fixedpoint import FULL_SCALE_EXP, MEMBRANE_BITS
 
-SURROGATE_PAPER, SURROGATE_SLAYER = 0, 1
+__all__ = ["SURROGATES", "SURROGATE_PAPER", "SURROGATE_SLAYER", "SURROGATE_TRIANGLE", "Dynamics"]
+
+SURROGATE_PAPER, SURROGATE_SLAYER, SURROGATE_TRIANGLE = 0, 1, 2
+SURROGATES = {"paper": SURROGATE_PAPER, "slayer": SURROGATE_SLAYER, "triangle": SURROGATE_TRIANGLE}
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Dynamics:
         delay: int32 (N,), axonal delay of each neuron; a spike of step t acts at t + 1 + delay.
         reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
         spiking: False for a readout, whose membrane is the output.
-        surrogate: ``SURROGATE_PAPER`` or ``SURROGATE_SLAYER``.
+        surrogate: one of :data:`SURROGATES`.
         width, height: scales of the surrogate, in SLAYER's units.
         reset_grad: 1.0 differentiates the reset too, 0.0 does not.
         feedback_grad: factor on the gradient that flows back along recurrent synapses (the gradient
@@ -29,6 +32,7 @@ class Dynamics:
         want_voltage: also return the membrane of a spiking layer (a readout's always is).
         recompute: keep the membranes of a pass, or compute them again in the backward pass, a piece of
             time at a time; None: by their size.
+        membrane_bits, full_scale_exp: the membrane's word, see :func:`fixedpoint.membrane_grid`.
         shift: steps by which the output is late, 0 or 1 (the shift of SLAYER's blocks).
     """
 
@@ -43,4 +47,6 @@ class Dynamics:
     membrane_grad: float = 1.0
     want_voltage: bool = False
     recompute: bool | None = None
+    membrane_bits: int = MEMBRANE_BITS
+    full_scale_exp: int = FULL_SCALE_EXP
     shift: int = 0

@@ -22,6 +22,7 @@ from delaynet_lava.fixedpoint import (
     UV_HALF,
     V_MAX,
     membrane_update,
+    narrow_membrane_update,
     reset_membrane,
     saturates,
     synaptic_current,
@@ -150,10 +151,27 @@ def _update(current, membrane, slot, bias, du, dv, remembers):
     return wrapped, clipped
 
 
+@nb.njit(inline="always")
+def _update_narrow(current, membrane, slot, bias, du, dv, unit_exp, limit):
+    """:func:`_update` of a membrane of fewer bits."""
+    word_of = current.dtype.type
+    wrapped = clipped = word_of(0)
+    for i in range(current.shape[0]):
+        wide_u = word_of(synaptic_current(current[i], slot[i], du))
+        new_u = word_of(wrap_u(wide_u))
+        wrapped = word_of(wrapped + word_of(u_overflows(wide_u)))
+        current[i] = new_u
+        slot[i] = 0
+        wide_v = word_of(narrow_membrane_update(membrane[i], new_u, bias[i], dv, unit_exp))
+        clipped = word_of(clipped + word_of(saturates(wide_v, limit)))
+        membrane[i] = min(max(wide_v, word_of(-limit)), word_of(limit))
+    return wrapped, clipped
+
+
 @nb.njit(parallel=True, cache=True)
 def run_layer(
-    bits, values, first, steps, lead, forward, recurrent, encode, du, dv, bias, threshold, reset, clock,
-    u, v, pending, fired, u_record, v_record, before_reset, counts,
+    bits, values, first, steps, lead, forward, recurrent, encode, du, dv, bias, threshold, reset, unit_exp,
+    limit, clock, u, v, pending, fired, u_record, v_record, before_reset, counts,
 ):  # fmt: skip
     """Advance one layer by some steps; state and results are the arguments of the last line.
 
@@ -168,8 +186,9 @@ def run_layer(
         forward, recurrent: :class:`EventList`; recurrent may be empty.
         encode: int64 (2,).
         du, dv: decays, 0 to 4096. bias: (P,), of :func:`state_type`, already shifted.
-        threshold: ``vth << 6``; a spike is ``v > threshold``.
+        threshold: ``vth << 6``, a multiple of the membrane's unit; a spike is ``v > threshold``.
         reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
+        unit_exp, limit: of the membrane, see :func:`fixedpoint.membrane_grid`.
         clock: number of steps that were run before.
         u, v: (B, P), of :func:`state_type`.
         pending: (B, L, P) of the same type, ring of synaptic inputs to come, of :func:`ring_length`.
@@ -195,7 +214,9 @@ def run_layer(
                 while word != 0:
                     _deliver(forward, 64 * w + lowest_bit(word), t + lead, ring)
                     word &= word - ONE
-            if du == DECAY_ONE:
+            if limit != V_MAX:
+                wrapped, clipped = _update_narrow(current, membrane, slot, bias, du, dv, unit_exp, limit)
+            elif du == DECAY_ONE:
                 wrapped, clipped = _update(current, membrane, slot, bias, du, dv, False)
             else:
                 wrapped, clipped = _update(current, membrane, slot, bias, du, dv, True)

@@ -195,7 +195,7 @@ class GpuRecurrence(torch.autograd.Function):
                 plan.vth / STATE_SCALE, (log2(e) if slayer else 1.0) / dyn.width, dyn.height,
                 dyn.reset_grad, dyn.feedback_grad,
             )),
-            SOFT_RESET=dyn.reset == RESET_SUBTRACT, SLAYER=slayer, SPIKES_IN=outer_s.numel() > 0,
+            SOFT_RESET=dyn.reset == RESET_SUBTRACT, SURROGATE=dyn.surrogate, SPIKES_IN=outer_s.numel() > 0,
             VOLTAGE_IN=outer_v.numel() > 0, WITH_CURRENT=current.numel() > 0,
         )  # fmt: skip
         grad_w = None

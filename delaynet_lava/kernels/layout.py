@@ -7,7 +7,7 @@ from math import isqrt
 
 import numpy as np
 
-from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE
+from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE, membrane_grid
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import (
     NEVER,
@@ -74,7 +74,9 @@ class LayerPass:
         self.n, self.lead = len(dyn.delay), lead
         self.lanes = lanes = padded(self.n)
         self.du, self.dv, self.reset = du, dv, dyn.reset
-        self.threshold = vth << STATE_SHIFT if dyn.spiking else NEVER
+        self.grid = membrane_grid(dyn.membrane_bits, dyn.full_scale_exp)
+        unit_exp, _ = self.grid
+        self.threshold = vth << STATE_SHIFT >> unit_exp << unit_exp if dyn.spiking else NEVER
         self.bits = np.zeros((0, 0, 0), np.uint64) if bits is None else bits
         self.values = NOTHING if values is None else values
         self.forward = self.recurrent = NO_SYNAPSES
@@ -133,8 +135,8 @@ class LayerPass:
         u, v, pending = state
         run_layer(
             self.bits, self.values, first, steps, self.lead, self.forward, self.recurrent, _AS_IT_IS,
-            self.du, self.dv, self.bias, self.threshold, self.reset, first, u, v, pending, self.fired,
-            self._u, self._v, True, counts,
+            self.du, self.dv, self.bias, self.threshold, self.reset, *self.grid, first, u, v, pending,
+            self.fired, self._u, self._v, True, counts,
         )  # fmt: skip
 
     def membranes(self) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:

@@ -17,7 +17,7 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.fixedpoint import V_MAX
-from delaynet_lava.kernels.dynamics import SURROGATE_PAPER
+from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.vectors import BLOCK, ROWS, add_rows, multiply
 
@@ -66,6 +66,8 @@ def _neurons(
         distance = membrane - th
         if surrogate == SURROGATE_PAPER:
             h = height * min(max(UNIT + distance / width, ZERO), UNIT)
+        elif surrogate == SURROGATE_TRIANGLE:
+            h = height * max(UNIT - abs(distance) / width, ZERO)
         else:
             h = height * np.exp(-abs(distance) / width)
         if not spiking:

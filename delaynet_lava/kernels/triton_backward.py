@@ -34,7 +34,7 @@ def _quiet(g):
 def _differentiate(
     gv, gu, grad_v, grad_s, v, s, v_before, s_before,
     alpha_u, alpha_v, threshold, rate, height, reset_grad,
-    SPIKING: tl.constexpr, SOFT_RESET: tl.constexpr, SLAYER: tl.constexpr,
+    SPIKING: tl.constexpr, SOFT_RESET: tl.constexpr, SURROGATE: tl.constexpr,
 ):  # fmt: skip
     """One step back: g_v, g_u, and its share of the gradients of dv and the threshold."""
     carried = alpha_v * gv
@@ -43,9 +43,11 @@ def _differentiate(
     after = v_before
     if SPIKING:
         distance = v - threshold
-        if SLAYER:
+        if SURROGATE == 1:
             h = height * tl.math.exp2(tl.where(distance < 0.0, distance, -distance) * rate)
         else:
+            if SURROGATE == 2:
+                distance = tl.where(distance < 0.0, distance, -distance)
             h = 1.0 + distance * rate
             h = height * tl.where(h < 0.0, 0.0, tl.where(h > 1.0, 1.0, h))
         back = reset_grad * carried
@@ -90,7 +92,7 @@ def _slot(k, lags, length):
 def resident(
     grad_drive, grad_spikes, grad_voltage, membrane, spikes, current, ring, scalars, weights, lag,
     batch, steps, n, length, alpha_u, alpha_v, vth, rate, height, reset_grad, feedback_grad,
-    SPIKING: tl.constexpr, RECURRENT: tl.constexpr, SOFT_RESET: tl.constexpr, SLAYER: tl.constexpr,
+    SPIKING: tl.constexpr, RECURRENT: tl.constexpr, SOFT_RESET: tl.constexpr, SURROGATE: tl.constexpr,
     SPIKES_IN: tl.constexpr, VOLTAGE_IN: tl.constexpr, WITH_CURRENT: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -105,7 +107,7 @@ def resident(
             of ``du / 4096``, ``dv / 4096`` and of the threshold.
         weights: float32 (N, N), pre x post, in SLAYER's units; lag: as for the forward pass.
         alpha_u, alpha_v: what is left after the decay; vth: threshold in SLAYER's units.
-        rate, height: of the surrogate; the rate is ``1 / width``, or ``log2(e) / width`` if ``SLAYER``.
+        rate, height: of the surrogate; the rate is ``1 / width``, or ``log2(e) / width`` for SLAYER's.
     """
     tile = tl.program_id(0)
     col = column(tl.program_id(1) * BLOCK_N, BLOCK_N)
@@ -149,7 +151,7 @@ def resident(
             next_grad_v = tl.load(grad_voltage + there - n, mask=alive & more, other=0.0)
         gv, gu, to_dv, to_vth = _differentiate(
             gv, gu, grad_v, grad_s, v, s, v_before, s_before,
-            alpha_u, alpha_v, vth, rate, height, reset_grad, SPIKING, SOFT_RESET, SLAYER,
+            alpha_u, alpha_v, vth, rate, height, reset_grad, SPIKING, SOFT_RESET, SURROGATE,
         )  # fmt: skip
         of_dv += to_dv
         of_vth += to_vth
@@ -174,7 +176,7 @@ def resident(
 def tiled(
     last_gv, grad_drive, grad_spikes, grad_voltage, membrane, spikes, current, ring, scalars, weights, lag,
     batch, steps, n, length, alpha_u, alpha_v, vth, rate, height, reset_grad, feedback_grad,
-    SOFT_RESET: tl.constexpr, SLAYER: tl.constexpr,
+    SOFT_RESET: tl.constexpr, SURROGATE: tl.constexpr,
     SPIKES_IN: tl.constexpr, VOLTAGE_IN: tl.constexpr, WITH_CURRENT: tl.constexpr, TF32: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -218,7 +220,7 @@ def tiled(
             gu = tl.load(grad_drive + there + n + col, mask=alive & (start < last), other=0.0)
             gv, gu, to_dv, to_vth = _differentiate(
                 gv, gu, grad_v, grad_s, v, s, v_before, s_before,
-                alpha_u, alpha_v, vth, rate, height, reset_grad, True, SOFT_RESET, SLAYER,
+                alpha_u, alpha_v, vth, rate, height, reset_grad, True, SOFT_RESET, SURROGATE,
             )  # fmt: skip
             of_dv += to_dv
             of_vth += to_vth

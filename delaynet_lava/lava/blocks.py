@@ -29,7 +29,7 @@ __all__ = [
     "RecurrentDense",
     "RecurrentDenseModel",
     "build_blocks",
-    "require_supported_delays",
+    "require_supported",
 ]
 
 
@@ -132,13 +132,19 @@ class RecurrentDenseModel(BlockModel):
     """Process model of :class:`RecurrentDense`."""
 
 
-def require_supported_delays(network: ir.Network) -> None:
-    """Refuse delays that NetX and the chip do not take.
+def require_supported(network: ir.Network) -> None:
+    """Refuse delays and membranes that Lava and the chip do not have.
 
     Raises:
-        InputError: names layer, synapse, delay and limit.
+        InputError: names layer, what it has and the limit.
     """
     for k, layer in enumerate(network.layers):
+        if layer.neuron.membrane_bits != fx.MEMBRANE_BITS:
+            raise InputError(
+                f"layer {k}: membrane_bits",
+                f"{layer.neuron.membrane_bits}, but Lava and the chip have {fx.MEMBRANE_BITS}",
+                "use the emulator",
+            )
         for name in ("synapse", "recurrent"):
             synapse = getattr(layer, name)
             if synapse is not None and synapse.max_delay > fx.MAX_DELAY:
@@ -157,9 +163,9 @@ def build_blocks(network: ir.Network, neuron_params: Sequence[dict[str, Any]] | 
         neuron_params: for each layer, what its neuron's process hands to its process model.
 
     Raises:
-        InputError: a delay beyond 62.
+        InputError: a delay beyond 62, or a membrane of fewer bits.
     """
-    require_supported_delays(network)
+    require_supported(network)
     blocks: list[Block] = []
     for k, layer in enumerate(network.layers):
         params = neuron_params[k] if neuron_params else {}

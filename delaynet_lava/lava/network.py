@@ -14,7 +14,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from delaynet_lava import network as ir
 from delaynet_lava import netx
 from delaynet_lava.errors import InputError
-from delaynet_lava.lava.blocks import Block, BlockModel, build_blocks, require_supported_delays
+from delaynet_lava.lava.blocks import Block, BlockModel, build_blocks, require_supported
 from delaynet_lava.lava.simulation import building
 from delaynet_lava.quiet import quiet_import
 
@@ -93,7 +93,7 @@ class Network(hdf5.Network):
             raise InputError(
                 "input_shape", f"{input_shape} does not hold {self.network.channels} input channels"
             )
-        require_supported_delays(self.network)
+        require_supported(self.network)
         with building():
             # NetX's own constructor knows files only.
             AbstractProcess.__init__(

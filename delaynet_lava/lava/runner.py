@@ -98,7 +98,7 @@ def run(
     config = run_config(models)
     if models == "fast":
         load_loop()
-    blocks.require_supported_delays(network)
+    blocks.require_supported(network)
     batch, steps, _ = inputs.shape
     clock = Clock(steps, pause=_longest_lag(network))
     wanted = [[what in record and k in chosen for what in RECORDABLE] for k in range(len(network.layers))]

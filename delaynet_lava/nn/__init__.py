@@ -10,11 +10,13 @@ except ImportError as error:
     raise BackendMissing("delaynet_lava.nn", "lava-dl", str(error)) from error
 
 from delaynet_lava.lattice import PAPER_SHARES, delay_groups, lattice_delays, lattice_positions
+from delaynet_lava.nn.adaptive import AdaptiveRecurrent
 from delaynet_lava.nn.dense import Dense
 from delaynet_lava.nn.recurrent import DelayRecurrent, Neuron, Readout
 
 __all__ = [
     "PAPER_SHARES",
+    "AdaptiveRecurrent",
     "DelayRecurrent",
     "Dense",
     "Neuron",

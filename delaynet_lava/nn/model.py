@@ -9,12 +9,17 @@ from lava.lib.dl.slayer.block import cuba
 from lava.lib.dl.slayer.neuron.norm import MeanOnlyBatchNorm
 
 from delaynet_lava.errors import InputError
+from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.model_file import ModelFile
+from delaynet_lava.nn.dense import Dense
 from delaynet_lava.nn.recurrent import DelayRecurrent, Readout
 
 __all__ = ["build", "describe"]
 
 _SYNAPSES = ("synapse", "input_synapse", "recurrent_synapse")
+_OWN = {"DelayRecurrent": DelayRecurrent, "FusedDense": Dense, "Readout": Readout}
+"""Blocks of this package by their name in a ``model.pt``, where "Dense" is SLAYER's."""
+_OPTIONS = ("self_connection", "reset", "surrogate", "reset_grad", "feedback_grad", "membrane_grad")
 
 
 def _blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -43,7 +48,10 @@ def _neuron_params(neuron: Any, where: str) -> dict[str, Any]:
             "use MeanOnlyBatchNorm",
         )
     threshold = getattr(neuron, "_threshold", None)
-    return {
+    narrow = {}
+    if getattr(neuron, "membrane_bits", MEMBRANE_BITS) != MEMBRANE_BITS:
+        narrow = {"membrane_bits": neuron.membrane_bits, "full_scale_exp": neuron.full_scale_exp}
+    return narrow | {
         "threshold": float(threshold) if threshold is not None else 1.0,
         "current_decay": float(neuron.current_decay) / neuron.p_scale,
         "voltage_decay": float(neuron.voltage_decay) / neuron.p_scale,
@@ -78,7 +86,7 @@ def _sizes(part: Any, where: str) -> dict[str, int]:
 
 def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
     kind = type(block)
-    entry: dict[str, Any] = {"type": kind.__name__}
+    entry: dict[str, Any] = {"type": "FusedDense" if kind is Dense else kind.__name__}
     if kind is cuba.Input:
         entry["delay_shift"] = bool(block.delay_shift)
         if block.neuron is not None:
@@ -89,7 +97,7 @@ def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
         pass
     elif kind is cuba.Average:
         entry["num_outputs"] = int(block.num_outputs)
-    elif kind in (cuba.Dense, cuba.Affine, Readout, cuba.Recurrent, DelayRecurrent):
+    elif kind in (cuba.Dense, cuba.Affine, cuba.Recurrent, *_OWN.values()):
         _check_hook(block, where)
         main = block.input_synapse if hasattr(block, "input_synapse") else block.synapse
         entry |= _sizes(main, where)
@@ -97,23 +105,16 @@ def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
             entry["neuron"] = _neuron_params(block.neuron, where)
         if kind is not cuba.Affine:
             entry["delay_shift"] = bool(block.delay_shift)
-        if kind is DelayRecurrent:
-            for key in (
-                "self_connection",
-                "reset",
-                "surrogate",
-                "reset_grad",
-                "feedback_grad",
-                "membrane_grad",
-            ):
-                entry[key] = getattr(block, key)
+        if kind in (DelayRecurrent, Dense):
+            left_out = () if kind is DelayRecurrent else ("self_connection", "feedback_grad")
+            entry |= {key: getattr(block, key) for key in _OPTIONS if key not in left_out}
         if getattr(block, "bias", None) is not None and kind is cuba.Recurrent:
             raise InputError(where, "has a bias before its neuron, which net.h5 cannot express")
     else:
         raise InputError(
             where,
             f"is a {kind.__module__.rpartition('.')[2]} {kind.__name__}, which this release does not export",
-            "supported: DelayRecurrent, Readout, and SLAYER's cuba Input, Flatten, Dense, Recurrent, "
+            "supported: DelayRecurrent, Dense, Readout, and SLAYER's cuba Input, Flatten, Dense, Recurrent, "
             "Affine, Average",
         )
     return entry
@@ -129,7 +130,7 @@ def describe(
 
     Args:
         model: a ``Sequential`` (or ``ModuleList``, or a module with ``blocks``) of
-            :class:`DelayRecurrent`, :class:`Readout` and SLAYER's own cuba blocks.
+            this package's blocks and SLAYER's own cuba blocks.
 
     Raises:
         InputError: a block that can't be exported, by place, type and reason.
@@ -142,7 +143,7 @@ def describe(
 
 
 def build(model: ModelFile) -> torch.nn.Sequential:
-    """The torch model of a ``model.pt`` made of :class:`DelayRecurrent` and :class:`Readout` blocks.
+    """The torch model of a ``model.pt`` made of this package's blocks.
 
     Raises:
         InputError: another block type, options or tensors that do not fit.
@@ -151,12 +152,10 @@ def build(model: ModelFile) -> torch.nn.Sequential:
     for i, entry in enumerate(model.config["layers"]):
         options = {k: v for k, v in entry.items() if k not in ("type", "neuron")}
         where = f"model: layer {i}"
-        if entry["type"] not in ("DelayRecurrent", "Readout"):
+        if entry["type"] not in _OWN:
             raise InputError(where, f"is a {entry['type']}; only this package's blocks can be rebuilt")
         try:
-            block = (DelayRecurrent if entry["type"] == "DelayRecurrent" else Readout)(
-                dict(entry["neuron"]), **options
-            )
+            block = _OWN[entry["type"]](dict(entry["neuron"]), **options)
         except (TypeError, KeyError) as error:
             raise InputError(where, f"has options that do not fit ({error})") from error
         blocks.append(block)

@@ -16,7 +16,7 @@ from lava.lib.dl.slayer.utils.quantize import quantize
 from delaynet_lava import fixedpoint, network, netx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels.autograd import SpikeBits, delayed_recurrence
-from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_SLAYER, Dynamics
+from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
 
 __all__ = ["DelayRecurrent", "Neuron", "Readout"]
 
@@ -26,10 +26,21 @@ class Neuron(cuba.Neuron):
 
     ``vth`` is a parameter in SLAYER's units; the threshold in use is ``floor(64 vth) / 64``, as
     SLAYER rounds it. ``requires_grad`` of the neuron parameters covers it and both decays.
+
+    Attributes:
+        membrane_bits, full_scale_exp: the membrane's word, as of :class:`network.Neuron`; parameters
+            of the same names, 24 and 23 unless given.
     """
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(
+        self,
+        membrane_bits: int = fixedpoint.MEMBRANE_BITS,
+        full_scale_exp: int = fixedpoint.FULL_SCALE_EXP,
+        **params: Any,
+    ) -> None:
         super().__init__(**params)
+        checked = network.Neuron(0, 0, 0, membrane_bits=membrane_bits, full_scale_exp=full_scale_exp)
+        self.membrane_bits, self.full_scale_exp = checked.membrane_bits, checked.full_scale_exp
         self.tau_grad, self.scale_grad = float(params.get("tau_grad", 1)), float(params.get("scale_grad", 1))
         self.register_parameter(
             "vth",
@@ -112,7 +123,14 @@ class _Block(torch.nn.Module):
 
     def _neuron_integers(self, vth: int, reset: str = "zero") -> network.Neuron:
         neuron = self.neuron
-        return network.Neuron(vth, int(neuron.cx_current_decay), int(neuron.cx_voltage_decay), reset=reset)
+        return network.Neuron(
+            vth,
+            int(neuron.cx_current_decay),
+            int(neuron.cx_voltage_decay),
+            reset=reset,
+            membrane_bits=neuron.membrane_bits,
+            full_scale_exp=neuron.full_scale_exp,
+        )
 
     def export_hdf5(self, handle: h5py.Group) -> None:
         """Write the layer's NetX keys into an HDF5 group, as every SLAYER block does."""
@@ -143,7 +161,9 @@ class DelayRecurrent(_Block):
 
     Args:
         neuron_params: as for SLAYER's CUBA neuron: ``threshold``, ``current_decay``,
-            ``voltage_decay``, ``tau_grad``, ``scale_grad``, ``requires_grad`` (decays and threshold).
+            ``voltage_decay``, ``tau_grad``, ``scale_grad``, ``requires_grad`` (decays and threshold);
+            ``membrane_bits`` and ``full_scale_exp`` for a membrane of fewer bits, to whose rounding
+            and clipping the gradient is blind.
         in_neurons, out_neurons: number of neurons.
         delay: axonal delay of the recurrent connections, one integer or one per neuron, >= 0.
         weight_scale, weight_norm, pre_hook_fx: as for SLAYER's synapses; the hook defaults to the
@@ -152,9 +172,10 @@ class DelayRecurrent(_Block):
         reset: "zero" (the chip) or "subtract" (the paper's soft reset; simulator only).
         surrogate: "paper": ``scale_grad / w * clip(1 + (v - th) / w, 0, 1)`` with
             ``w = tau_grad * th`` (the paper's own: threshold 0.72, w = 1); "slayer": SLAYER's
-            decaying exponential.
-        reset_grad: factor on the gradient through the reset; None: 1 for the paper's surrogate, 0
-            for SLAYER's, which does not differentiate it.
+            decaying exponential; "triangle": ``scale_grad / w * clip(1 - |v - th| / w, 0, 1)``, that of
+            the LSNN, under which neurons far above threshold pass no gradient on.
+        reset_grad: factor on the gradient through the reset; None: 1, or 0 for SLAYER's surrogate, which
+            does not differentiate it.
         feedback_grad: factor on the gradient along recurrent synapses; 1 is exact, less damps the
             explosion over thousands of steps.
         membrane_grad: False cuts the gradient along u and v at each step, as SLAYER's block does.
@@ -189,8 +210,8 @@ class DelayRecurrent(_Block):
         where = type(self).__name__
         if reset not in network.RESETS:
             raise InputError(f"{where}: reset", f"is {reset!r}, expected one of {list(network.RESETS)}")
-        if surrogate not in ("paper", "slayer"):
-            raise InputError(f"{where}: surrogate", f"is {surrogate!r}, expected 'paper' or 'slayer'")
+        if surrogate not in SURROGATES:
+            raise InputError(f"{where}: surrogate", f"is {surrogate!r}, expected one of {list(SURROGATES)}")
         self.neuron = _neuron(neuron_params, where)
         self.neuron.shape = torch.Size([out_neurons])
         self.input_synapse = synapse.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
@@ -199,7 +220,7 @@ class DelayRecurrent(_Block):
             part.pre_hook_fx = pre_hook_fx or self.neuron.quantize_8bit
         self.register_buffer("delay", torch.from_numpy(_delays(delay, out_neurons, where)))
         self.self_connection, self.reset, self.surrogate = self_connection, reset, surrogate
-        self.reset_grad = float(surrogate == "paper") if reset_grad is None else float(reset_grad)
+        self.reset_grad = float(surrogate != "slayer") if reset_grad is None else float(reset_grad)
         self.feedback_grad, self.membrane_grad = float(feedback_grad), bool(membrane_grad)
         self.recompute, self.want_voltage = recompute, False
         self.voltage: torch.Tensor | None = None
@@ -231,14 +252,13 @@ class DelayRecurrent(_Block):
     def _dynamics(self) -> Dynamics:
         width = self.neuron.tau_grad * self.neuron.threshold
         height = self.neuron.scale_grad / width
-        kind = SURROGATE_PAPER
         if self.surrogate == "slayer":
-            kind, width = SURROGATE_SLAYER, width * cuba.TAU_RHO_MULT
+            width *= cuba.TAU_RHO_MULT
             height *= cuba.SCALE_RHO_MULT / cuba.TAU_RHO_MULT / 2
         return Dynamics(
             delay=self.delay.cpu().numpy(),
             reset=network.RESETS[self.reset],
-            surrogate=kind,
+            surrogate=SURROGATES[self.surrogate],
             width=width,
             height=height,
             reset_grad=self.reset_grad,
@@ -246,6 +266,8 @@ class DelayRecurrent(_Block):
             membrane_grad=float(self.membrane_grad),
             want_voltage=self.want_voltage,
             recompute=self.recompute,
+            membrane_bits=self.neuron.membrane_bits,
+            full_scale_exp=self.neuron.full_scale_exp,
             shift=int(self.delay_shift),
         )
 
@@ -328,7 +350,12 @@ class Readout(_Block):
             quantize(self.neuron.current_decay),
             quantize(self.neuron.voltage_decay),
             self.neuron.vth,
-            Dynamics(delay=np.zeros(self.synapse.weight.shape[0], np.int32), spiking=False),
+            Dynamics(
+                delay=np.zeros(self.synapse.weight.shape[0], np.int32),
+                spiking=False,
+                membrane_bits=self.neuron.membrane_bits,
+                full_scale_exp=self.neuron.full_scale_exp,
+            ),
             bits=bits,
         )
         self.overflows = result.overflows
