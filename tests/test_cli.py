@@ -138,20 +138,45 @@ def test_delaynet_export_is_the_same_command(model, tmp_path, capsys):
     assert one.profile == "loihi2"
 
 
-def test_a_broken_rule_stops_the_export_unless_forced(tmp_path, capsys):
-    path, target = tmp_path / "model.pt", tmp_path / "net.h5"
-    save_model(path, make_model(delay=99, reset="subtract"))
-    assert call("export", str(path), "-o", str(target)) == 1
+def test_three_faults_are_reported_together_and_stop_the_export(tmp_path, capsys):
+    path, target, report = tmp_path / "model.pt", tmp_path / "net.h5", tmp_path / "report.json"
+    model = make_model(delay=99, reset="subtract")
+    model.state_dict["0.neuron.voltage_decay"][:] = 4096
+    save_model(path, model)
+    faults = {
+        "delay-range": "layer 0: delay_rec: delay 99 exceeds 62",
+        "decay": "layer 0: dv: 4096 exceeds 4095",
+        "reset-kind": "layer 0: reset: 'subtract' is not one of ['zero']",
+    }
+    assert call("export", str(path), "-o", str(target), "--json", str(report)) == 1
     err = capsys.readouterr().err
-    assert "layer 0: delay_rec: delay 99 exceeds 62" in err
-    assert "layer 0: reset: 'subtract'" in err
+    assert all(f"error [{rule}] {text}" in err for rule, text in faults.items())
+    assert err.splitlines()[-1].endswith("was not written: 3 broken rules (--force writes it)")
     assert not target.exists()
+    assert [f["rule"] for f in json.loads(report.read_text())["findings"]] == list(faults)
+
     assert call("export", str(path), "-o", str(target), "--force") == 0
-    recorded = netx.read(target).provenance["export"]["broken_rules"]
-    assert len(recorded) == 2
     capsys.readouterr()
+    recorded = netx.read(target).provenance["export"]["findings"]
+    assert {f["rule"]: f["severity"] for f in recorded} == dict.fromkeys(faults, "error")
     assert call("inspect", str(target)) == 1
     assert "delay 99 exceeds 62" in capsys.readouterr().out
+    assert call("inspect", str(target), "--json", "-") == 1
+    assert json.loads(capsys.readouterr().out)["provenance"]["export"]["findings"] == recorded
+
+
+def test_warnings_are_printed_and_do_not_stop_an_export(model, tmp_path, capsys):
+    profile, target = tmp_path / "mine.toml", tmp_path / "net.h5"
+    profile.write_text(
+        'name = "mine"\ntitle = "sums of 8 bits"\n[limits]\n'
+        'synaptic_sum_bits = { value = 8, unit = "bit", status = "documented", source = "a test" }\n'
+    )
+    assert call("export", str(model), "-o", str(target), "--profile", str(profile)) == 0
+    err = capsys.readouterr().err
+    assert "warning [synaptic-sum] layer 0: neuron " in err and "error" not in err
+    network = netx.read(target)
+    assert network.profile == "mine"
+    assert {f["severity"] for f in network.provenance["export"]["findings"]} == {"warning"}
 
 
 def bomb(path: Path) -> None:
@@ -269,14 +294,10 @@ def test_every_command_has_help_with_an_example(command, capsys):
         assert "Example: delaynet " + command[0] in " ".join(out.split())
 
 
-def test_profiles_are_listed_and_shown(capsys):
-    assert call("profiles") == 0
-    out = capsys.readouterr().out
-    assert "loihi1" in out and "loihi2" in out
-    assert call("profiles", "loihi2", "--json", "-") == 0
-    limits = json.loads(capsys.readouterr().out)["loihi2"]["limits"]
-    assert limits["delay_max"]["value"] == 62
-    assert "neither a profile" in refused(capsys, "profiles", "loihi9")
+def test_a_profile_that_is_not_there_is_refused(model, net, capsys):
+    for command in (["profiles", "loihi9"], ["export", str(model), "--profile", "loihi9"]):
+        assert "neither a profile" in refused(capsys, *command)
+    assert "neither a profile" in refused(capsys, "inspect", str(net), "--profile", "loihi9")
 
 
 def test_python_m_runs_the_command():

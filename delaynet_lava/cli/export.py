@@ -20,6 +20,13 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write although rules are broken; they are recorded.")
     ] = False,
+    delay_overflow: Annotated[
+        str,
+        typer.Option(
+            help="Delays beyond the chip: error (a broken rule), relay (chains of relay neurons, exact) or "
+            "retime (a coarser time step)."
+        ),
+    ] = "error",
     json: Annotated[str | None, typer.Option("--json", help="Write the report here; - is stdout.")] = None,
 ) -> int:
     """Turn a trained model.pt into the integers of a net.h5, checked against a chip.
@@ -28,19 +35,19 @@ def export(
     """
     target = output or str(Path(model).with_suffix(".h5"))
     try:
-        report = export_netx(model, target, profile, force)
+        report = export_netx(model, target, profile, force, delay_overflow)
     except RuleBroken as broken:
         for finding in broken.findings:
             complain("delaynet export", str(finding))
-        complain(
-            "delaynet export",
-            f"{target} was not written: {len(broken.findings)} broken rules (--force writes it)",
-        )
+        count = sum(f.severity == "error" for f in broken.findings)
+        complain("delaynet export", f"{target} was not written: {count} broken rules (--force writes it)")
         write_json(json, {"path": None, "findings": [vars(f) for f in broken.findings]})
         return broken.exit_code
     if json != "-":
         say(f"{report.path}: {report.network.summary()}")
         figures([("profile", report.profile), ("findings", str(len(report.findings)))])
+        for line in () if report.delays is None else report.delays.lines():
+            say(f"{delay_overflow}: {line}")
     for finding in report.findings:
         complain("delaynet export", str(finding))
     write_json(json, report.as_dict())

@@ -8,28 +8,12 @@ from typing import Annotated
 import typer
 
 from delaynet_lava import netx
+from delaynet_lava.cli.cue_task import require_cue
 from delaynet_lava.cli.output import complain, figures, progress, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import Evaluation, evaluate
-from delaynet_lava.network import Network
-from delaynet_lava.tasks import cue
-
-
-def _task(
-    name: str, network: Network, path: str, cues: int | None, wait_ms: int | None, seed: int
-) -> cue.CueAccumulation:
-    if name != "cue":
-        raise InputError("task", f"{name!r} is not known", "choose from: cue")
-    if (network.channels, network.outputs) != (cue.CHANNELS, cue.CLASSES):
-        raise InputError(
-            path,
-            f"takes {network.channels} inputs and gives {network.outputs} outputs, the cue task has "
-            f"{cue.CHANNELS} and {cue.CLASSES}",
-            "run it on the task it was trained for",
-        )
-    return cue.CueAccumulation(
-        7 if cues is None else cues, 1200 if wait_ms is None else wait_ms, seed, "test"
-    )
+from delaynet_lava.export.retime import at_step_of
+from delaynet_lava.tasks.cue import CueAccumulation
 
 
 def _print(result: Evaluation) -> None:
@@ -73,8 +57,8 @@ def run(
     check: Annotated[
         str | None, typer.Option(help="Run on this backend too and compare every integer.")
     ] = None,
-    cues: Annotated[int | None, typer.Option(help="Number of cues, default 7.")] = None,
-    wait_ms: Annotated[int | None, typer.Option(help="Wait after the last cue, default 1200.")] = None,
+    cues: Annotated[int, typer.Option(help="Number of cues.")] = 7,
+    wait_ms: Annotated[int, typer.Option(help="Wait after the last cue.")] = 1200,
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
 ) -> int:
     """Run a network on fresh samples of a task; with --check, compare two executions.
@@ -83,21 +67,22 @@ def run(
     """
     with speak_warnings("delaynet run"):
         network = netx.read(net)
-    source = _task(task, network, net, cues, wait_ms, seed)
+    require_cue(task, network, net)
+    source = at_step_of(network, CueAccumulation(cues, wait_ms, seed, "test"))
     if samples < 1:
         raise InputError("--samples", f"{samples} is below 1")
     with progress(f"{backend}, {source.steps} steps", samples) as advance:
         result = evaluate(network, source, samples, backend, check, advance)
     content = {
         "net": net,
-        "task": {"name": task, "cues": source.cues, "wait_ms": source.wait_ms},
+        "task": {"name": task, "cues": cues, "wait_ms": wait_ms},
         "seed": seed,
         **result.as_dict(),
     }
     if json != "-":
         say(
             f"{net}: {network.summary()}, {samples} samples of {task} "
-            f"(cues: {source.cues}, wait: {source.wait_ms} ms), seed {seed}"
+            f"(cues: {cues}, wait: {wait_ms} ms), seed {seed}"
         )
         _print(result)
     write_json(json, content)
