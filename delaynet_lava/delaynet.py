@@ -27,6 +27,7 @@ def build(options: CueOptions) -> torch.nn.Sequential:
             "current_decay": 1.0,
             "voltage_decay": decay(options.tau_ms),
             "tau_grad": options.surrogate_width,
+            "scale_grad": options.dampening,
             "requires_grad": True,
         },
         CHANNELS,

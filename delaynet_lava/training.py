@@ -29,10 +29,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from delaynet_lava import delaynet
 from delaynet_lava._version import __version__
+from delaynet_lava.analysis.initial import branching_factor
 from delaynet_lava.distributed import Group
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE
-from delaynet_lava.model_file import ModelFile, load_tensors, save_model, write_tensors
+from delaynet_lava.model_file import ModelFile, load_model, load_tensors, save_model, write_tensors
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training_options import PRESETS, CueOptions, command_line
@@ -85,7 +86,7 @@ def accuracy(
 
 
 class _Decision(torch.nn.Module):
-    """The network as one module that gives hidden spikes (N, hidden, T) and final membranes (N, out)."""
+    """The network as one module that gives hidden spikes (N, hidden, T) and membranes (N, out, T)."""
 
     def __init__(self, net: torch.nn.Sequential) -> None:
         super().__init__()
@@ -93,7 +94,21 @@ class _Decision(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         spikes = self.net[0](x)
-        return spikes, self.net[1](spikes)[..., -1]
+        return spikes, self.net[1](spikes)
+
+
+def _network(options: CueOptions) -> torch.nn.Sequential:
+    net = delaynet.build(options)
+    if options.init:
+        try:
+            net.load_state_dict(load_model(options.init).state_dict)
+        except RuntimeError as error:
+            raise InputError(
+                options.init,
+                f"does not fit the network ({' '.join(str(error).split())})",
+                "use its own options",
+            ) from error
+    return net
 
 
 def _optimiser(net: torch.nn.Module, options: CueOptions) -> torch.optim.Optimizer:
@@ -108,20 +123,12 @@ def _optimiser(net: torch.nn.Module, options: CueOptions) -> torch.optim.Optimiz
     return torch.optim.Adam(groups, lr=options.lr, betas=(0.9, 0.99))
 
 
-def _branching_factor(spikes: torch.Tensor) -> float:
-    """Mean of n[t + 1] / n[t] over samples and steps with spikes; 0 where there are none."""
-    population = spikes.sum(dim=1)
-    before, after = population[:, :-1], population[:, 1:]
-    there = before > 0
-    return float((after[there] / before[there]).mean()) if there.any() else 0.0
-
-
 class _Trainer:
     """State of a training; everything in it goes into a checkpoint."""
 
     def __init__(self, options: CueOptions, group: Group) -> None:
         self.options, self.group = options, group
-        self.net = delaynet.build(options)
+        self.net = _network(options)
         self.hidden = self.net[0]
         self.model: torch.nn.Module = _Decision(self.net)
         if group.size > 1:
@@ -138,9 +145,21 @@ class _Trainer:
     def done(self) -> bool:
         return self.progress["annealed"] >= self.options.anneal_epochs
 
-    def _loss(self, spikes: torch.Tensor, out: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(
+        self,
+        spikes: torch.Tensor,
+        out: torch.Tensor,
+        labels: torch.Tensor,
+        running: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> torch.Tensor:
+        """Loss of a batch: hidden spikes, membranes (N, out, T), labels, and answers on the way."""
         options = self.options
-        loss = torch.nn.functional.cross_entropy(out / options.temperature, labels)
+        out = out / options.temperature
+        loss = torch.nn.functional.cross_entropy(out[..., -1], labels)
+        if running is not None:
+            steps, answers = running
+            asked, told = out[..., torch.from_numpy(steps)], torch.from_numpy(answers)
+            loss = loss + options.running * torch.nn.functional.cross_entropy(asked, told, ignore_index=-1)
         if options.branching:
             population = spikes.sum(dim=1)
             if options.branching_over == "batch":
@@ -157,10 +176,12 @@ class _Trainer:
         mine = group.share(options.batch)
         # A mean over this process's samples, times this, adds up to the mean over the batch.
         part = len(mine) / options.batch
-        spikes, labels = task.batch(self.progress["used"] + mine.start, len(mine))
+        first = self.progress["used"] + mine.start
+        spikes, labels = task.batch(first, len(mine))
         hidden, out = self.model(_tensor(spikes))
         target = torch.from_numpy(labels)
-        loss = self._loss(hidden, out, target) * part
+        running = task.running(first, len(mine)) if options.running else None
+        loss = self._loss(hidden, out, target, running) * part
         self.optimiser.zero_grad()
         (loss * group.size).backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), options.clip))
@@ -177,8 +198,8 @@ class _Trainer:
             for name, parameter in self.net.named_parameters():
                 self.average[name].lerp_(parameter, 1 - options.average)
         self.progress["used"] += options.batch
-        right = int((out.argmax(1) == target).sum())
-        rate, branching = float(hidden.detach().mean()), _branching_factor(hidden.detach())
+        right = int((out[..., -1].argmax(1) == target).sum())
+        rate, branching = float(hidden.detach().mean()), branching_factor(hidden.detach())
         sums = group.total([float(loss), right / options.batch, part * rate, part * branching])
         return *sums, norm
 
@@ -215,8 +236,8 @@ class _Trainer:
         full = state["stage"] == len(stages) - 1
         left = 1 - state["annealed"] / options.anneal_epochs if full else 1.0
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * (options.lr_end + (1 - options.lr_end) * left)
-        task = CueAccumulation(cues, wait_ms, options.seed, "train")
+            group["lr"] = rate * options.lr_end ** (1 - left)
+        task = CueAccumulation(cues, wait_ms, options.seed, "train", options.right_p)
         steps = []
         for _ in range(max(1, options.epoch_samples // options.batch)):
             steps.append(self._step(task))

@@ -7,6 +7,7 @@ from typing import Any
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.lattice import PAPER_SHARES
+from delaynet_lava.tasks.cue import RIGHT_P
 
 __all__ = ["PRESETS", "CueOptions", "command_line", "explained"]
 
@@ -26,6 +27,7 @@ class CueOptions:
     """
 
     seed: int = _option(0, "of weights, lattice and samples")
+    init: str = _option("", "a model.pt whose weights and delays to start from, on the full task at once")
     network: str = _option("delaynet", f"which network: {', '.join(NETWORKS)}")
     rule: str = _option("bptt", "where gradients come from: bptt, eprop")
     neurons: int = _option(125, "of the hidden layer")
@@ -40,9 +42,13 @@ class CueOptions:
     input_gain: float = _option(0.4, "input weights are drawn from +- this, in thresholds")
     radius: float = _option(1.2, "initial spectral radius of |W_rec|, in thresholds")
     readout_gain: float = _option(0.1, "readout weights are drawn from +- this")
+    running: float = _option(0.0, "weight of the same loss every 150 ms, when the side that leads is asked")
     temperature: float = _option(1.0, "readout membranes are divided by it before the cross-entropy")
-    surrogate: str = _option("paper", "surrogate derivative: paper (linear below), slayer (exponential)")
+    surrogate: str = _option(
+        "paper", "surrogate derivative: paper (flat above threshold), triangle, slayer (exponential)"
+    )
     surrogate_width: float = _option(1.39, "its width in thresholds (the paper's own: 1 / 0.72)")
+    dampening: float = _option(1.0, "factor on the surrogate derivative")
     feedback_grad: float = _option(0.2, "initial factor on the gradient along recurrent synapses; 1 is exact")
     gradient_norm: float = _option(1.0, "gradient norm that this factor is steered to")
     control: float = _option(0.005, "how fast it is steered; 0 leaves it fixed")
@@ -52,12 +58,13 @@ class CueOptions:
     optimiser: str = _option("adam", "adam, madgrad")
     lr: float = _option(5e-3, "learning rate of weights and threshold")
     lr_decays: float = _option(20.0, "that of the decays (in 1/4096), in lr")
-    lr_end: float = _option(0.01, "what is left of lr at the end; it falls linearly on the full task")
+    lr_end: float = _option(0.01, "what is left of lr at the end; it falls exponentially on the full task")
     clip: float = _option(1.0, "clip norm of the gradient")
     batch: int = _option(64, "samples a step")
     epoch_samples: int = _option(1024, "samples an epoch, all fresh")
     cues: int = _option(7, "of the full task")
     wait_ms: int = _option(1200, "of the full task")
+    right_p: tuple[float, ...] = _option(RIGHT_P, "probabilities of the right side in training samples")
     curriculum: bool = _option(True, "first more cues, then a longer wait; false: the full task at once")
     advance: float = _option(0.93, "accuracy of an epoch that moves the curriculum on")
     anneal_epochs: int = _option(56, "epochs on the full task")
@@ -89,7 +96,7 @@ class CueOptions:
 
     def stages(self) -> list[tuple[int, int]]:
         """Stages (cues, wait_ms) of the curriculum, the full task last."""
-        if not self.curriculum:
+        if self.init or not self.curriculum:
             return [(self.cues, self.wait_ms)]
         first = min(150, self.wait_ms)
         waits = [*range(first, self.wait_ms, 150), self.wait_ms]

@@ -82,3 +82,33 @@ def test_long_waits_of_many_samples_stay_small_in_memory():
 def test_bad_options_are_refused(options, problem):
     with pytest.raises(InputError, match=problem):
         CueAccumulation(**options)
+
+
+def test_the_probability_of_a_side_can_be_another_for_training():
+    plain, same = CueAccumulation(7, 150, 3), CueAccumulation(7, 150, 3, right_p=(0.3, 0.7))
+    np.testing.assert_array_equal(plain.sample(5)[0], same.sample(5)[0])
+    close = CueAccumulation(7, 150, 3, right_p=(0.5,))
+    leads = np.array([abs(2 * int(close.sides(i).sum()) - 7) for i in range(2000)])
+    # 2 C(7, 3) / 2^7 of all samples are decided by one cue.
+    assert np.mean(leads == 1) == pytest.approx(70 / 128, abs=0.04)
+    usual = np.array([abs(2 * int(plain.sides(i).sum()) - 7) for i in range(2000)])
+    assert np.mean(usual == 1) < 0.4
+    for wrong in ((), (0.0,), (0.5, 1.0)):
+        with pytest.raises(InputError, match="not probabilities"):
+            CueAccumulation(right_p=wrong)
+
+
+def test_which_side_leads_so_far_is_asked_after_each_cue_and_through_the_wait():
+    task = CueAccumulation(4, 600, 11)
+    steps, answers = task.running(3, 5)
+    assert steps.tolist() == [175, 325, 475, 625, 775, 925, 1075]
+    for k in range(5):
+        spikes, label = task.sample(3 + k)
+        for step, answer in zip(steps, answers[k], strict=True):
+            lead = 0
+            for cue in range(4):
+                if 150 * (cue + 1) <= step:
+                    window = spikes[150 * cue + 50 : 150 * cue + 150]
+                    lead += 1 if window[:, RIGHT].sum() > window[:, LEFT].sum() else -1
+            assert answer == (-1 if lead == 0 else int(lead > 0))
+        assert answers[k, -1] == label

@@ -12,7 +12,8 @@ pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
 from delaynet_lava import delaynet
 from delaynet_lava.cli import main
-from delaynet_lava.cli.train import _options
+from delaynet_lava.cli.train import parse_options
+from delaynet_lava.distributed import Group
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.export import extract
@@ -21,7 +22,7 @@ from delaynet_lava.nn import delay_groups, lattice_delays, lattice_positions
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.trace import decide
-from delaynet_lava.training import PRESETS, CueOptions, accuracy, train_cue
+from delaynet_lava.training import PRESETS, CueOptions, _Trainer, accuracy, train_cue
 
 SMOKE = replace(PRESETS["smoke"], anneal_epochs=3)
 
@@ -148,11 +149,66 @@ def test_delay_groups_have_the_papers_sizes():
 )
 def test_bad_options_are_refused(changes, problem):
     with pytest.raises(InputError, match=problem):
-        _options("smoke", 0, changes)
+        parse_options("smoke", 0, changes)
     with pytest.raises(InputError, match="'big' is not one of"):
-        _options("big", 0, [])
+        parse_options("big", 0, [])
 
 
 def test_options_are_read_as_their_types():
-    options = _options("loihi2", 2, ["delays=0,30,62", "lr=0.5", "neurons=64"])
+    options = parse_options("loihi2", 2, ["delays=0,30,62", "lr=0.5", "neurons=64"])
     assert (options.delays, options.lr, options.neurons, options.seed) == ((0, 30, 62), 0.5, 64, 2)
+
+
+def test_a_training_can_go_on_from_a_model(tmp_path, capsys):
+    first = train_cue(SMOKE, tmp_path / "a.pt")
+    options = replace(SMOKE, init=str(tmp_path / "a.pt"), seed=5, lr=0.0, wait_ms=300, average=0.0)
+    second = train_cue(options, tmp_path / "b.pt")
+    assert {(e["cues"], e["wait_ms"]) for e in second.provenance["history"]} == {(1, 300)}
+    for name, tensor in first.state_dict.items():
+        assert torch.equal(tensor, second.state_dict[name]), name
+    assert f"--set init={tmp_path / 'a.pt'}" in second.provenance["command"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "cue", "--init", str(tmp_path / "a.pt"), "-o", str(tmp_path / "c.pt")])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "does not fit the network" in message
+    assert message.count("\n") == 1
+
+
+def test_the_spike_rate_and_the_published_branching_loss_are_what_they_say(tmp_path):
+    options = replace(SMOKE, branching=0.5, branching_over="batch", rate_weight=2.0, temperature=4.0)
+    trainer = _Trainer(options, Group())
+    spikes = (torch.rand(3, 27, 40) < 0.2).float()
+    out, labels = torch.randn(3, 2, 5), torch.tensor([0, 1, 1])
+    population = spikes.numpy().sum(axis=(0, 1))
+    loss = torch.nn.functional.cross_entropy(out[..., -1] / 4, labels) + 2 * spikes.mean()
+    expected = float(loss) + 0.5 * float((np.diff(population) ** 2).sum())
+    assert float(trainer._loss(spikes, out, labels)) == pytest.approx(expected, rel=1e-5)
+    per_sample = (np.diff(spikes.numpy().sum(axis=1), axis=1) ** 2).sum(axis=1).mean()
+    trainer.options = replace(options, branching_over="sample")
+    assert float(trainer._loss(spikes, out, labels)) == pytest.approx(
+        float(loss) + 0.5 / 64 * per_sample, rel=1e-5
+    )
+
+    # Asked at steps 0 and 3, where the second sample is a tie.
+    trainer.options = replace(SMOKE, branching=0.0, running=0.5)
+    answers = np.array([[0, 1], [1, -1], [1, 1]])
+    logs = torch.log_softmax(out, dim=1)
+    asked = [logs[b, answers[b, k], t] for k, t in enumerate((0, 3)) for b in range(3) if answers[b, k] >= 0]
+    expected = -logs[range(3), labels, -1].mean() - 0.5 * sum(asked) / len(asked)
+    running = (np.array([0, 3]), answers)
+    assert float(trainer._loss(spikes, out, labels, running)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_madgrad_trains_within_the_bounds_of_tau(tmp_path):
+    options = replace(
+        SMOKE, optimiser="madgrad", lr=0.05, tau_ms=20.0, tau_max_ms=20.0, tau_out_ms=5.0, tau_min_ms=5.0
+    )
+    model = train_cue(options, tmp_path / "m.pt")
+    hidden, out = (float(model.state_dict[f"{k}.neuron.voltage_decay"]) / 4096 for k in (0, 1))
+    low, high = (1 - np.exp(-1 / tau) for tau in (20.0, 5.0))
+    assert low - 1e-6 <= hidden <= high + 1e-6
+    assert low - 1e-6 <= out <= high + 1e-6
+    losses = [epoch["loss"] for epoch in model.provenance["history"]]
+    assert len(set(losses)) == len(losses)
+    assert all(0 < epoch["branching"] < 5 for epoch in model.provenance["history"])

@@ -13,7 +13,7 @@ import typer
 # a busy machine makes a training ten times slower; the runtimes read this when they are loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from delaynet_lava.cli import bench, export, inspect, run, train
+from delaynet_lava.cli import bench, evaluate, export, init, inspect, plot, profiles, run, train
 from delaynet_lava.cli.output import complain
 from delaynet_lava.errors import DelayNetError
 
@@ -26,11 +26,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("run")(run.run)
+app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
-app.command("profiles")(inspect.profiles)
+app.add_typer(plot.app, name="plot")
+app.command("profiles")(profiles.profiles)
 app.command("bench")(bench.bench)
 
 export_app = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -18,7 +18,8 @@ from delaynet_lava.files import replace_file
 
 __all__ = ["complain", "figures", "progress", "say", "speak_warnings", "write_json"]
 
-_console = Console(soft_wrap=True, highlight=False)
+# A pipe has no width; tables in it are for people and for grep.
+_console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

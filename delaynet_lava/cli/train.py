@@ -23,7 +23,12 @@ def _parse(name: str, text: str, like: Any) -> Any:
         raise InputError(f"--set {name}", f"{text!r} is not a {type(like).__name__}") from error
 
 
-def _options(preset: str, seed: int, changes: list[str]) -> CueOptions:
+def parse_options(preset: str, seed: int, changes: list[str]) -> CueOptions:
+    """Options of a preset with some changed, each ``"name=value"``.
+
+    Raises:
+        InputError: an unknown preset or name, or a value of another type.
+    """
     if preset not in PRESETS:
         raise InputError("--preset", f"{preset!r} is not one of {list(PRESETS)}")
     options = replace(PRESETS[preset], seed=seed)
@@ -46,6 +51,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change an option: NAME=VALUE; repeatable.")
     ] = None,
+    init: Annotated[str | None, typer.Option(help="A model.pt to go on from; short for --set init=.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the options, then stop.")] = False,
     json: Annotated[
         str | None, typer.Option("--json", help="Write options and figures here; - is stdout.")
@@ -60,7 +66,7 @@ def train(
     """
     if task != "cue":
         raise InputError("task", f"{task!r} is not known", "choose from: cue")
-    options = _options(preset, seed, set_ or [])
+    options = parse_options(preset, seed, (set_ or []) + ([f"init={init}"] if init else []))
     if show:
         grid(["option", "value", "meaning"], [list(row) for row in explained(options)], left=True)
         return 0

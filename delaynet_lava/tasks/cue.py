@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 
 from delaynet_lava.errors import InputError
 
-__all__ = ["CHANNELS", "CLASSES", "CueAccumulation"]
+__all__ = ["CHANNELS", "CLASSES", "CueAccumulation", "last_cues_accuracy"]
 
 CHANNELS, CLASSES = 40, 2
 LEFT, RIGHT, RECALL, BACKGROUND = (slice(10 * k, 10 * k + 10) for k in range(4))
@@ -39,12 +40,15 @@ class CueAccumulation:
         wait_ms: from the end of the last cue to the end, >= 150 (the recall is its last 150 ms).
         seed: non-negative.
         split: "train", "validation" or "test": three streams that share no sample.
+        right_p: probabilities of the right side, one of which is drawn for each sample. Closer to 0.5
+            than the task's own they make close decisions more frequent, for training.
     """
 
     cues: int = 7
     wait_ms: int = 1200
     seed: int = 0
     split: str = "test"
+    right_p: tuple[float, ...] = RIGHT_P
 
     def __post_init__(self) -> None:
         if self.cues < 1:
@@ -55,6 +59,8 @@ class CueAccumulation:
             )
         if self.seed < 0:
             raise InputError("cue task: seed", f"{self.seed} is negative")
+        if not self.right_p or not all(0 < p < 1 for p in self.right_p):
+            raise InputError("cue task: right_p", f"{self.right_p} are not probabilities between 0 and 1")
         if self.split not in _SPLITS:
             raise InputError("cue task: split", f"{self.split!r} is not one of {list(_SPLITS)}")
 
@@ -68,7 +74,7 @@ class CueAccumulation:
 
     def _sides(self, rng: np.random.Generator) -> np.ndarray:
         """bool (cues,), True where the right side is cued."""
-        p = RIGHT_P[rng.integers(2)]
+        p = self.right_p[rng.integers(len(self.right_p))]
         while True:
             right = rng.random(self.cues) < p
             if 2 * int(right.sum()) != self.cues:
@@ -104,6 +110,19 @@ class CueAccumulation:
             _, labels[k] = self.sample(first + k, spikes[k])
         return spikes, labels
 
+    def running(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which side leads so far, for training.
+
+        Returns:
+            int64 (asked,), the steps at which it is asked: halfway through the pause after each cue, then
+            every 150 ms, the last step excluded; int64 (count, asked), the answers, -1 for a tie.
+        """
+        steps = np.arange(SLOT_MS + PAUSE_MS // 2, self.steps - 1, SLOT_MS)
+        seen = np.minimum(np.arange(1, len(steps) + 1), self.cues) - 1
+        sides = np.stack([self.sides(first + k) for k in range(count)])
+        lead = np.cumsum(2 * sides.astype(np.int64) - 1, axis=1)[:, seen]
+        return steps, np.where(lead == 0, -1, (lead > 0).astype(np.int64))
+
     def batches(self, samples: int, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All ``samples`` in order, a bounded amount of memory at a time.
 
@@ -114,3 +133,36 @@ class CueAccumulation:
             size = int(np.clip(_BATCH_BYTES // (self.steps * CHANNELS), 1, 256))
         for first in range(0, samples, size):
             yield self.batch(first, min(size, samples - first))
+
+
+def last_cues_accuracy(cues: int, remembered: int = 7) -> float:
+    """Accuracy of an observer who knows the last ``remembered`` cues perfectly, and no other.
+
+    It answers by their majority (the paper's probabilistic model, section 4). Exact: with k cues to the
+    right among those remembered and r among the others,
+
+        sum over p, k, r of P(p) B(k; remembered, p) B(r; cues - remembered, p) [both majorities agree]
+
+    over the probability that no tie occurs, since the task draws ties again. An observer's own tie counts
+    half.
+
+    Raises:
+        InputError: below one cue.
+    """
+    if min(cues, remembered) < 1:
+        raise InputError("last-cues model", f"{cues} cues, {remembered} remembered: both are at least 1")
+    known = min(remembered, cues)
+    right = untied = 0.0
+    for p in RIGHT_P:
+        for k in range(known + 1):
+            for r in range(cues - known + 1):
+                chance = _binomial(k, known, p) * _binomial(r, cues - known, p)
+                lead, seen = 2 * (k + r) - cues, 2 * k - known
+                if lead:
+                    untied += chance
+                    right += chance * (0.5 if seen == 0 else float((lead > 0) == (seen > 0)))
+    return right / untied
+
+
+def _binomial(k: int, n: int, p: float) -> float:
+    return comb(n, k) * p**k * (1 - p) ** (n - k)

@@ -1,0 +1,98 @@
+"""How trainings went: accuracy and branching factor over epochs, from the histories in model files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from delaynet_lava.analysis.figures import COLOURS, GREY, bare
+from delaynet_lava.errors import InputError
+from delaynet_lava.model_file import ModelFile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Training", "draw_branching", "draw_learning", "training"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: what it was of, its seed, and a record an epoch."""
+
+    name: str
+    seed: int
+    epochs: list[dict[str, Any]]
+
+    def values(self, key: str) -> np.ndarray:
+        """float64 (epochs,)."""
+        return np.array([epoch[key] for epoch in self.epochs], float)
+
+
+def training(model: ModelFile, where: str) -> Training:
+    """The training that a ``model.pt`` comes from; those that differ in the seed alone share a name.
+
+    Raises:
+        InputError: the file keeps no history.
+    """
+    made = model.provenance
+    history = made.get("history")
+    if not isinstance(history, list) or not history:
+        raise InputError(where, "keeps no history of its training", "train it with delaynet train")
+    words = str(made.get("command", where)).split()
+    words = (
+        [word for word in words[words.index("--preset") + 1 :] if word != "--set"]
+        if "--preset" in words
+        else words
+    )
+    if "--seed" in words:
+        at = words.index("--seed")
+        del words[at : at + 2]
+    return Training(" ".join(words), int(made.get("seed", 0)), history)
+
+
+def _axes(label: str) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    bare(axes)
+    axes.grid(True, color="#e5e5e5", linewidth=0.6)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    return figure, axes
+
+
+def _curves(axes: Any, trainings: Sequence[Training], key: str) -> None:
+    """A line a name: the mean over its seeds, between the least and the most of them."""
+    for name, colour in zip(dict.fromkeys(t.name for t in trainings), COLOURS * 9, strict=False):
+        runs = [t.values(key) for t in trainings if t.name == name]
+        length = max(len(run) for run in runs)
+        # A seed whose curriculum went faster has fewer epochs; its last value stands for the rest.
+        values = np.array([np.pad(run, (0, length - len(run)), mode="edge") for run in runs])
+        epochs = np.arange(1, length + 1)
+        label = name if len(runs) == 1 else f"{name} ({len(runs)} seeds)"
+        axes.plot(epochs, values.mean(axis=0), color=colour, lw=1.5, label=label)
+        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, lw=0)
+
+
+def draw_learning(trainings: Sequence[Training]) -> Figure:
+    """Accuracy of each epoch's fresh training samples (the paper's Fig. 5); a band spans the seeds."""
+    figure, axes = _axes("accuracy")
+    _curves(axes, trainings, "accuracy")
+    axes.axhline(0.5, color="#bbbbbb", lw=0.8)
+    axes.set_ylim(0.4, 1.02)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure
+
+
+def draw_branching(trainings: Sequence[Training]) -> Figure:
+    """Branching factor over training; 1 is critical."""
+    figure, axes = _axes("branching factor")
+    _curves(axes, trainings, "branching")
+    axes.axhline(1.0, color=GREY, lw=0.8, ls="--")
+    axes.annotate("critical", (1, 1), xytext=(0, 3), textcoords="offset points", fontsize=8, color=GREY)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure

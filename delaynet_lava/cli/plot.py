@@ -1,0 +1,78 @@
+"""``delaynet plot``: one command a picture."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from delaynet_lava import netx
+from delaynet_lava.analysis import activity, learning
+from delaynet_lava.analysis import figures as pictures
+from delaynet_lava.cli.cue_task import require_cue
+from delaynet_lava.cli.output import say, speak_warnings
+from delaynet_lava.errors import InputError
+from delaynet_lava.export.retime import at_step_of
+from delaynet_lava.model_file import load_model
+from delaynet_lava.tasks.cue import CueAccumulation
+
+app = typer.Typer(
+    help="Pictures of trainings and networks (.png, .svg or .pdf).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Models = Annotated[list[str], typer.Argument(help="Trained models; seeds of one training share a curve.")]
+Net = Annotated[str, typer.Argument(help="A net.h5.")]
+Output = Annotated[str, typer.Option("-o", "--output", help="The picture to write.")]
+
+
+def _write(figure: Any, path: str) -> int:
+    pictures.write(figure, path)
+    say(path)
+    return 0
+
+
+@app.command("learning")
+def draw_learning(models: Models, output: Output = "learning.png") -> int:
+    """Accuracy over epochs. Example: delaynet plot learning a.pt b.pt -o learning.png"""
+    pictures.check_format(output)
+    return _write(learning.draw_learning([learning.training(load_model(m), m) for m in models]), output)
+
+
+@app.command("branching")
+def draw_branching(models: Models, output: Output = "branching.png") -> int:
+    """Branching factor over epochs. Example: delaynet plot branching model.pt -o branching.png"""
+    pictures.check_format(output)
+    return _write(learning.draw_branching([learning.training(load_model(m), m) for m in models]), output)
+
+
+@app.command("lattice")
+def draw_lattice(net: Net, output: Output = "lattice.png") -> int:
+    """The neurons' lattice, coloured by delay. Example: delaynet plot lattice net.h5 -o lattice.png"""
+    pictures.check_format(output)
+    with speak_warnings("delaynet plot"):
+        network = netx.read(net)
+    return _write(activity.draw_lattice(network), output)
+
+
+@app.command("activity")
+def draw_activity(
+    net: Net,
+    output: Output = "activity.png",
+    samples: Annotated[int, typer.Option(help="Samples that the spectrum averages over.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    cues: Annotated[int, typer.Option(help="Number of cues.")] = 7,
+    wait_ms: Annotated[int, typer.Option(help="Wait after the last cue.")] = 1200,
+) -> int:
+    """Rasters of input and recurrent layer, and the spectrum of its spike rate.
+
+    Example: delaynet plot activity net.h5 -o activity.png
+    """
+    pictures.check_format(output)
+    if samples < 1:
+        raise InputError("--samples", f"{samples} is below 1")
+    with speak_warnings("delaynet plot"):
+        network = netx.read(net)
+    require_cue("cue", network, net)
+    inputs, _ = at_step_of(network, CueAccumulation(cues, wait_ms, seed)).batch(0, samples)
+    return _write(activity.draw_activity(activity.observe(network, inputs), samples), output)
