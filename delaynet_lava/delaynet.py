@@ -5,18 +5,26 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.lattice import lattice_delays
 from delaynet_lava.nn import DelayRecurrent, Readout
 from delaynet_lava.nn.initial import initialise
 from delaynet_lava.tasks.cue import CHANNELS, CLASSES
 from delaynet_lava.training_options import CueOptions
 
-__all__ = ["build", "decay"]
+__all__ = ["build", "decay", "membrane"]
 
 
 def decay(tau_ms: float, dt_ms: float = 1.0) -> float:
     """Share of a membrane that a step takes: ``1 - exp(-dt / tau)``."""
     return float(-np.expm1(-dt_ms / tau_ms))
+
+
+def membrane(bits: int, full_scale_exp: int) -> dict[str, int]:
+    """Parameters of a neuron whose membrane has fewer bits than the chip's; none where it has them all."""
+    if bits == MEMBRANE_BITS:
+        return {}
+    return {"membrane_bits": bits, "full_scale_exp": full_scale_exp}
 
 
 def build(options: CueOptions) -> torch.nn.Sequential:
@@ -29,6 +37,7 @@ def build(options: CueOptions) -> torch.nn.Sequential:
             "tau_grad": options.surrogate_width,
             "scale_grad": options.dampening,
             "requires_grad": True,
+            **membrane(options.membrane_bits, options.full_scale_exp),
         },
         CHANNELS,
         options.neurons,
@@ -39,7 +48,12 @@ def build(options: CueOptions) -> torch.nn.Sequential:
         feedback_grad=options.feedback_grad,
     )
     readout = Readout(
-        {"current_decay": 1.0, "voltage_decay": decay(options.tau_out_ms), "requires_grad": True},
+        {
+            "current_decay": 1.0,
+            "voltage_decay": decay(options.tau_out_ms),
+            "requires_grad": True,
+            **membrane(options.membrane_bits, options.full_scale_out_exp),
+        },
         options.neurons,
         CLASSES,
     )

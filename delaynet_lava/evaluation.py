@@ -10,10 +10,11 @@ import numpy as np
 
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
+from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.network import Network
 from delaynet_lava.trace import Comparison, Trace, decide
 
-__all__ = ["BACKENDS", "Evaluation", "Task", "backend", "evaluate"]
+__all__ = ["BACKENDS", "Evaluation", "Task", "backend", "evaluate", "unwanted"]
 
 BACKENDS = ("emulator", "lava")
 _BATCH_BYTES = 256 << 20
@@ -84,6 +85,12 @@ class Evaluation:
             if self.comparison is None or self.comparison.first is None
             else str(self.comparison.first),
         }
+
+
+def unwanted(network: Network, v_saturations: list[int]) -> list[int]:
+    """Saturations by layer, but 0 for membranes of fewer bits, whose full scale is chosen to clip."""
+    wide = (layer.neuron.membrane_bits == MEMBRANE_BITS for layer in network.layers)
+    return [count if full else 0 for count, full in zip(v_saturations, wide, strict=True)]
 
 
 def backend(name: str) -> Callable[..., Trace]:

@@ -167,11 +167,8 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
         "du": _per_layer(group, "iDecay"),
         "dv": _per_layer(group, "vDecay"),
     }
-    for key, name in (
-        ("biasExp", "bias_exp"),
-        ("membraneBits", "membrane_bits"),
-        ("fullScaleExp", "full_scale_exp"),
-    ):
+    for name in ("bias_exp", "membrane_bits", "full_scale_exp"):
+        key = _NEURON_ATTRIBUTES[name].removeprefix("neuron/")
         if key in group.keys:
             parameters[name] = group.array(key)
     if "reset" in group.keys:

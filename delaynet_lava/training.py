@@ -17,7 +17,8 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,18 @@ from typing import Any
 import numpy as np
 import torch
 from madgrad import MADGRAD
+from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from delaynet_lava import delaynet
 from delaynet_lava._version import __version__
 from delaynet_lava.analysis.initial import branching_factor
+from delaynet_lava.baselines import lif, lsnn
+from delaynet_lava.baselines.eprop import eprop_step
 from delaynet_lava.distributed import Group
 from delaynet_lava.errors import InputError
-from delaynet_lava.fixedpoint import DECAY_ONE
+from delaynet_lava.fixedpoint import DECAY_ONE, MEMBRANE_BITS, full_scale_above
+from delaynet_lava.kernels.autograd import STATE_SCALE
 from delaynet_lava.model_file import ModelFile, load_model, load_tensors, save_model, write_tensors
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.cue import CueAccumulation
@@ -97,8 +102,19 @@ class _Decision(torch.nn.Module):
         return spikes, self.net[1](spikes)
 
 
+_BUILDERS: dict[str, Callable[[CueOptions], torch.nn.Sequential]] = {
+    "delaynet": delaynet.build,
+    "lif": lif.build,
+    "lif-ff": partial(lif.build, recurrent=False),
+    "lsnn": lsnn.build,
+    "lsnn-ff": partial(lsnn.build, recurrent=False),
+}
+
+
 def _network(options: CueOptions) -> torch.nn.Sequential:
-    net = delaynet.build(options)
+    if options.membrane_bits < MEMBRANE_BITS and not (options.full_scale_exp and options.full_scale_out_exp):
+        options = _with_full_scales(options)
+    net = _BUILDERS[options.network](options)
     if options.init:
         try:
             net.load_state_dict(load_model(options.init).state_dict)
@@ -109,6 +125,22 @@ def _network(options: CueOptions) -> torch.nn.Sequential:
                 "use its own options",
             ) from error
     return net
+
+
+@torch.no_grad()
+def _with_full_scales(options: CueOptions) -> CueOptions:
+    """The smallest full scales above the threshold, and above what the readout reaches on some samples."""
+    net = _network(replace(options, membrane_bits=MEMBRANE_BITS))
+    task = CueAccumulation(options.cues, options.wait_ms, options.seed, "train")
+    reached = float(net(_tensor(task.batch(0, 64)[0])).abs().max()) * STATE_SCALE
+    hidden = full_scale_above(net[0].neuron.v_th_mant)
+    # A word of n bits has no grid finer than its own unit.
+    finest = options.membrane_bits - 1
+    return replace(
+        options,
+        full_scale_exp=options.full_scale_exp or max(hidden, finest),
+        full_scale_out_exp=options.full_scale_out_exp or min(23, max(int(reached).bit_length(), finest)),
+    )
 
 
 def _optimiser(net: torch.nn.Module, options: CueOptions) -> torch.optim.Optimizer:
@@ -155,11 +187,11 @@ class _Trainer:
         """Loss of a batch: hidden spikes, membranes (N, out, T), labels, and answers on the way."""
         options = self.options
         out = out / options.temperature
-        loss = torch.nn.functional.cross_entropy(out[..., -1], labels)
+        loss = cross_entropy(out[..., -1], labels)
         if running is not None:
             steps, answers = running
             asked, told = out[..., torch.from_numpy(steps)], torch.from_numpy(answers)
-            loss = loss + options.running * torch.nn.functional.cross_entropy(asked, told, ignore_index=-1)
+            loss = loss + options.running * cross_entropy(asked, told, ignore_index=-1)
         if options.branching:
             population = spikes.sum(dim=1)
             if options.branching_over == "batch":
@@ -178,12 +210,21 @@ class _Trainer:
         part = len(mine) / options.batch
         first = self.progress["used"] + mine.start
         spikes, labels = task.batch(first, len(mine))
-        hidden, out = self.model(_tensor(spikes))
-        target = torch.from_numpy(labels)
-        running = task.running(first, len(mine)) if options.running else None
-        loss = self._loss(hidden, out, target, running) * part
+        x, target = _tensor(spikes), torch.from_numpy(labels)
         self.optimiser.zero_grad()
-        (loss * group.size).backward()
+        if options.rule == "eprop":
+            population, out = eprop_step(
+                self.net, x, target, temperature=options.temperature, rate_weight=options.rate_weight
+            )
+            rate = population.mean() / self.net[0].shape[0]
+            loss = cross_entropy(out / options.temperature, target) + options.rate_weight * rate
+        else:
+            hidden, membranes = self.model(x)
+            running = task.running(first, len(mine)) if options.running else None
+            loss = self._loss(hidden, membranes, target, running) * part
+            (loss * group.size).backward()
+            population, out = hidden.detach().sum(dim=1), membranes.detach()[..., -1]
+            rate = hidden.detach().mean()
         norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), options.clip))
         if np.isfinite(norm):
             self.optimiser.step()
@@ -198,17 +239,18 @@ class _Trainer:
             for name, parameter in self.net.named_parameters():
                 self.average[name].lerp_(parameter, 1 - options.average)
         self.progress["used"] += options.batch
-        right = int((out[..., -1].argmax(1) == target).sum())
-        rate, branching = float(hidden.detach().mean()), branching_factor(hidden.detach())
-        sums = group.total([float(loss), right / options.batch, part * rate, part * branching])
+        right = int((out.argmax(1) == target).sum())
+        branching = branching_factor(population)
+        sums = group.total([float(loss), right / options.batch, part * float(rate), part * branching])
         return *sums, norm
 
     @torch.no_grad()
     def _bound(self) -> None:
         """Keep both time constants within the paper's bounds."""
         fastest, slowest = (delaynet.decay(tau) for tau in (self.options.tau_min_ms, self.options.tau_max_ms))
-        for block in self.net:
-            block.neuron.voltage_decay.clamp_(slowest * DECAY_ONE, fastest * DECAY_ONE)
+        for name, decay in self.net.named_parameters():
+            if name.endswith("voltage_decay"):
+                decay.clamp_(slowest * DECAY_ONE, fastest * DECAY_ONE)
 
     def _validate(self) -> float:
         kept = {k: v.detach().clone() for k, v in self.net.named_parameters()}
@@ -361,9 +403,9 @@ def train_cue(
             there are more processes than samples in a batch.
     """
     group = group or Group()
-    if options.branching_over == "batch" and group.size > 1:
+    if group.size > 1 and (options.branching_over == "batch" or options.rule == "eprop"):
         raise InputError(
-            "training: branching_over", "the sum over a batch needs all of it in one process", "use sample"
+            "training", "branching_over=batch and rule=eprop need the whole batch in one process", "use one"
         )
     target = Path(path)
     if not target.parent.is_dir():

@@ -35,6 +35,9 @@ class CueOptions:
     shares: tuple[float, ...] = _option(PAPER_SHARES, "share of the neurons in each delay group")
     threshold: float = _option(8.0, "initial u_th in SLAYER's units, 1/64 of the chip's")
     reset: str = _option("zero", "after a spike: zero (the chip), subtract (the paper's soft reset)")
+    membrane_bits: int = _option(24, "bits of all membranes: 24 on the chip, fewer in the emulator only")
+    full_scale_exp: int = _option(0, "fewer bits saturate at 2 to this; 0: the first above the threshold")
+    full_scale_out_exp: int = _option(0, "the same of the readout; 0: the first above what it reaches")
     tau_ms: float = _option(25.0, "initial tau_R of the hidden membranes, ms")
     tau_out_ms: float = _option(20.0, "initial tau_O of the readout, ms")
     tau_min_ms: float = _option(0.1, "tau bounds: both taus stay above it after each step, ms")
@@ -89,6 +92,10 @@ class CueOptions:
                 raise InputError(
                     f"training: {name}", f"{getattr(self, name)!r} is not one of {', '.join(known)}"
                 )
+        if self.rule == "eprop" and (self.branching or self.running or self.network.startswith("lsnn")):
+            raise InputError(
+                "training: rule", "eprop has no branching and no running loss, and knows no lsnn", "use bptt"
+            )
         if not 0 < self.tau_min_ms <= self.tau_max_ms:
             raise InputError(
                 "training: tau bounds", f"{self.tau_min_ms} to {self.tau_max_ms} ms hold no time constant"
@@ -104,19 +111,51 @@ class CueOptions:
 
 
 _LOIHI2 = CueOptions()
+_SMOKE = {
+    "neurons": 27,
+    "cues": 1,
+    "wait_ms": 150,
+    "batch": 32,
+    "epoch_samples": 128,
+    "anneal_epochs": 2,
+    "max_epochs": 2,
+    "validation": 64,
+}
+# The baselines begin with the full task, as the works that the paper compares with do.
+_LIF = replace(
+    _LOIHI2,
+    network="lif",
+    neurons=100,
+    delays=(0,),
+    shares=(1.0,),
+    threshold=16.0,
+    reset="subtract",
+    tau_ms=2000.0,
+    input_gain=0.05,
+    radius=0.5,
+    readout_gain=0.1,
+    temperature=1.0,
+    surrogate="paper",
+    surrogate_width=1.39,
+    dampening=1.0,
+    feedback_grad=1.0,
+    control=0.0,
+    branching=0.0,
+    rate_weight=0.0,
+    curriculum=False,
+    right_p=RIGHT_P,
+    anneal_epochs=25,
+)
+_LSNN = replace(_LIF, network="lsnn", tau_ms=20.0, threshold=0.6, input_gain=0.4, radius=1.0, lr=1e-3)
 PRESETS: dict[str, CueOptions] = {
     "loihi2": _LOIHI2,
-    "smoke": replace(
-        _LOIHI2,
-        neurons=27,
-        cues=1,
-        wait_ms=150,
-        batch=32,
-        epoch_samples=128,
-        anneal_epochs=2,
-        max_epochs=2,
-        validation=64,
-    ),
+    "smoke": replace(_LOIHI2, **_SMOKE),  # type: ignore[arg-type]
+    "lif-2s": _LIF,
+    "lif-2s-ff": replace(_LIF, network="lif-ff"),
+    "lif-20ms": replace(_LIF, tau_ms=20.0, input_gain=0.4, radius=1.0),
+    "lif-2s-eprop": replace(_LIF, rule="eprop", rate_weight=10.0),
+    "lsnn": _LSNN,
+    "lsnn-ff": replace(_LSNN, network="lsnn-ff", lr=5e-3),
 }
 
 

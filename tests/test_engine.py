@@ -219,7 +219,8 @@ def peak_memory(parts):
 
 
 def test_a_stream_takes_no_more_memory_when_it_is_longer():
-    assert peak_memory(200) < 1.1 * peak_memory(10)
+    # What Python itself holds differs by some 30 kB from run to run.
+    assert peak_memory(200) < 1.1 * peak_memory(10) + 65536
 
 
 LONG_TRAINING_STEP = """

@@ -21,12 +21,9 @@ OPTIONS = CueOptions(neurons=27, cues=1, wait_ms=300)
 
 def test_the_branching_factor_is_the_mean_ratio_of_descendants():
     counts = [[2, 4, 0, 1, 1, 0], [0, 0, 0, 3, 0, 1]]
-    spikes = torch.zeros(2, 4, 6)
-    for sample, row in enumerate(counts):
-        for step, n in enumerate(row):
-            spikes[sample, :n, step] = 1
-    assert branching_factor(spikes) == pytest.approx(np.mean([4 / 2, 0 / 4, 1 / 1, 0 / 1, 0 / 3]))
-    assert branching_factor(torch.zeros(1, 3, 4)) == 0.0
+    expected = np.mean([4 / 2, 0 / 4, 1 / 1, 0 / 1, 0 / 3])
+    assert branching_factor(torch.tensor(counts, dtype=torch.float32)) == pytest.approx(expected)
+    assert branching_factor(torch.zeros(1, 4)) == 0.0
 
 
 def test_its_figures_are_those_of_the_network():

@@ -101,6 +101,7 @@ def test_training_learns_one_cue(tmp_path):
         neurons=64,
         validation=128,
         lr=0.01,
+        lr_end=0.3,
         average=0.97,
     )
     model = train_cue(options, tmp_path / "m.pt")
@@ -212,3 +213,56 @@ def test_madgrad_trains_within_the_bounds_of_tau(tmp_path):
     losses = [epoch["loss"] for epoch in model.provenance["history"]]
     assert len(set(losses)) == len(losses)
     assert all(0 < epoch["branching"] < 5 for epoch in model.provenance["history"])
+
+
+@pytest.mark.parametrize("preset", ["lif-2s", "lif-2s-ff", "lif-20ms", "lif-2s-eprop", "lsnn", "lsnn-ff"])
+def test_baselines_train_under_the_same_trainer(preset, tmp_path):
+    options = replace(PRESETS[preset], cues=1, wait_ms=150, epoch_samples=128, anneal_epochs=2, validation=64)
+    model = train_cue(options, tmp_path / "m.pt", preset)
+    history = model.provenance["history"]
+    assert len(history) == 2
+    assert history[0]["loss"] != history[1]["loss"]
+    assert all(0 < epoch["rate"] < 0.5 for epoch in history)
+    assert load_model(tmp_path / "m.pt").config["layers"][0]["out_neurons"] == 100
+    before = _Trainer(options, Group()).net.state_dict()
+    moved = {k for k, v in model.state_dict.items() if not torch.equal(v, before[k])}
+    assert moved
+    assert all(k.endswith("weight") for k in moved)
+    if preset.startswith("lsnn"):
+        with pytest.raises(InputError, match="not a layer type that this release exports"):
+            extract(model)
+    else:
+        task = CueAccumulation(1, 150, options.seed, "validation")
+        x, labels = task.batch(0, options.validation)
+        decisions = decide(extract(model), emulate(extract(model), x))
+        assert np.mean(decisions == labels) == model.provenance["metrics"]["validation_accuracy"]
+
+
+def test_a_narrow_membrane_trains_with_its_own_integers(tmp_path):
+    train_cue(SMOKE, tmp_path / "wide.pt")
+    options = replace(SMOKE, init=str(tmp_path / "wide.pt"), membrane_bits=7)
+    model = train_cue(options, tmp_path / "narrow.pt")
+    network = extract(model)
+    hidden, readout = (layer.neuron for layer in network.layers)
+    assert (hidden.membrane_bits, readout.membrane_bits) == (7, 7)
+    assert hidden.vth << 6 < 1 << hidden.full_scale_exp <= 4 * hidden.vth << 6
+    x, labels = CueAccumulation(1, 150, options.seed, "validation").batch(0, options.validation)
+    trace = emulate(network, x)
+    assert np.mean(decide(network, trace) == labels) == model.provenance["metrics"]["validation_accuracy"]
+    wide = extract(load_model(tmp_path / "wide.pt"))
+    assert trace.compare(emulate(wide, x)).mismatches
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"network": "lstm"}, "'lstm' is not one of"),
+        ({"rule": "eprop"}, "no branching"),
+        ({"rule": "eprop", "network": "lsnn", "branching": 0.0}, "knows no lsnn"),
+        ({"tau_min_ms": 9.0, "tau_max_ms": 5.0}, "hold no time constant"),
+        ({"optimiser": "sgd"}, "'sgd' is not one of adam, madgrad"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(changes, problem):
+    with pytest.raises(InputError, match=problem):
+        replace(SMOKE, **changes)

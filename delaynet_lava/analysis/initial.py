@@ -23,13 +23,12 @@ RATES = (1e-4, 0.5)
 RESOLUTION = 2.0**23
 
 
-def branching_factor(spikes: torch.Tensor) -> float:
+def branching_factor(population: torch.Tensor) -> float:
     """Mean of n[t + 1] / n[t] over samples and steps with spikes; 0 where there are none.
 
     Args:
-        spikes: (samples, neurons, steps); n[t] is the number of neurons that fire at step t.
+        population: (samples, steps), n[t]: the number of neurons that fire at step t.
     """
-    population = spikes.sum(dim=1)
     before, after = population[:, :-1], population[:, 1:]
     there = before > 0
     return float((after[there] / before[there]).mean()) if there.any() else 0.0
@@ -108,7 +107,7 @@ def examine(net: torch.nn.Sequential, options: CueOptions, samples: int = 8) -> 
         radius=spectral_radius(weight),
         absolute_radius=spectral_radius(weight.abs()),
         rate=float(fired.mean()),
-        branching=branching_factor(fired),
+        branching=branching_factor(fired.sum(dim=1)),
         growth=float(np.exp(-slope)),
         loop=float(hidden.delay.double().mean()) + 1,
         steps=task.steps,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delaynet_lava.analysis.figures import COLOURS, GREY, bare
-from delaynet_lava.evaluation import evaluate
+from delaynet_lava.evaluation import evaluate, unwanted
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.cue import CueAccumulation, last_cues_accuracy
@@ -43,7 +43,7 @@ class Point:
         net: the network's name. cues, wait_ms: of the task.
         right, samples: decisions.
         rate: spikes of a neuron of the first layer in a step.
-        u_wraps, v_saturations: over all layers.
+        u_wraps, v_saturations: over all layers; saturations not of narrow membranes, which clip by design.
     """
 
     net: str
@@ -110,7 +110,7 @@ def measure(
                     samples=samples * len(runs),
                     rate=float(np.mean([r.spikes_per_neuron_step[0] for r in runs])),
                     u_wraps=sum(sum(r.u_wraps) for r in runs),
-                    v_saturations=sum(sum(r.v_saturations) for r in runs),
+                    v_saturations=sum(sum(unwanted(network, r.v_saturations)) for r in runs),
                 )
             )  # fmt: skip
     return points

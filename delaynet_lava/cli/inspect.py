@@ -1,133 +1,148 @@
-"""``delaynet inspect`` and ``delaynet profiles``."""
+"""``delaynet inspect``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
-import numpy as np
 import typer
 
 from delaynet_lava import netx
-from delaynet_lava.cli.output import figures, grid, say, speak_warnings, write_json
-from delaynet_lava.export import check
-from delaynet_lava.hw_profiles import load_profile, profile_names
-from delaynet_lava.network import Dense, Network, Synapse
+from delaynet_lava.analysis import figures as pictures
+from delaynet_lava.analysis import report_sections as parts
+from delaynet_lava.analysis.page import Section, Table, write_page
+from delaynet_lava.analysis.report import Report, Sweep, gather
+from delaynet_lava.analysis.sweep import DECAY_BITS, KINDS, MEMBRANE_BITS, WEIGHT_BITS, sweep
+from delaynet_lava.cli.cue_task import require_cue
+from delaynet_lava.cli.output import progress, say, speak_warnings, write_json
+from delaynet_lava.errors import InputError
+from delaynet_lava.evaluation import Task
+from delaynet_lava.export.retime import at_step_of
+from delaynet_lava.hw_profiles import load_profile
+from delaynet_lava.network import Network
+from delaynet_lava.tasks.cue import CLASSES, RECALL_MS, CueAccumulation
+
+SAMPLES, SWEEP_SAMPLES = 32, 256
+LONGER = 3  # a sweep also runs the shortest wait, and so many times the wait
+ROWS = 40  # of a table, in a terminal
+POINTS = {
+    "membrane-bits": len(MEMBRANE_BITS),
+    "weight-bits": len(WEIGHT_BITS),
+    "decay-bits": len(DECAY_BITS),
+    "delay-max": 9,
+}
 
 
-def _synapse_row(where: str, synapse: Synapse) -> dict[str, Any]:
-    used = synapse.weight != 0
-    delays = synapse.delay[used]
-    return {
-        "synapses": where,
-        "shape": list(synapse.shape),
-        "present": int(used.sum()),
-        "weight_min": int(synapse.weight.min()),
-        "weight_max": int(synapse.weight.max()),
-        "weight_exp": synapse.weight_exp,
-        "delays": sorted(set(delays.tolist())) if delays.size else [],
-    }
+def _task(
+    name: str | None, network: Network, path: str, cues: int, wait_ms: int, seed: int
+) -> tuple[Task | None, str]:
+    """The task to run, and what it is called; or none, and why. One that was asked for must fit."""
+    whole = CueAccumulation(cues, wait_ms, seed)
+    try:
+        require_cue(str(network.task.get("name", "cue")) if name is None else name, network, path)
+        return at_step_of(network, whole), f"cue (cues: {cues}, wait: {wait_ms} ms), seed {seed}"
+    except InputError as error:
+        if name is not None:
+            raise
+        return None, str(error)
 
 
-def _describe(network: Network) -> dict[str, Any]:
-    layers, synapses = [], []
-    for i, layer in enumerate(network.layers):
-        neuron = layer.neuron
-        tau = -network.dt_ms / np.log1p(-neuron.dv / 4096) if 0 < neuron.dv < 4096 else None
-        layers.append(
-            {
-                "layer": i,
-                "neurons": layer.size,
-                "kind": type(layer).__name__.lower() + (" readout" if neuron.is_readout else ""),
-                "vth": neuron.vth,
-                "du": neuron.du,
-                "dv": neuron.dv,
-                "tau_ms": None if tau is None else round(float(tau), 3),
-                "reset": neuron.reset,
-                "biased": int(np.count_nonzero(neuron.shifted_bias(layer.size))),
-            }
-        )
-        if isinstance(layer, Dense):
-            synapses.append(_synapse_row(f"layer {i} weight", layer.synapse))
-            if layer.recurrent is not None:
-                synapses.append(_synapse_row(f"layer {i} weight_rec", layer.recurrent))
-    return {"layers": layers, "synapses": synapses}
+def _sweep(network: Network, kind: str, cues: int, wait_ms: int, seed: int, samples: int) -> Sweep:
+    """Over the wait that was asked for, the shortest, and a longer one."""
+    waits = list(dict.fromkeys((wait_ms, RECALL_MS, LONGER * wait_ms)))
+    tasks = [at_step_of(network, CueAccumulation(cues, wait, seed)) for wait in waits]
+    with progress(f"sweep of {kind}", POINTS[kind]) as advance:
+        points = sweep(network, kind, tasks, samples, on_point=lambda point: advance(1))
+    listed = ", ".join(map(str, waits))
+    words = f"cue (cues: {cues}, waits: {listed} ms), seed {seed}, {samples} samples of each"
+    return Sweep(kind, tuple(points), words, 1 / CLASSES)
 
 
-def _delay_text(delays: list[int]) -> str:
-    if len(delays) <= 6:
-        return " ".join(map(str, delays)) or "-"
-    return f"{delays[0]} to {delays[-1]} ({len(delays)} values)"
+def _lines(table: Table) -> None:
+    """A row a line, however long, so that a pipe can search it; numbers to the right."""
+    rows = [list(table.columns), *map(list, table.rows[:ROWS])]
+    shown = []
+    for k, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        number = k > 0 and all(cell[:1].isdigit() or cell[:1] in "-" for cell in column[1:])
+        shown.append([cell.rjust(width) if number else cell.ljust(width) for cell in column])
+    first = 1 if not rows[0][0] else 0  # a table of names and values has no head
+    for row in list(zip(*shown, strict=True))[first:]:
+        say("  ".join(row).rstrip())
+    if len(table.rows) > ROWS:
+        say(f"and {len(table.rows) - ROWS} more rows, which --json and --html show")
+
+
+def _print(section: Section) -> None:
+    say("")
+    say(section.title)
+    for paragraph in filter(None, section.text.split("\n\n")):
+        say(paragraph)
+    for k, table in enumerate(section.tables):
+        if k or section.text:
+            say("")
+        _lines(table)
 
 
 def inspect(
     net: Annotated[str, typer.Argument(help="A net.h5.")],
     profile: Annotated[str, typer.Option(help="Hardware profile, a name or a file.")] = "loihi2",
+    task: Annotated[
+        str | None, typer.Option(help="Benchmark: cue. Without it, cue where the network fits.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help=f"Fresh test samples; {SAMPLES}, in a sweep {SWEEP_SAMPLES}.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    cues: Annotated[int, typer.Option(help="Number of cues.")] = 7,
+    wait_ms: Annotated[int, typer.Option(help="Wait after the last cue.")] = 1200,
+    sweep: Annotated[str | None, typer.Option(help=f"How little would do of: {', '.join(KINDS)}.")] = None,
+    bit_depth: Annotated[
+        bool, typer.Option("--bit-depth", help="Draw how long membranes remember by their bits.")
+    ] = False,
+    plot: Annotated[
+        str | None, typer.Option(help="Draw the sweep here, or the bit depth: .png, .svg or .pdf.")
+    ] = None,
+    html: Annotated[str | None, typer.Option(help="Write all tables and pictures as one page.")] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
 ) -> int:
-    """Show a network's layers, synapses and delays, and what a chip's rules say of it.
+    """What a chip will do to a network, and how few bits would do.
 
-    Exit code 1 where a rule is broken. Example: delaynet inspect net.h5 --profile loihi1
+    Rules, overflow, bit depth, placement; with a task accuracy, extremes and cost. Exit code 1 where a
+    rule is broken. Example: delaynet inspect net.h5 --profile loihi1 --html report.html
     """
+    picture = plot or ("bit-depth.png" if bit_depth else None)
+    if picture is not None:
+        pictures.check_format(picture)
+    if sweep is not None and sweep not in KINDS:
+        raise InputError("--sweep", f"{sweep!r} is not known", f"choose from: {', '.join(KINDS)}")
+    if samples is not None and samples < 1:
+        raise InputError("--samples", f"{samples} is below 1")
     with speak_warnings("delaynet inspect"):
         network = netx.read(net)
     chip = load_profile(profile)
-    findings = check(network, chip)
-    content = {
-        "path": net,
-        "profile": chip.name,
-        "summary": network.summary(),
-        **_describe(network),
-        "task": network.task,
-        "provenance": network.provenance,
-        "findings": [vars(f) for f in findings],
-    }
+    source, words = _task(task, network, net, cues, wait_ms, seed)
+    if sweep is not None and source is None:
+        raise InputError("--sweep", f"there is nothing to run: {words}")
+    with progress("running", 2 * (samples or SAMPLES)) as advance:
+        report = gather(network, chip, source, words, samples or SAMPLES, advance)
+    if sweep is not None:
+        swept = _sweep(network, sweep, cues, wait_ms, seed, samples or SWEEP_SAMPLES)
+        report = replace(report, sweep=swept)
     if json != "-":
         say(f"{net}: {network.summary()}")
-        columns = ["layer", "neurons", "kind", "vth", "du", "dv", "tau_ms", "reset", "biased"]
-        grid(
-            columns, [["-" if row[c] is None else str(row[c]) for c in columns] for row in content["layers"]]
-        )
-        say("")
-        grid(
-            ["synapses", "shape", "present", "weights", "exp", "delays"],
-            [
-                [
-                    row["synapses"],
-                    "x".join(map(str, row["shape"])),
-                    str(row["present"]),
-                    f"{row['weight_min']} to {row['weight_max']}",
-                    str(row["weight_exp"]),
-                    _delay_text(row["delays"]),
-                ]
-                for row in content["synapses"]
-            ],
-        )
-        say("")
-        figures([(f"rules of {chip.name}", "all kept" if not findings else f"{len(findings)} findings")])
-        for finding in findings:
-            say(str(finding))
-    write_json(json, content)
-    return int(any(f.severity == "error" for f in findings))
+        for section in parts.sections(report, page=False):
+            _print(section)
+    write_json(json, {"path": net, **report.as_dict()})
+    if picture is not None:
+        _draw(report, picture, bit_depth)
+    if html is not None:
+        write_page(html, network.summary(), parts.sections(report), f"{net} on {chip.title}")
+    return int(report.broken > 0)
 
 
-def profiles(
-    name: Annotated[str | None, typer.Argument(help="A profile's name or file; none lists all.")] = None,
-    json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
-) -> int:
-    """Show the hardware profiles, or every value of one with unit, source and how sure it is.
-
-    Example: delaynet profiles loihi2
-    """
-    chips = [load_profile(n) for n in ([name] if name else profile_names())]
-    content = {c.name: {"title": c.title, "limits": {k: vars(v) for k, v in c.limits.items()}} for c in chips}
-    if json != "-":
-        if name:
-            say(f"{chips[0].name}: {chips[0].title}")
-            grid(
-                ["limit", "value", "unit", "status", "source"],
-                [[k, str(v.value), v.unit, v.status, v.source] for k, v in chips[0].limits.items()],
-            )
-        else:
-            figures([(c.name, f"{c.title}, {len(c.limits)} values") for c in chips])
-    write_json(json, content)
-    return 0
+def _draw(report: Report, path: str, bit_depth: bool) -> None:
+    if report.sweep is None or bit_depth:
+        pictures.write(parts.bit_depth_figure(report), path)
+    else:
+        pictures.write(parts.sweep_figure(report.sweep), path)

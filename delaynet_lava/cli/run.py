@@ -11,7 +11,7 @@ from delaynet_lava import netx
 from delaynet_lava.cli.cue_task import require_cue
 from delaynet_lava.cli.output import complain, figures, progress, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import Evaluation, evaluate
+from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.tasks.cue import CueAccumulation
 
@@ -86,7 +86,8 @@ def run(
         )
         _print(result)
     write_json(json, content)
-    for name, counts in (("u wrapped", result.u_wraps), ("v saturated", result.v_saturations)):
+    clipped = unwanted(network, result.v_saturations)
+    for name, counts in (("u wrapped", result.u_wraps), ("v saturated", clipped)):
         if any(counts):
             complain("delaynet run", f"warning: {name} {sum(counts)} times (by layer: {counts})")
     if result.comparison is not None and not result.comparison:

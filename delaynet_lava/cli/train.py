@@ -52,6 +52,9 @@ def train(
         list[str] | None, typer.Option("--set", help="Change an option: NAME=VALUE; repeatable.")
     ] = None,
     init: Annotated[str | None, typer.Option(help="A model.pt to go on from; short for --set init=.")] = None,
+    membrane_bits: Annotated[
+        int | None, typer.Option(help="Train with membranes of so few bits; short for --set membrane_bits=.")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the options, then stop.")] = False,
     json: Annotated[
         str | None, typer.Option("--json", help="Write options and figures here; - is stdout.")
@@ -66,7 +69,9 @@ def train(
     """
     if task != "cue":
         raise InputError("task", f"{task!r} is not known", "choose from: cue")
-    options = parse_options(preset, seed, (set_ or []) + ([f"init={init}"] if init else []))
+    short = {"init": init, "membrane_bits": membrane_bits}
+    changes = [f"{name}={value}" for name, value in short.items() if value is not None]
+    options = parse_options(preset, seed, (set_ or []) + changes)
     if show:
         grid(["option", "value", "meaning"], [list(row) for row in explained(options)], left=True)
         return 0

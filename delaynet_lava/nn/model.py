@@ -11,6 +11,7 @@ from lava.lib.dl.slayer.neuron.norm import MeanOnlyBatchNorm
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.model_file import ModelFile
+from delaynet_lava.nn.adaptive import AdaptiveRecurrent
 from delaynet_lava.nn.dense import Dense
 from delaynet_lava.nn.recurrent import DelayRecurrent, Readout
 
@@ -110,6 +111,11 @@ def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
             entry |= {key: getattr(block, key) for key in _OPTIONS if key not in left_out}
         if getattr(block, "bias", None) is not None and kind is cuba.Recurrent:
             raise InputError(where, "has a bias before its neuron, which net.h5 cannot express")
+    elif kind is AdaptiveRecurrent:
+        # Kept with its history; the export refuses it.
+        neurons, channels = block.input_weight.shape
+        entry |= {"in_neurons": int(channels), "out_neurons": int(neurons)}
+        entry |= {key: getattr(block, key) for key in ("threshold", "alpha", "rho", "dampening")}
     else:
         raise InputError(
             where,

@@ -53,11 +53,12 @@ class Neuron(cuba.Neuron):
         return int(float(self.vth) * self.w_scale) / self.w_scale
 
     def clamp(self) -> None:
-        """Keep the decays in 0 to 4096 and the threshold in the chip's 17 bits."""
+        """Keep the decays in 0 to 4096, the threshold in the chip's 17 bits and within a membrane's reach."""
         super().clamp()
         if hasattr(self, "vth"):
+            reach = (1 << self.full_scale_exp >> fixedpoint.STATE_SHIFT) - 1
             with torch.no_grad():
-                self.vth.clamp_(1 / self.w_scale, fixedpoint.VTH_MAX / self.w_scale)
+                self.vth.clamp_(1 / self.w_scale, max(1, min(fixedpoint.VTH_MAX, reach)) / self.w_scale)
 
 
 def _neuron(params: dict[str, Any], where: str) -> Neuron:
