@@ -19,7 +19,7 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 
-__all__ = ["Dense", "Encoder", "Layer", "Network", "Neuron", "Synapse"]
+__all__ = ["Dense", "Encoder", "Layer", "Network", "Neuron", "Synapse", "time_constant_ms"]
 
 RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 DELAY_LIMIT = (1 << 15) - 1
@@ -67,6 +67,13 @@ def _integer(value: Any, where: str, low: int, high: int) -> int:
     array = _integers(value, where, low, high, np.int64)
     _require(array.size == 1, where, f"has shape {array.shape}, expected one value")
     return int(array.reshape(-1)[0])
+
+
+def time_constant_ms(decay: int, dt_ms: float) -> float | None:
+    """``-dt / ln(1 - decay / 4096)``, ms; 0.0 where a step forgets all, None where it forgets nothing."""
+    if decay == 0:
+        return None
+    return 0.0 if decay == fx.DECAY_ONE else float(-dt_ms / np.log1p(-decay / fx.DECAY_ONE))
 
 
 @dataclass(frozen=True, eq=False)

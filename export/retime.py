@@ -28,7 +28,7 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import Task
-from delaynet_lava.network import BIAS_EXP_MAX, Dense, Encoder, Network, Neuron, Synapse
+from delaynet_lava.network import BIAS_EXP_MAX, Dense, Encoder, Network, Neuron, Synapse, time_constant_ms
 
 __all__ = ["LayerRetimed", "Rebinned", "RetimeReport", "at_step_of", "rebin", "retime"]
 
@@ -100,12 +100,6 @@ class RetimeReport:
 
 def _tau(value: float | None) -> str:
     return "no decay" if value is None else f"{value:.4g} ms"
-
-
-def _tau_ms(decay: int, dt_ms: float) -> float | None:
-    if decay == 0:
-        return None
-    return 0.0 if decay == fx.DECAY_ONE else float(-dt_ms / np.log1p(-decay / fx.DECAY_ONE))
 
 
 def _coarse(lag: np.ndarray, factor: int) -> np.ndarray:
@@ -191,10 +185,10 @@ def retime(network: Network, delay_max: int = fx.MAX_DELAY) -> tuple[Network, Re
         changes.append(
             LayerRetimed(
                 layer=k,
-                tau_v_ms=_tau_ms(old.dv, dt),
-                tau_v_new_ms=_tau_ms(neuron.dv, dt * factor),
-                tau_u_ms=_tau_ms(old.du, dt),
-                tau_u_new_ms=_tau_ms(neuron.du, dt * factor),
+                tau_v_ms=time_constant_ms(old.dv, dt),
+                tau_v_new_ms=time_constant_ms(neuron.dv, dt * factor),
+                tau_u_ms=time_constant_ms(old.du, dt),
+                tau_u_new_ms=time_constant_ms(neuron.du, dt * factor),
                 lags=len(np.unique(lags)),
                 lag_error_ms=float(np.abs(off).max(initial=0)) * dt,
                 lags_changed=float(np.mean(off != 0)) if off.size else 0.0,

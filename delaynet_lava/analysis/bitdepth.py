@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike
 
 from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.errors import InputError
-from delaynet_lava.fixedpoint import DECAY_ONE
-from delaynet_lava.network import Network
+from delaynet_lava.network import Network, time_constant_ms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,12 +92,12 @@ def layer_memory(network: Network) -> list[LayerMemory]:
     found = []
     for k, layer in enumerate(network.layers):
         dv, bits = layer.neuron.dv, layer.neuron.membrane_bits - 1
-        if dv == 0:
+        tau = time_constant_ms(dv, network.dt_ms)
+        if tau is None:
             found.append(LayerMemory(k, np.inf, bits, np.inf, np.inf))
-        elif dv == DECAY_ONE:
+        elif not tau:
             found.append(LayerMemory(k, 0.0, bits, 0.0, network.dt_ms))
         else:
-            tau = float(-network.dt_ms / np.log1p(-dv / DECAY_ONE))
             length = max_sequence_length(tau, bits, network.dt_ms)
             found.append(LayerMemory(k, tau, bits, float(length.bound), float(length.empirical)))
     return found

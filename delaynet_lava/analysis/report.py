@@ -23,10 +23,9 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import Evaluation, Task, evaluate
 from delaynet_lava.export.placement import Placement, place
 from delaynet_lava.export.rules import Finding, check
-from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.hw_profiles import HardwareProfile
 from delaynet_lava.lattice import lattice_positions
-from delaynet_lava.network import Dense, Network, Synapse
+from delaynet_lava.network import Dense, Network, Synapse, time_constant_ms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,8 +141,8 @@ class Report:
                 "vth": layer.neuron.vth,
                 "du": layer.neuron.du,
                 "dv": layer.neuron.dv,
-                "tau_u_ms": _tau_ms(layer.neuron.du, self.network.dt_ms),
-                "tau_ms": _tau_ms(layer.neuron.dv, self.network.dt_ms),
+                "tau_u_ms": time_constant_ms(layer.neuron.du, self.network.dt_ms),
+                "tau_ms": time_constant_ms(layer.neuron.dv, self.network.dt_ms),
                 "reset": layer.neuron.reset,
                 "membrane_bits": layer.neuron.membrane_bits,
                 "biased": int(np.count_nonzero(layer.neuron.shifted_bias(layer.size))),
@@ -205,13 +204,6 @@ class Report:
             "sweep": None if self.sweep is None else self.sweep.as_dict(),
             "left_out": list(self.left_out),
         }
-
-
-def _tau_ms(decay: int, dt_ms: float) -> float | None:
-    """``-dt / ln(1 - d / 4096)``."""
-    if decay == 0:
-        return None
-    return 0.0 if decay == DECAY_ONE else float(-dt_ms / np.log1p(-decay / DECAY_ONE))
 
 
 def _synapses(where: str, synapse: Synapse) -> dict[str, Any]:

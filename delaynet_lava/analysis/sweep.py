@@ -350,7 +350,9 @@ def draw(points: Sequence[Point], kind: str, chance: float | None = None) -> Fig
         panels[1].set_xlabel("steps of a sample")
         panels[1].set_xticks(steps, [f"{length:,}" for length in steps])
         panels[1].set_xticks([], minor=True)
-        panels[1].legend(frameon=False, fontsize=8, title=KINDS[kind])
+        panels[1].legend(
+            frameon=False, fontsize=8, title=KINDS[kind], loc="center left", bbox_to_anchor=(1.0, 0.5)
+        )
         panels[0].legend(frameon=False, fontsize=9)
     for axes in panels:
         bare(axes)

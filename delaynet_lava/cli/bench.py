@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava.cli.output import complain, grid, progress, say, write_json
+from delaynet_lava.cli.output import complain, grid, progress, require_folder, say, write_json
 from delaynet_lava.errors import InputError
 
 # The rate is that of a hidden neuron: spikes in a step.
 COLUMNS = ["median", "sample-steps/s", "threads", "rate", "peak MiB"]
-
-
-def _writable(option: str, path: str | None) -> None:
-    """Refuse a place before minutes of measuring, not after them."""
-    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
-        raise InputError(f"{option} {path}", "its folder does not exist", "create it first")
 
 
 def _parts(chosen: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,8 +111,8 @@ def bench(
     from delaynet_lava.bench.ratios import measure_ratios, plan_ratios
     from delaynet_lava.bench.scaling import measure_scaling, plan_scaling
 
-    _writable("--json", json)
-    _writable("--plot", plot)
+    require_folder("--json", json)
+    require_folder("--plot", plot)
     if plot is not None:
         pictures.check_format(plot)
     if scaling and model is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from delaynet_lava import netx
 from delaynet_lava.analysis import figures as pictures
 from delaynet_lava.analysis import memory
 from delaynet_lava.cli.cue_task import require_cue
-from delaynet_lava.cli.output import complain, grid, progress, say, speak_warnings, write_json
+from delaynet_lava.cli.output import complain, grid, progress, require_folder, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
 
 COLUMNS = ["net", "cues", "wait ms", "right", "95 % interval", "last 7 cues", "margin", "rate"]
@@ -29,7 +30,7 @@ def whole_numbers(option: str, text: str) -> list[int]:
         raise InputError(option, f"{text!r} is not a list of whole numbers", "write 3,5,7") from error
 
 
-def _name(path: str, taken: dict[str, object]) -> str:
+def _name(path: str, taken: Collection[str]) -> str:
     stem = Path(path).stem
     return path if stem in taken else stem
 
@@ -54,6 +55,8 @@ def evaluate(
     """
     if plot is not None:
         pictures.check_format(plot)
+    for option, path in (("--plot", plot), ("--json", json)):
+        require_folder(option, path)
     if samples < 1:
         raise InputError("--samples", f"{samples} is below 1")
     at = whole_numbers("--base", base)

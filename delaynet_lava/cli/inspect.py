@@ -14,7 +14,7 @@ from delaynet_lava.analysis.page import Section, Table, write_page
 from delaynet_lava.analysis.report import Report, Sweep, gather
 from delaynet_lava.analysis.sweep import DECAY_BITS, KINDS, MEMBRANE_BITS, WEIGHT_BITS, sweep
 from delaynet_lava.cli.cue_task import require_cue
-from delaynet_lava.cli.output import progress, say, speak_warnings, write_json
+from delaynet_lava.cli.output import lines, progress, require_folder, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import Task
 from delaynet_lava.export.retime import at_step_of
@@ -59,16 +59,7 @@ def _sweep(network: Network, kind: str, cues: int, wait_ms: int, seed: int, samp
 
 
 def _lines(table: Table) -> None:
-    """A row a line, however long, so that a pipe can search it; numbers to the right."""
-    rows = [list(table.columns), *map(list, table.rows[:ROWS])]
-    shown = []
-    for k, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        number = k > 0 and all(cell[:1].isdigit() or cell[:1] in "-" for cell in column[1:])
-        shown.append([cell.rjust(width) if number else cell.ljust(width) for cell in column])
-    first = 1 if not rows[0][0] else 0  # a table of names and values has no head
-    for row in list(zip(*shown, strict=True))[first:]:
-        say("  ".join(row).rstrip())
+    lines(table.columns, table.rows[:ROWS])
     if len(table.rows) > ROWS:
         say(f"and {len(table.rows) - ROWS} more rows, which --json and --html show")
 
@@ -114,6 +105,8 @@ def inspect(
     picture = plot or ("bit-depth.png" if bit_depth else None)
     if picture is not None:
         pictures.check_format(picture)
+    for option, path in (("--plot", picture), ("--html", html), ("--json", json)):
+        require_folder(option, path)
     if sweep is not None and sweep not in KINDS:
         raise InputError("--sweep", f"{sweep!r} is not known", f"choose from: {', '.join(KINDS)}")
     if samples is not None and samples < 1:

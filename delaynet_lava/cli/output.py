@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from delaynet_lava.errors import InputError
 from delaynet_lava.files import replace_file
 
-__all__ = ["complain", "figures", "progress", "say", "speak_warnings", "write_json"]
+__all__ = [
+    "complain",
+    "figures",
+    "lines",
+    "progress",
+    "require_folder",
+    "say",
+    "speak_warnings",
+    "write_json",
+]
 
 # A pipe has no width; tables in it are for people and for grep.
 _console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -49,6 +60,30 @@ def grid(columns: list[str], rows: list[list[str]], left: bool = False) -> None:
     for row in rows:
         table.add_row(*row)
     _console.print(table)
+
+
+def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of a line a row, however long, so that a pipe can search it; numbers to the right.
+
+    A table whose first column has no name is one of names and values, without a header.
+    """
+    shown = []
+    for k, column in enumerate(zip(columns, *rows, strict=True)):
+        width = max(map(len, column))
+        number = k > 0 and all(cell[:1].isdigit() or cell[:1] in "-" for cell in column[1:])
+        shown.append([cell.rjust(width) if number else cell.ljust(width) for cell in column])
+    for row in list(zip(*shown, strict=True))[0 if columns[0] else 1 :]:
+        say("  ".join(row).rstrip())
+
+
+def require_folder(option: str, path: str | None) -> None:
+    """Refuse a place to write to before minutes of work, not after them.
+
+    Raises:
+        InputError: its folder does not exist.
+    """
+    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
+        raise InputError(f"{option} {path}", "its folder does not exist", "create it first")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava.cli.output import say, write_json
+from delaynet_lava.cli.output import lines, say, write_json
 from delaynet_lava.hw_profiles import HardwareProfile, load_profile, profile_names
 
 
@@ -14,13 +14,6 @@ def _text(value: Any) -> str:
     if value is None:
         return "-"
     return ", ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> None:
-    # Sources are sentences: a line for each limit, however long, that a pipe can search.
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    for row in (columns, *rows):
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _cores(chip: HardwareProfile, system: str) -> str:
@@ -36,12 +29,12 @@ def _systems(chips: list[HardwareProfile]) -> None:
     ]
     if rows:
         say("")
-        _table(["system", "chip", "chips", "cores", "status", "source"], rows)
+        lines(["system", "chip", "chips", "cores", "status", "source"], rows)
 
 
 def _show(chip: HardwareProfile) -> None:
     say(f"{chip.name}: {chip.title}")
-    _table(
+    lines(
         ["limit", "value", "unit", "status", "source"],
         [[key, _text(one.value), one.unit, one.status, one.source] for key, one in chip.limits.items()],
     )
@@ -79,7 +72,7 @@ def profiles(
         if name:
             _show(chips[0])
         else:
-            _table(
+            lines(
                 ["profile", "limits", "unknown", "title"],
                 [[c.name, str(len(c.limits)), str(len(c.unknown)), c.title] for c in chips],
             )
