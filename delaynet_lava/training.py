@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from delaynet_lava import delaynet
 from delaynet_lava._version import __version__
-from delaynet_lava.analysis.initial import branching_factor
+from delaynet_lava.analysis.initial import branching_sums
 from delaynet_lava.baselines import lif, lsnn
 from delaynet_lava.baselines.eprop import eprop_step
 from delaynet_lava.distributed import Group
@@ -240,9 +240,9 @@ class _Trainer:
                 self.average[name].lerp_(parameter, 1 - options.average)
         self.progress["used"] += options.batch
         right = int((out.argmax(1) == target).sum())
-        branching = branching_factor(population)
-        sums = group.total([float(loss), right / options.batch, part * float(rate), part * branching])
-        return *sums, norm
+        shares = [float(loss), right / options.batch, part * float(rate), *branching_sums(population)]
+        *sums, ratios, count = group.total(shares)
+        return *sums, ratios / max(1.0, count), norm
 
     @torch.no_grad()
     def _bound(self) -> None:

@@ -44,32 +44,32 @@ class CueOptions:
     tau_max_ms: float = _option(1e6, "tau bounds: both taus stay below it after each step, ms")
     input_gain: float = _option(0.4, "input weights are drawn from +- this, in thresholds")
     radius: float = _option(1.2, "initial spectral radius of |W_rec|, in thresholds")
-    readout_gain: float = _option(0.1, "readout weights are drawn from +- this")
+    readout_gain: float = _option(0.8, "readout weights are drawn from +- this")
     running: float = _option(0.0, "weight of the same loss every 150 ms, when the side that leads is asked")
-    temperature: float = _option(1.0, "readout membranes are divided by it before the cross-entropy")
+    temperature: float = _option(8.0, "readout membranes are divided by it before the cross-entropy")
     surrogate: str = _option(
-        "paper", "surrogate derivative: paper (flat above threshold), triangle, slayer (exponential)"
+        "triangle", "surrogate derivative: paper (flat above threshold), triangle, slayer (exponential)"
     )
-    surrogate_width: float = _option(1.39, "its width in thresholds (the paper's own: 1 / 0.72)")
-    dampening: float = _option(1.0, "factor on the surrogate derivative")
+    surrogate_width: float = _option(1.0, "its width in thresholds (the paper's own: 1 / 0.72)")
+    dampening: float = _option(0.4, "factor on the surrogate derivative")
     feedback_grad: float = _option(0.2, "initial factor on the gradient along recurrent synapses; 1 is exact")
     gradient_norm: float = _option(1.0, "gradient norm that this factor is steered to")
     control: float = _option(0.005, "how fast it is steered; 0 leaves it fixed")
-    branching: float = _option(2e-4, "weight beta of the branching-factor loss, for a batch of 64")
+    branching: float = _option(5e-5, "weight beta of the branching-factor loss, for a batch of 64")
     branching_over: str = _option("sample", "population whose change it counts: sample; batch (as published)")
-    rate_weight: float = _option(0.0, "weight of the spike rate (spikes a neuron and step) in the loss")
+    rate_weight: float = _option(20.0, "weight of the spike rate (spikes a neuron and step) in the loss")
     optimiser: str = _option("adam", "adam, madgrad")
-    lr: float = _option(5e-3, "learning rate of weights and threshold")
+    lr: float = _option(3.5e-3, "learning rate of weights and threshold")
     lr_decays: float = _option(20.0, "that of the decays (in 1/4096), in lr")
     lr_end: float = _option(0.01, "what is left of lr at the end; it falls exponentially on the full task")
     clip: float = _option(1.0, "clip norm of the gradient")
-    batch: int = _option(64, "samples a step")
+    batch: int = _option(32, "samples a step")
     epoch_samples: int = _option(1024, "samples an epoch, all fresh")
     cues: int = _option(7, "of the full task")
     wait_ms: int = _option(1200, "of the full task")
-    right_p: tuple[float, ...] = _option(RIGHT_P, "probabilities of the right side in training samples")
+    right_p: tuple[float, ...] = _option((0.5, 0.5), "probabilities of the right side in training samples")
     curriculum: bool = _option(True, "first more cues, then a longer wait; false: the full task at once")
-    advance: float = _option(0.93, "accuracy of an epoch that moves the curriculum on")
+    advance: float = _option(0.9, "accuracy of an epoch that moves the curriculum on")
     anneal_epochs: int = _option(56, "epochs on the full task")
     max_epochs: int = _option(60, "epochs after which the curriculum gives way to the full task")
     average: float = _option(0.99, "decay of the running average of weights, a step; 0: the last weights")
@@ -115,7 +115,6 @@ _SMOKE = {
     "neurons": 27,
     "cues": 1,
     "wait_ms": 150,
-    "batch": 32,
     "epoch_samples": 128,
     "anneal_epochs": 2,
     "max_epochs": 2,
@@ -142,6 +141,8 @@ _LIF = replace(
     control=0.0,
     branching=0.0,
     rate_weight=0.0,
+    lr=5e-3,
+    batch=64,
     curriculum=False,
     right_p=RIGHT_P,
     anneal_epochs=25,

@@ -17,6 +17,7 @@ from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training_options import CueOptions
 
 OPTIONS = CueOptions(neurons=27, cues=1, wait_ms=300)
+PAPER = dict(surrogate="paper", surrogate_width=1.39, dampening=1.0, curriculum=False, control=0.0)
 
 
 def test_the_branching_factor_is_the_mean_ratio_of_descendants():
@@ -66,7 +67,7 @@ def test_the_gradient_grows_with_the_recurrent_weights():
     ("change", "problem"),
     [
         ({"input_gain": 0.01}, "nearly silent"),
-        ({"radius": 60.0, "curriculum": False, "control": 0.0}, "explodes: times"),
+        (PAPER | {"radius": 60.0}, "explodes: times"),
         ({"radius": 0.0, "tau_ms": 2.0, "curriculum": False}, "vanishes"),
     ],
 )

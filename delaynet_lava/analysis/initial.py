@@ -15,7 +15,7 @@ from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training_options import CueOptions
 
-__all__ = ["InitialReport", "branching_factor", "examine"]
+__all__ = ["InitialReport", "branching_factor", "branching_sums", "examine"]
 
 # A layer that is silent, or fires at every other step, gives the readout nothing to tell apart.
 RATES = (1e-4, 0.5)
@@ -23,15 +23,21 @@ RATES = (1e-4, 0.5)
 RESOLUTION = 2.0**23
 
 
-def branching_factor(population: torch.Tensor) -> float:
-    """Mean of n[t + 1] / n[t] over samples and steps with spikes; 0 where there are none.
+def branching_sums(population: torch.Tensor) -> tuple[float, int]:
+    """Sum of n[t + 1] / n[t] over samples and steps with spikes, and how many these are.
 
     Args:
         population: (samples, steps), n[t]: the number of neurons that fire at step t.
     """
     before, after = population[:, :-1], population[:, 1:]
     there = before > 0
-    return float((after[there] / before[there]).mean()) if there.any() else 0.0
+    return float((after[there] / before[there]).double().sum()), int(there.sum())
+
+
+def branching_factor(population: torch.Tensor) -> float:
+    """Mean of n[t + 1] / n[t] over samples and steps with spikes; 0 where there are none."""
+    ratios, count = branching_sums(population)
+    return ratios / max(1, count)
 
 
 @dataclass(frozen=True)
