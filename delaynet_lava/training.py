@@ -17,8 +17,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,13 @@ from torch.nn.parallel import DistributedDataParallel
 from delaynet_lava import delaynet
 from delaynet_lava._version import __version__
 from delaynet_lava.analysis.initial import branching_sums
-from delaynet_lava.baselines import lif, lsnn
 from delaynet_lava.baselines.eprop import eprop_step
 from delaynet_lava.distributed import Group
 from delaynet_lava.errors import InputError
-from delaynet_lava.fixedpoint import DECAY_ONE, MEMBRANE_BITS, full_scale_above
-from delaynet_lava.kernels.autograd import STATE_SCALE
-from delaynet_lava.model_file import ModelFile, load_model, load_tensors, save_model, write_tensors
+from delaynet_lava.fixedpoint import DECAY_ONE
+from delaynet_lava.loss import loss_of
+from delaynet_lava.model_file import ModelFile, load_tensors, save_model, write_tensors
+from delaynet_lava.networks import as_tensor, build_network
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training_options import PRESETS, CueOptions, command_line
@@ -72,10 +71,6 @@ class Epoch:
     validation: float | None = None
 
 
-def _tensor(spikes: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(spikes).transpose(1, 2).to(torch.float32)
-
-
 @torch.no_grad()
 def accuracy(
     net: torch.nn.Module, task: CueAccumulation, samples: int, batch: int = 64, group: Group | None = None
@@ -86,7 +81,7 @@ def accuracy(
     right = 0
     for first in range(mine.start, mine.stop, batch):
         spikes, labels = task.batch(first, min(batch, mine.stop - first))
-        right += int((net(_tensor(spikes))[..., -1].argmax(1).numpy() == labels).sum())
+        right += int((net(as_tensor(spikes))[..., -1].argmax(1).numpy() == labels).sum())
     return group.total([right])[0] / samples
 
 
@@ -100,47 +95,6 @@ class _Decision(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         spikes = self.net[0](x)
         return spikes, self.net[1](spikes)
-
-
-_BUILDERS: dict[str, Callable[[CueOptions], torch.nn.Sequential]] = {
-    "delaynet": delaynet.build,
-    "lif": lif.build,
-    "lif-ff": partial(lif.build, recurrent=False),
-    "lsnn": lsnn.build,
-    "lsnn-ff": partial(lsnn.build, recurrent=False),
-}
-
-
-def _network(options: CueOptions) -> torch.nn.Sequential:
-    if options.membrane_bits < MEMBRANE_BITS and not (options.full_scale_exp and options.full_scale_out_exp):
-        options = _with_full_scales(options)
-    net = _BUILDERS[options.network](options)
-    if options.init:
-        try:
-            net.load_state_dict(load_model(options.init).state_dict)
-        except RuntimeError as error:
-            raise InputError(
-                options.init,
-                f"does not fit the network ({' '.join(str(error).split())})",
-                "use its own options",
-            ) from error
-    return net
-
-
-@torch.no_grad()
-def _with_full_scales(options: CueOptions) -> CueOptions:
-    """The smallest full scales above the threshold, and above what the readout reaches on some samples."""
-    net = _network(replace(options, membrane_bits=MEMBRANE_BITS))
-    task = CueAccumulation(options.cues, options.wait_ms, options.seed, "train")
-    reached = float(net(_tensor(task.batch(0, 64)[0])).abs().max()) * STATE_SCALE
-    hidden = full_scale_above(net[0].neuron.v_th_mant)
-    # A word of n bits has no grid finer than its own unit.
-    finest = options.membrane_bits - 1
-    return replace(
-        options,
-        full_scale_exp=options.full_scale_exp or max(hidden, finest),
-        full_scale_out_exp=options.full_scale_out_exp or min(23, max(int(reached).bit_length(), finest)),
-    )
 
 
 def _optimiser(net: torch.nn.Module, options: CueOptions) -> torch.optim.Optimizer:
@@ -160,7 +114,7 @@ class _Trainer:
 
     def __init__(self, options: CueOptions, group: Group) -> None:
         self.options, self.group = options, group
-        self.net = _network(options)
+        self.net = build_network(options)
         self.hidden = self.net[0]
         self.model: torch.nn.Module = _Decision(self.net)
         if group.size > 1:
@@ -177,32 +131,6 @@ class _Trainer:
     def done(self) -> bool:
         return self.progress["annealed"] >= self.options.anneal_epochs
 
-    def _loss(
-        self,
-        spikes: torch.Tensor,
-        out: torch.Tensor,
-        labels: torch.Tensor,
-        running: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> torch.Tensor:
-        """Loss of a batch: hidden spikes, membranes (N, out, T), labels, and answers on the way."""
-        options = self.options
-        out = out / options.temperature
-        loss = cross_entropy(out[..., -1], labels)
-        if running is not None:
-            steps, answers = running
-            asked, told = out[..., torch.from_numpy(steps)], torch.from_numpy(answers)
-            loss = loss + options.running * cross_entropy(asked, told, ignore_index=-1)
-        if options.branching:
-            population = spikes.sum(dim=1)
-            if options.branching_over == "batch":
-                change = 64 * population.sum(dim=0).diff().square().sum()
-            else:
-                change = population.diff(dim=1).square().sum(dim=1).mean()
-            loss = loss + options.branching / 64 * change
-        if options.rate_weight:
-            loss = loss + options.rate_weight * spikes.mean()
-        return loss
-
     def _step(self, task: CueAccumulation) -> tuple[float, ...]:
         options, group = self.options, self.group
         mine = group.share(options.batch)
@@ -210,7 +138,7 @@ class _Trainer:
         part = len(mine) / options.batch
         first = self.progress["used"] + mine.start
         spikes, labels = task.batch(first, len(mine))
-        x, target = _tensor(spikes), torch.from_numpy(labels)
+        x, target = as_tensor(spikes), torch.from_numpy(labels)
         self.optimiser.zero_grad()
         if options.rule == "eprop":
             population, out = eprop_step(
@@ -221,7 +149,7 @@ class _Trainer:
         else:
             hidden, membranes = self.model(x)
             running = task.running(first, len(mine)) if options.running else None
-            loss = self._loss(hidden, membranes, target, running) * part
+            loss = loss_of(options, hidden, membranes, target, running) * part
             (loss * group.size).backward()
             population, out = hidden.detach().sum(dim=1), membranes.detach()[..., -1]
             rate = hidden.detach().mean()

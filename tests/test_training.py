@@ -17,6 +17,7 @@ from delaynet_lava.distributed import Group
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.export import extract
+from delaynet_lava.loss import loss_of
 from delaynet_lava.model_file import load_model
 from delaynet_lava.nn import delay_groups, lattice_delays, lattice_positions
 from delaynet_lava.nn.initial import spectral_radius
@@ -179,27 +180,26 @@ def test_a_training_can_go_on_from_a_model(tmp_path, capsys):
 
 def test_the_spike_rate_and_the_published_branching_loss_are_what_they_say(tmp_path):
     options = replace(SMOKE, branching=0.5, branching_over="batch", rate_weight=2.0, temperature=4.0)
-    trainer = _Trainer(options, Group())
     spikes = (torch.rand(3, 27, 40) < 0.2).float()
     out, labels = torch.randn(3, 2, 5), torch.tensor([0, 1, 1])
     population = spikes.numpy().sum(axis=(0, 1))
     loss = torch.nn.functional.cross_entropy(out[..., -1] / 4, labels) + 2 * spikes.mean()
     expected = float(loss) + 0.5 * float((np.diff(population) ** 2).sum())
-    assert float(trainer._loss(spikes, out, labels)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss_of(options, spikes, out, labels)) == pytest.approx(expected, rel=1e-5)
     per_sample = (np.diff(spikes.numpy().sum(axis=1), axis=1) ** 2).sum(axis=1).mean()
-    trainer.options = replace(options, branching_over="sample")
-    assert float(trainer._loss(spikes, out, labels)) == pytest.approx(
+    options = replace(options, branching_over="sample")
+    assert float(loss_of(options, spikes, out, labels)) == pytest.approx(
         float(loss) + 0.5 / 64 * per_sample, rel=1e-5
     )
 
     # Asked at steps 0 and 3, where the second sample is a tie.
-    trainer.options = replace(SMOKE, branching=0.0, running=0.5, rate_weight=0.0, temperature=1.0)
+    options = replace(SMOKE, branching=0.0, running=0.5, rate_weight=0.0, temperature=1.0)
     answers = np.array([[0, 1], [1, -1], [1, 1]])
     logs = torch.log_softmax(out, dim=1)
     asked = [logs[b, answers[b, k], t] for k, t in enumerate((0, 3)) for b in range(3) if answers[b, k] >= 0]
     expected = -logs[range(3), labels, -1].mean() - 0.5 * sum(asked) / len(asked)
     running = (np.array([0, 3]), answers)
-    assert float(trainer._loss(spikes, out, labels, running)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss_of(options, spikes, out, labels, running)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_madgrad_trains_within_the_bounds_of_tau(tmp_path):
