@@ -64,15 +64,10 @@ _REFUSED_NEURONS = {
 }
 _ZERO = np.zeros((), np.int16)
 _LIF_ONLY = "only input, flatten, dense, dense_rec and a last average can be read"
-_NEURON_ATTRIBUTES = {
-    "vth": "neuron/vThMant",
-    "du": "neuron/iDecay",
-    "dv": "neuron/vDecay",
-    "bias_exp": "neuron/biasExp",
-    "reset": "neuron/reset",
-    "membrane_bits": "neuron/membraneBits",
-    "full_scale_exp": "neuron/fullScaleExp",
-}
+# Attributes of a Neuron and the keys that hold them: these always, those where they say something.
+_REQUIRED = {"vth": "vThMant", "du": "iDecay", "dv": "vDecay"}
+_OPTIONAL = {"bias_exp": "biasExp", "membrane_bits": "membraneBits", "full_scale_exp": "fullScaleExp"}
+_NEURON_KEYS = {name: f"neuron/{key}" for name, key in (_REQUIRED | _OPTIONAL | {"reset": "reset"}).items()}
 
 
 @dataclass
@@ -121,7 +116,10 @@ def _whole(group: Group, key: str, low: int, high: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _one(group: Group, key: str, low: int, high: int) -> int:
+def _one(group: Group, key: str, low: int, high: int, absent: int | None = None) -> int:
+    """One whole number in a closed range; ``absent``, where it is given, stands for a missing key."""
+    if absent is not None and key not in group.keys:
+        return absent
     array = _whole(group, key, low, high)
     if array.size != 1:
         raise group.refuse(key, f"has shape {array.shape}, expected one value")
@@ -162,18 +160,11 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
     for key in ("gradedSpike", "messageBits"):
         if key in group.keys and np.any(group.array(key)):
             raise group.refuse(key, "is not zero: graded spikes", "only binary spikes can be read")
-    parameters: dict[str, Any] = {
-        "vth": _per_layer(group, "vThMant"),
-        "du": _per_layer(group, "iDecay"),
-        "dv": _per_layer(group, "vDecay"),
-    }
-    for name in ("bias_exp", "membrane_bits", "full_scale_exp"):
-        key = _NEURON_ATTRIBUTES[name].removeprefix("neuron/")
-        if key in group.keys:
-            parameters[name] = group.array(key)
+    parameters: dict[str, Any] = {name: _per_layer(group, key) for name, key in _REQUIRED.items()}
+    parameters |= {name: group.array(key) for name, key in _OPTIONAL.items() if key in group.keys}
     if "reset" in group.keys:
         parameters["reset"] = group.text("reset")
-    with _named(layer, _NEURON_ATTRIBUTES):
+    with _named(layer, _NEURON_KEYS):
         neuron = Neuron(**parameters, bias=bias)
     for key, neutral in (
         ("refDelay", 1),
@@ -198,8 +189,8 @@ def _input(layer: Group, kind: str, stack: _Stack) -> None:
         stack.input_shape = _shape(layer)
         neuron = _neuron(layer, stack)
         low, high = fx.WEIGHT_MIN, fx.WEIGHT_MAX
-        weight = _one(layer, "weight", low, high) if "weight" in layer.keys else fx.WEIGHT_SCALE
-        bias = _one(layer, "bias", low, high) if "bias" in layer.keys else 0
+        weight = _one(layer, "weight", low, high, absent=fx.WEIGHT_SCALE)
+        bias = _one(layer, "bias", low, high, absent=0)
         with _named(layer, {}):
             stack.layers.append(Encoder(neuron, math.prod(stack.input_shape), weight, bias))
     stack.size = math.prod(stack.input_shape) if stack.input_shape else 0
@@ -264,16 +255,12 @@ def _delay_rec(layer: Group, shape: tuple[int, int], forward: np.ndarray, stack:
     return forward
 
 
-def _exponent(layer: Group, key: str) -> int:
-    return _one(layer, key, 0, fx.WEIGHT_EXP_MAX) if key in layer.keys else 0
-
-
 def _dense(layer: Group, kind: str, stack: _Stack) -> None:
     size = math.prod(_shape(layer))
     weight = _matrix(layer, "weight", size)
     shape = (size, weight.shape[1])
     for key, expected in (("inFeatures", shape[1]), ("outFeatures", shape[0])):
-        stated = _one(layer, key, 1, MAX_ELEMENTS) if key in layer.keys else expected
+        stated = _one(layer, key, 1, MAX_ELEMENTS, absent=expected)
         if stated != expected:
             raise layer.refuse(key, f"is {stated} but the weights have shape {shape}")
     if stack.size and shape[1] != stack.size:
@@ -287,14 +274,14 @@ def _dense(layer: Group, kind: str, stack: _Stack) -> None:
     bias = layer.array("bias") if "bias" in layer.keys else _ZERO
     neuron = _neuron(layer, stack, bias)
     delay = _delay(layer, "delay", shape)
-    exponent = _exponent(layer, "weight_exp")
+    exponent = _one(layer, "weight_exp", 0, fx.WEIGHT_EXP_MAX, absent=0)
     with _named(layer, {}):
         synapse = Synapse(weight, delay, exponent)
     recurrent = None
     if kind == "dense_rec":
         weight_rec = _matrix(layer, "weight_rec", size)
         delay_rec = _delay_rec(layer, shape, synapse.delay, stack)
-        exponent = _exponent(layer, "weight_rec_exp")
+        exponent = _one(layer, "weight_rec_exp", 0, fx.WEIGHT_EXP_MAX, absent=0)
         if weight_rec.shape != (size, size):
             raise layer.refuse("weight_rec", f"has shape {weight_rec.shape}, expected {(size, size)}")
         with _named(layer, {"weight": "weight_rec", "delay": "delay_rec", "weight_exp": "weight_rec_exp"}):

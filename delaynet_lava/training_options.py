@@ -45,7 +45,7 @@ class CueOptions:
     input_gain: float = _option(0.3, "input weights are drawn from +- this, in thresholds")
     radius: float = _option(1.2, "initial spectral radius of |W_rec|, in thresholds")
     readout_gain: float = _option(0.8, "readout weights are drawn from +- this")
-    running: float = _option(0.0, "weight of the same loss every 150 ms, when the side that leads is asked")
+    counting: float = _option(0.0, "weight of counting: after each cue, membranes differ by the lead so far")
     temperature: float = _option(8.0, "readout membranes are divided by it before the cross-entropy")
     surrogate: str = _option(
         "triangle", "surrogate derivative: paper (flat above threshold), triangle, slayer (exponential)"
@@ -92,9 +92,9 @@ class CueOptions:
                 raise InputError(
                     f"training: {name}", f"{getattr(self, name)!r} is not one of {', '.join(known)}"
                 )
-        if self.rule == "eprop" and (self.branching or self.running or self.network.startswith("lsnn")):
+        if self.rule == "eprop" and (self.branching or self.counting or self.network.startswith("lsnn")):
             raise InputError(
-                "training: rule", "eprop has no branching and no running loss, and knows no lsnn", "use bptt"
+                "training: rule", "eprop has no branching and no counting loss, and knows no lsnn", "use bptt"
             )
         if not 0 < self.tau_min_ms <= self.tau_max_ms:
             raise InputError(
@@ -148,7 +148,9 @@ _LIF = replace(
     right_p=RIGHT_P,
     anneal_epochs=25,
 )
-_LSNN = replace(_LIF, network="lsnn", tau_ms=20.0, threshold=0.6, input_gain=0.4, radius=1.0, lr=1e-3)
+_LSNN = replace(
+    _LIF, network="lsnn", tau_ms=20.0, threshold=0.6, input_gain=0.4, radius=1.0, lr=1e-3, lr_end=0.3
+)
 PRESETS: dict[str, CueOptions] = {
     "loihi2": _LOIHI2,
     "smoke": replace(_LOIHI2, **_SMOKE),  # type: ignore[arg-type]

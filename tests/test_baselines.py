@@ -18,12 +18,10 @@ from delaynet_lava.nn import AdaptiveRecurrent, DelayRecurrent, Dense
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training_options import PRESETS
 
-LIF = CueOptions(
-    neurons=40, reset="subtract", tau_ms=2000.0, threshold=16.0, input_gain=0.1, radius=0.5, feedback_grad=1.0
-)
-LSNN = replace(LIF, tau_ms=20.0, threshold=0.6, input_gain=0.4, radius=1.0)
+LIF = replace(PRESETS["lif-2s"], neurons=40, input_gain=0.1)
+LSNN = replace(PRESETS["lsnn"], neurons=40)
 NETWORKS = {
     "lif": (lif, LIF, True, DelayRecurrent),
     "lif-ff": (lif, LIF, False, Dense),

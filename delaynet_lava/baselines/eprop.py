@@ -194,7 +194,7 @@ def eprop_step(
     if feedback not in FEEDBACKS:
         raise InputError("e-prop: feedback", f"is {feedback!r}, expected one of {list(FEEDBACKS)}")
     hidden, readout = _parts(net)
-    w_in, w_out = hidden.input_matrix(), readout._matrix(readout.synapse)
+    w_in, w_out = hidden.input_matrix(), readout.input_matrix()
     (n, channels), classes = w_in.shape, w_out.shape[0]
     bits = _bits(x, channels)
     batch, steps = bits.shape[:2]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from delaynet_lava.baselines.weights import draw, draw_recurrent
 from delaynet_lava.delaynet import decay
 from delaynet_lava.nn import AdaptiveRecurrent, Readout
+from delaynet_lava.nn.initial import draw, draw_recurrent
 from delaynet_lava.tasks.cue import CHANNELS, CLASSES
 from delaynet_lava.training_options import CueOptions
 

@@ -11,8 +11,9 @@ except ImportError as error:
 
 from delaynet_lava.lattice import PAPER_SHARES, delay_groups, lattice_delays, lattice_positions
 from delaynet_lava.nn.adaptive import AdaptiveRecurrent
-from delaynet_lava.nn.dense import Dense
-from delaynet_lava.nn.recurrent import DelayRecurrent, Neuron, Readout
+from delaynet_lava.nn.blocks import Neuron
+from delaynet_lava.nn.dense import Dense, Readout
+from delaynet_lava.nn.recurrent import DelayRecurrent
 
 __all__ = [
     "PAPER_SHARES",

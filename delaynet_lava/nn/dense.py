@@ -1,24 +1,22 @@
-"""A layer of spiking neurons without recurrence, over the fused kernels."""
+"""Layers without recurrence over the fused kernels: spiking neurons, and a readout that never spikes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from lava.lib.dl.slayer.synapse import layer as synapse
-from lava.lib.dl.slayer.utils.quantize import quantize
+import torch.nn.functional as F
 
-from delaynet_lava import network
-from delaynet_lava.errors import InputError
-from delaynet_lava.kernels.autograd import delayed_recurrence
-from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
-from delaynet_lava.nn.recurrent import DelayRecurrent, _Block, _neuron
+from delaynet_lava import fixedpoint, network
+from delaynet_lava.kernels.dynamics import Dynamics
+from delaynet_lava.nn.blocks import _Block, _Spiking
 
-__all__ = ["Dense"]
+__all__ = ["Dense", "Readout"]
 
 
-class Dense(_Block):
+class Dense(_Spiking):
     """Feed-forward CUBA layer: :class:`DelayRecurrent` without its recurrent synapses.
 
     .. math::
@@ -39,6 +37,23 @@ class Dense(_Block):
         overflows: int64 (2,), how often u wrapped and v saturated in the last forward pass.
     """
 
+    def layer(self) -> network.Dense:
+        """The integers that the forward pass computes with."""
+        neuron = self._neuron_integers(self.neuron.v_th_mant, self.reset)
+        return network.Dense(network.Synapse(self._integers(self.synapse)), neuron)
+
+
+class Readout(_Block):
+    """Leaky integrators that never spike; the membrane is the output, the decision its argmax.
+
+    ``slayer.block.cuba.Affine`` over the fused kernel, with the shift by one step that Affine
+    lacks: the value at step t is the one that Lava and the chip hold at step t.
+
+    Args:
+        neuron_params: ``threshold`` may be left out; it has no effect.
+        in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx: as for ``cuba.Affine``.
+    """
+
     def __init__(
         self,
         neuron_params: dict[str, Any],
@@ -47,61 +62,31 @@ class Dense(_Block):
         weight_scale: float = 1,
         weight_norm: bool = False,
         pre_hook_fx: Callable | None = None,
-        reset: str = "zero",
-        surrogate: str = "paper",
-        reset_grad: float | None = None,
-        membrane_grad: bool = True,
-        recompute: bool | None = None,
         delay_shift: bool = True,
         count_log: bool = False,
     ) -> None:
-        super().__init__(delay_shift, count_log)
-        where = type(self).__name__
-        if reset not in network.RESETS:
-            raise InputError(f"{where}: reset", f"is {reset!r}, expected one of {list(network.RESETS)}")
-        if surrogate not in SURROGATES:
-            raise InputError(f"{where}: surrogate", f"is {surrogate!r}, expected one of {list(SURROGATES)}")
-        self.neuron = _neuron(neuron_params, where)
-        self.neuron.shape = torch.Size([out_neurons])
-        self.synapse = synapse.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
-        self.synapse.pre_hook_fx = pre_hook_fx or self.neuron.quantize_8bit
-        self.reset, self.surrogate = reset, surrogate
-        self.reset_grad = float(surrogate != "slayer") if reset_grad is None else float(reset_grad)
-        self.membrane_grad = bool(membrane_grad)
-        self.recompute, self.want_voltage = recompute, False
-        self.voltage: torch.Tensor | None = None
-        # What the dynamics of a recurrent layer name besides; nothing comes back here.
-        self.feedback_grad = 1.0
-        self.register_buffer("delay", torch.zeros(out_neurons, dtype=torch.int32), persistent=False)
-
-    def input_matrix(self) -> torch.Tensor:
-        """Quantised weights (post, pre) in SLAYER's units."""
-        return self._matrix(self.synapse)
+        super().__init__(
+            {"threshold": 1.0, **neuron_params}, in_neurons, out_neurons, weight_scale, weight_norm,
+            pre_hook_fx, delay_shift, count_log,
+        )  # fmt: skip
+        self.neuron.vth.requires_grad_(False)
 
     def layer(self) -> network.Dense:
-        """The integers that the forward pass computes with."""
-        neuron = self._neuron_integers(self.neuron.v_th_mant, self.reset)
-        return network.Dense(network.Synapse(self._integers(self.synapse)), neuron)
+        """The integers that the forward pass computes with; the threshold is the chip's largest."""
+        synapse = network.Synapse(self._integers(self.synapse))
+        return network.Dense(synapse, self._neuron_integers(fixedpoint.VTH_MAX))
 
     def _dynamics(self) -> Dynamics:
-        return DelayRecurrent._dynamics(self)  # type: ignore[arg-type]
+        return Dynamics(
+            delay=np.zeros(self.shape, np.int32),
+            spiking=False,
+            membrane_bits=self.neuron.membrane_bits,
+            full_scale_exp=self.neuron.full_scale_exp,
+        )
 
     def forward(self, x: torch.Tensor) -> Any:
-        """Spikes (N, out, T) for an input (N, in, T); with ``count_log`` also their mean."""
-        self.neuron.clamp()
-        x, bits = self._input(x, self.synapse)
-        result = delayed_recurrence(
-            x,
-            self.input_matrix(),
-            None,
-            quantize(self.neuron.current_decay),
-            quantize(self.neuron.voltage_decay),
-            self.neuron.vth,
-            self._dynamics(),
-            bits=bits,
-        )
-        self.overflows = result.overflows
-        self.voltage = result.voltage.transpose(1, 2) if self.want_voltage else None
-        spikes = result.spikes.transpose(1, 2)
-        spikes.spike_bits = result.bits, spikes._version  # type: ignore[attr-defined]
-        return self._emit(spikes, lambda y: torch.mean((y > 0).to(y.dtype)))
+        """Membrane (N, out, T) in SLAYER's units for an input (N, in, T)."""
+        voltage = self._run(x).voltage.transpose(1, 2)
+        if self.delay_shift:
+            voltage = F.pad(voltage, (1, -1))
+        return self._emit(voltage, lambda y: None)

@@ -1,19 +1,38 @@
-"""Initial weights of a delayed recurrent layer, scaled to a spectral radius."""
+"""Initial weights: uniform, and those of recurrent synapses scaled to a spectral radius."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from delaynet_lava.nn.recurrent import DelayRecurrent, Readout
+from delaynet_lava.nn.dense import Readout
+from delaynet_lava.nn.recurrent import DelayRecurrent
 
-__all__ = ["initialise", "spectral_radius"]
+__all__ = ["draw", "draw_recurrent", "initialise", "spectral_radius"]
 
 
 def spectral_radius(matrix: torch.Tensor | np.ndarray) -> float:
     """Largest absolute eigenvalue of a square matrix."""
     values = matrix.detach().numpy() if isinstance(matrix, torch.Tensor) else matrix
     return float(np.abs(np.linalg.eigvals(values)).max())
+
+
+@torch.no_grad()
+def draw(weight: torch.Tensor, bound: float, generator: torch.Generator) -> None:
+    """Fill with uniform numbers from ``-bound`` to ``bound``."""
+    weight.copy_((2 * torch.rand(weight.shape, generator=generator) - 1) * bound)
+
+
+@torch.no_grad()
+def draw_recurrent(weight: torch.Tensor, radius: float, generator: torch.Generator) -> None:
+    """Fill a square matrix so that ``|weight|`` has this spectral radius.
+
+    Args:
+        weight: float32 (n, n); its diagonal becomes zero.
+    """
+    draw(weight, 1.0, generator)
+    weight.fill_diagonal_(0)
+    weight.mul_(radius / spectral_radius(weight.abs()))
 
 
 @torch.no_grad()
@@ -28,14 +47,7 @@ def initialise(
     """
     generator = torch.Generator().manual_seed(seed)
     threshold = hidden.neuron.threshold
-
-    def uniform(parameter: torch.Tensor, bound: float) -> None:
-        parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
-
-    uniform(hidden.input_synapse.weight, input_gain * threshold)
-    uniform(readout.synapse.weight, readout_gain)
+    draw(hidden.input_synapse.weight, input_gain * threshold, generator)
+    draw(readout.synapse.weight, readout_gain, generator)
     recurrent = hidden.recurrent_synapse.weight
-    uniform(recurrent, 1.0)
-    square = recurrent.view(recurrent.shape[:2])
-    square.fill_diagonal_(0)
-    square.mul_(radius * threshold / spectral_radius(square.abs()))
+    draw_recurrent(recurrent.view(recurrent.shape[:2]), radius * threshold, generator)

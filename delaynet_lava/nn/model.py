@@ -12,8 +12,8 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.model_file import ModelFile
 from delaynet_lava.nn.adaptive import AdaptiveRecurrent
-from delaynet_lava.nn.dense import Dense
-from delaynet_lava.nn.recurrent import DelayRecurrent, Readout
+from delaynet_lava.nn.dense import Dense, Readout
+from delaynet_lava.nn.recurrent import DelayRecurrent
 
 __all__ = ["build", "describe"]
 

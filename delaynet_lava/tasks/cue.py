@@ -110,18 +110,16 @@ class CueAccumulation:
             _, labels[k] = self.sample(first + k, spikes[k])
         return spikes, labels
 
-    def running(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which side leads so far, for training.
+    def leads(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """By how many cues the right side leads so far, for training.
 
         Returns:
-            int64 (asked,), the steps at which it is asked: halfway through the pause after each cue, then
-            every 150 ms, the last step excluded; int64 (count, asked), the answers, -1 for a tie.
+            int64 (cues,), the steps at which it is asked: halfway through the pause after each cue; int64
+            (count, cues), negative where the left side leads.
         """
-        steps = np.arange(SLOT_MS + PAUSE_MS // 2, self.steps - 1, SLOT_MS)
-        seen = np.minimum(np.arange(1, len(steps) + 1), self.cues) - 1
+        steps = SLOT_MS * np.arange(1, self.cues + 1) + PAUSE_MS // 2
         sides = np.stack([self.sides(first + k) for k in range(count)])
-        lead = np.cumsum(2 * sides.astype(np.int64) - 1, axis=1)[:, seen]
-        return steps, np.where(lead == 0, -1, (lead > 0).astype(np.int64))
+        return steps, np.cumsum(2 * sides.astype(np.int64) - 1, axis=1)
 
     def batches(self, samples: int, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All ``samples`` in order, a bounded amount of memory at a time.

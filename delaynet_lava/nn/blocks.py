@@ -1,0 +1,258 @@
+"""What the fused SLAYER blocks have in common: neuron, quantised weights, and the call of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from lava.lib.dl.slayer.neuron import cuba
+from lava.lib.dl.slayer.synapse import layer as synapse
+from lava.lib.dl.slayer.utils.quantize import quantize
+
+from delaynet_lava import fixedpoint, network, netx
+from delaynet_lava.errors import InputError
+from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrence
+from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
+
+__all__ = ["Neuron"]
+
+
+class Neuron(cuba.Neuron):
+    """SLAYER's CUBA neuron with a threshold that can be trained.
+
+    ``vth`` is a parameter in SLAYER's units; the threshold in use is ``floor(64 vth) / 64``, as
+    SLAYER rounds it. ``requires_grad`` of the neuron parameters covers it and both decays.
+
+    Attributes:
+        membrane_bits, full_scale_exp: the membrane's word, as of :class:`network.Neuron`; parameters
+            of the same names, 24 and 23 unless given.
+    """
+
+    def __init__(
+        self,
+        membrane_bits: int = fixedpoint.MEMBRANE_BITS,
+        full_scale_exp: int = fixedpoint.FULL_SCALE_EXP,
+        **params: Any,
+    ) -> None:
+        super().__init__(**params)
+        checked = network.Neuron(0, 0, 0, membrane_bits=membrane_bits, full_scale_exp=full_scale_exp)
+        self.membrane_bits, self.full_scale_exp = checked.membrane_bits, checked.full_scale_exp
+        self.tau_grad, self.scale_grad = float(params.get("tau_grad", 1)), float(params.get("scale_grad", 1))
+        self.register_parameter(
+            "vth",
+            torch.nn.Parameter(torch.tensor([self._threshold]), requires_grad=self.requires_grad),
+        )
+
+    @property
+    def threshold(self) -> float:
+        """Threshold in SLAYER's units, a multiple of 1/64."""
+        return int(float(self.vth) * self.w_scale) / self.w_scale
+
+    def clamp(self) -> None:
+        """Keep the decays in 0 to 4096, the threshold in the chip's 17 bits and within a membrane's reach."""
+        super().clamp()
+        if hasattr(self, "vth"):
+            reach = (1 << self.full_scale_exp >> fixedpoint.STATE_SHIFT) - 1
+            with torch.no_grad():
+                self.vth.clamp_(1 / self.w_scale, max(1, min(fixedpoint.VTH_MAX, reach)) / self.w_scale)
+
+
+def _neuron(params: dict[str, Any], where: str) -> Neuron:
+    """Build the neuron, refusing the SLAYER options that the fused kernels do not run."""
+    for key, plain in (("norm", None), ("dropout", None), ("graded_spike", False)):
+        if params.get(key, plain) not in (None, plain):
+            raise InputError(f"{where}: neuron_params[{key!r}]", "is not supported", "leave it out")
+    if not params.get("shared_param", True):
+        raise InputError(
+            f"{where}: neuron_params['shared_param']",
+            "is False, but the chip's LIF has one decay for all neurons of a layer",
+            "use shared_param=True",
+        )
+    if params.get("scale", fixedpoint.WEIGHT_SCALE) != fixedpoint.WEIGHT_SCALE:
+        raise InputError(
+            f"{where}: neuron_params['scale']", f"is {params['scale']}, expected 64", "leave it out"
+        )
+    return Neuron(**params)
+
+
+class _Block(torch.nn.Module):
+    """Neurons behind one synapse: weights as (post, pre), checked input, the kernels, logging."""
+
+    _entry = "synapse"  # the attribute, and with it the prefix in a state_dict, of the input's synapse
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_neurons: int,
+        out_neurons: int,
+        weight_scale: float,
+        weight_norm: bool,
+        pre_hook_fx: Callable | None,
+        delay_shift: bool,
+        count_log: bool,
+    ) -> None:
+        super().__init__()
+        self.delay_shift, self.count_log = delay_shift, count_log
+        self.overflows = torch.zeros(2, dtype=torch.int64)
+        self.neuron = _neuron(neuron_params, type(self).__name__)
+        self.neuron.shape = torch.Size([out_neurons])
+        into = synapse.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
+        into.pre_hook_fx = pre_hook_fx or self.neuron.quantize_8bit
+        self.add_module(self._entry, into)
+
+    def input_matrix(self) -> torch.Tensor:
+        """Quantised input weights (post, pre) in SLAYER's units."""
+        return self._matrix(getattr(self, self._entry))
+
+    def recurrent_matrix(self) -> torch.Tensor | None:
+        """Quantised recurrent weights (post, pre) in SLAYER's units; None: nothing comes back."""
+        return None
+
+    def layer(self) -> network.Dense:
+        """The integers that the forward pass computes with."""
+        raise NotImplementedError
+
+    def _dynamics(self) -> Dynamics:
+        raise NotImplementedError
+
+    def _run(self, x: torch.Tensor) -> Outcome:
+        self.neuron.clamp()
+        x, bits = self._input(x)
+        result = delayed_recurrence(
+            x,
+            self.input_matrix(),
+            self.recurrent_matrix(),
+            quantize(self.neuron.current_decay),
+            quantize(self.neuron.voltage_decay),
+            self.neuron.vth,
+            self._dynamics(),
+            bits=bits,
+        )
+        self.overflows = result.overflows
+        return result
+
+    def _matrix(self, of: torch.nn.Module) -> torch.Tensor:
+        # Through __call__ a weight-normed synapse would refresh its weight; here nobody calls it.
+        for hook in of._forward_pre_hooks.values():
+            hook(of, None)
+        weight = of.weight if of.pre_hook_fx is None else of.pre_hook_fx(of.weight)
+        words = weight.detach() * fixedpoint.WEIGHT_SCALE
+        if not torch.equal(words, words.round()):
+            raise InputError(
+                f"{type(self).__name__}: pre_hook_fx",
+                "leaves weights that are not multiples of 1/64 (or not numbers)",
+                "use the neuron's quantize_8bit, the default",
+            )
+        return weight.reshape(weight.shape[:2])
+
+    def _input(self, x: torch.Tensor) -> tuple[torch.Tensor, SpikeBits | None]:
+        """Input as (batch, steps, channels), checked, and its bits where the block before left them."""
+        where, weight = type(self).__name__, getattr(self, self._entry).weight
+        if x.device != weight.device:
+            raise InputError(f"{where}: input", f"is on {x.device}, the weights on {weight.device}")
+        if x.device.type not in ("cpu", "cuda"):
+            raise InputError(f"{where}: input", f"is on {x.device}", "the kernels run on cpu and cuda")
+        if x.ndim != 3 or x.shape[1] != weight.shape[1]:
+            shape = tuple(x.shape)
+            raise InputError(f"{where}: input", f"has shape {shape}, expected (N, {weight.shape[1]}, T)")
+        bits, version = getattr(x, "spike_bits", (None, None))
+        # Changed in place, the tensor is no longer what the bits say.
+        return x.transpose(1, 2), bits if version == x._version else None
+
+    def _emit(self, y: torch.Tensor, log: Callable[[torch.Tensor], Any]) -> Any:
+        return (y, log(y)) if self.count_log else y
+
+    def _integers(self, of: torch.nn.Module) -> np.ndarray:
+        words = torch.round(self._matrix(of).detach() * fixedpoint.WEIGHT_SCALE)
+        return words.cpu().numpy().astype(np.int64)
+
+    def _neuron_integers(self, vth: int, reset: str = "zero") -> network.Neuron:
+        neuron = self.neuron
+        return network.Neuron(
+            vth,
+            int(neuron.cx_current_decay),
+            int(neuron.cx_voltage_decay),
+            reset=reset,
+            membrane_bits=neuron.membrane_bits,
+            full_scale_exp=neuron.full_scale_exp,
+        )
+
+    def export_hdf5(self, handle: h5py.Group) -> None:
+        """Write the layer's NetX keys into an HDF5 group, as every SLAYER block does."""
+        netx.write_layer(handle, self.layer())
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the block's output, without batch and time."""
+        return self.neuron.shape
+
+
+class _Spiking(_Block):
+    """Spiking neurons, recurrent or not: reset, surrogate and output of :class:`DelayRecurrent`."""
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_neurons: int,
+        out_neurons: int,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Callable | None = None,
+        reset: str = "zero",
+        surrogate: str = "paper",
+        reset_grad: float | None = None,
+        membrane_grad: bool = True,
+        recompute: bool | None = None,
+        delay_shift: bool = True,
+        count_log: bool = False,
+    ) -> None:
+        where = type(self).__name__
+        if reset not in network.RESETS:
+            raise InputError(f"{where}: reset", f"is {reset!r}, expected one of {list(network.RESETS)}")
+        if surrogate not in SURROGATES:
+            raise InputError(f"{where}: surrogate", f"is {surrogate!r}, expected one of {list(SURROGATES)}")
+        super().__init__(
+            neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, delay_shift,
+            count_log,
+        )  # fmt: skip
+        self.reset, self.surrogate = reset, surrogate
+        self.reset_grad = float(surrogate != "slayer") if reset_grad is None else float(reset_grad)
+        self.feedback_grad, self.membrane_grad = 1.0, bool(membrane_grad)
+        self.recompute, self.want_voltage = recompute, False
+        self.voltage: torch.Tensor | None = None
+
+    def _feedback_delay(self) -> np.ndarray:
+        return np.zeros(self.shape, np.int32)
+
+    def _dynamics(self) -> Dynamics:
+        width = self.neuron.tau_grad * self.neuron.threshold
+        height = self.neuron.scale_grad / width
+        if self.surrogate == "slayer":
+            width *= cuba.TAU_RHO_MULT
+            height *= cuba.SCALE_RHO_MULT / cuba.TAU_RHO_MULT / 2
+        return Dynamics(
+            delay=self._feedback_delay(),
+            reset=network.RESETS[self.reset],
+            surrogate=SURROGATES[self.surrogate],
+            width=width,
+            height=height,
+            reset_grad=self.reset_grad,
+            feedback_grad=self.feedback_grad,
+            membrane_grad=float(self.membrane_grad),
+            want_voltage=self.want_voltage,
+            recompute=self.recompute,
+            membrane_bits=self.neuron.membrane_bits,
+            full_scale_exp=self.neuron.full_scale_exp,
+            shift=int(self.delay_shift),
+        )
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """Spikes (N, out, T) for an input (N, in, T); with ``count_log`` also their mean."""
+        result = self._run(x)
+        self.voltage = result.voltage.transpose(1, 2) if self.want_voltage else None
+        spikes = result.spikes.transpose(1, 2)
+        spikes.spike_bits = result.bits, spikes._version  # type: ignore[attr-defined]
+        return self._emit(spikes, lambda y: torch.mean((y > 0).to(y.dtype)))
