@@ -207,7 +207,7 @@ class _Trainer:
         left = 1 - state["annealed"] / options.anneal_epochs if full else 1.0
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * options.lr_end ** (1 - left)
-        task = CueAccumulation(cues, wait_ms, options.seed, "train", options.right_p)
+        task = CueAccumulation(cues, wait_ms, options.seed, "train", options.right_p, options.blocked)
         steps = []
         for _ in range(max(1, options.epoch_samples // options.batch)):
             steps.append(self._step(task))

@@ -68,6 +68,7 @@ class CueOptions:
     cues: int = _option(7, "of the full task")
     wait_ms: int = _option(1200, "of the full task")
     right_p: tuple[float, ...] = _option((0.5, 0.5), "probabilities of the right side in training samples")
+    blocked: float = _option(0.0, "share of training samples with all cues of one side before the other's")
     curriculum: bool = _option(True, "first more cues, then a longer wait; false: the full task at once")
     advance: float = _option(0.9, "accuracy of an epoch that moves the curriculum on")
     anneal_epochs: int = _option(56, "epochs on the full task")

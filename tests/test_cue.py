@@ -110,3 +110,22 @@ def test_the_lead_is_asked_after_each_cue():
             lead += 1 if window[:, RIGHT].sum() > window[:, LEFT].sum() else -1
             assert leads[k, cue] == lead
         assert (leads[k, -1] > 0) == label
+
+
+def test_the_cues_of_a_side_can_come_side_by_side_for_training():
+    blocked = CueAccumulation(7, 150, 3, right_p=(0.5,), blocked=1.0)
+    sides = np.stack([blocked.sides(i) for i in range(300)]).astype(int)
+    changes = np.abs(np.diff(sides, axis=1)).sum(axis=1)
+    assert changes.max() == 1
+    first = sides[changes == 1, 0]
+    assert 0.4 < first.mean() < 0.6
+    some = CueAccumulation(7, 150, 3, right_p=(0.5,), blocked=0.25)
+    plain = CueAccumulation(7, 150, 3, right_p=(0.5,))
+    alike = [np.array_equal(some.sides(i), plain.sides(i)) for i in range(1000)]
+    # One in eight random sequences is side by side already, one way or the other.
+    assert 0.68 < np.mean(alike) < 0.85
+    spikes, label = blocked.sample(0)
+    assert spikes[50:150, RIGHT if sides[0, 0] else LEFT].any()
+    assert label == (sides[0].sum() > 3)
+    with pytest.raises(InputError, match=r"1\.5 is not a share"):
+        CueAccumulation(blocked=1.5)

@@ -42,6 +42,8 @@ class CueAccumulation:
         split: "train", "validation" or "test": three streams that share no sample.
         right_p: probabilities of the right side, one of which is drawn for each sample. Closer to 0.5
             than the task's own they make close decisions more frequent, for training.
+        blocked: share of samples whose cues come side by side, all of one side before all of the other,
+            for training: the longest way out and back for whatever keeps the count.
     """
 
     cues: int = 7
@@ -49,6 +51,7 @@ class CueAccumulation:
     seed: int = 0
     split: str = "test"
     right_p: tuple[float, ...] = RIGHT_P
+    blocked: float = 0.0
 
     def __post_init__(self) -> None:
         if self.cues < 1:
@@ -61,6 +64,8 @@ class CueAccumulation:
             raise InputError("cue task: seed", f"{self.seed} is negative")
         if not self.right_p or not all(0 < p < 1 for p in self.right_p):
             raise InputError("cue task: right_p", f"{self.right_p} are not probabilities between 0 and 1")
+        if not 0 <= self.blocked <= 1:
+            raise InputError("cue task: blocked", f"{self.blocked} is not a share between 0 and 1")
         if self.split not in _SPLITS:
             raise InputError("cue task: split", f"{self.split!r} is not one of {list(_SPLITS)}")
 
@@ -78,7 +83,10 @@ class CueAccumulation:
         while True:
             right = rng.random(self.cues) < p
             if 2 * int(right.sum()) != self.cues:
-                return right
+                break
+        if self.blocked and rng.random() < self.blocked:
+            right = np.sort(right)[:: rng.choice((-1, 1))]
+        return right
 
     def sides(self, index: int) -> np.ndarray:
         """bool (cues,), which cues of sample ``index`` are on the right; draws no spikes."""
