@@ -206,7 +206,8 @@ class _Trainer:
         full = state["stage"] == len(stages) - 1
         left = 1 - state["annealed"] / options.anneal_epochs if full else 1.0
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * options.lr_end ** (1 - left)
+            linear = options.lr_end + (1 - options.lr_end) * left
+            group["lr"] = rate * (linear if options.annealing == "linear" else options.lr_end ** (1 - left))
         task = CueAccumulation(cues, wait_ms, options.seed, "train", options.right_p, options.blocked)
         steps = []
         for _ in range(max(1, options.epoch_samples // options.batch)):

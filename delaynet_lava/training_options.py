@@ -61,7 +61,8 @@ class CueOptions:
     optimiser: str = _option("adam", "adam, madgrad")
     lr: float = _option(3.5e-3, "learning rate of weights and threshold")
     lr_decays: float = _option(20.0, "that of the decays (in 1/4096), in lr")
-    lr_end: float = _option(0.01, "what is left of lr at the end; it falls exponentially on the full task")
+    lr_end: float = _option(0.01, "what is left of lr at the end of the full task")
+    annealing: str = _option("exponential", "how it falls on the full task: exponential, linear")
     clip: float = _option(1.0, "clip norm of the gradient")
     batch: int = _option(32, "samples a step")
     epoch_samples: int = _option(1024, "samples an epoch, all fresh")
@@ -87,6 +88,7 @@ class CueOptions:
             "rule": ("bptt", "eprop"),
             "branching_over": ("sample", "batch"),
             "optimiser": ("adam", "madgrad"),
+            "annealing": ("exponential", "linear"),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -149,14 +151,42 @@ _LIF = replace(
     right_p=RIGHT_P,
     anneal_epochs=25,
 )
+# An LSNN whose rate runs away does not come back.
 _LSNN = replace(
-    _LIF, network="lsnn", tau_ms=20.0, threshold=0.6, input_gain=0.4, radius=1.0, lr=1e-3, lr_end=0.3
+    _LIF,
+    network="lsnn",
+    tau_ms=20.0,
+    threshold=0.6,
+    input_gain=0.4,
+    radius=1.0,
+    lr=1e-3,
+    annealing="linear",
+    rate_weight=2.0,
 )
 PRESETS: dict[str, CueOptions] = {
     "loihi2": _LOIHI2,
+    # The recipe of the shipped model: twice the spikes, and membranes that can do with 8 bits.
+    "loihi2-dense": replace(
+        _LOIHI2,
+        tau_ms=25.0,
+        tau_max_ms=1e6,
+        input_gain=0.4,
+        readout_gain=0.1,
+        temperature=1.0,
+        surrogate="paper",
+        surrogate_width=1.39,
+        dampening=1.0,
+        branching=2e-4,
+        rate_weight=0.0,
+        lr=5e-3,
+        annealing="linear",
+        batch=64,
+        right_p=RIGHT_P,
+        advance=0.93,
+    ),
     "smoke": replace(_LOIHI2, **_SMOKE),  # type: ignore[arg-type]
     "lif-2s": _LIF,
-    "lif-2s-ff": replace(_LIF, network="lif-ff"),
+    "lif-2s-ff": replace(_LIF, network="lif-ff", annealing="linear"),
     "lif-20ms": replace(_LIF, tau_ms=20.0, input_gain=0.4, radius=1.0),
     "lif-2s-eprop": replace(_LIF, rule="eprop", rate_weight=10.0),
     "lsnn": _LSNN,
