@@ -127,5 +127,5 @@ def draw_activity(activity: Activity, samples: int) -> Figure:
     bottom.set_xlabel("Hz")
     bottom.set_ylabel(f"power, {samples} samples")
     if bottom.get_legend_handles_labels()[0]:
-        bottom.legend(fontsize=8, frameon=False, loc="upper right")
+        bottom.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure

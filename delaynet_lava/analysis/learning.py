@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,15 +42,14 @@ def training(model: ModelFile, where: str) -> Training:
     history = made.get("history")
     if not isinstance(history, list) or not history:
         raise InputError(where, "keeps no history of its training", "train it with delaynet train")
+    # "delaynet train cue --preset NAME --seed 0 --set a=1 ...": what is not the seed tells trainings apart.
     words = str(made.get("command", where)).split()
-    words = (
-        [word for word in words[words.index("--preset") + 1 :] if word != "--set"]
-        if "--preset" in words
-        else words
-    )
+    if "--preset" in words:
+        words = words[words.index("--preset") + 1 :]
     if "--seed" in words:
         at = words.index("--seed")
         del words[at : at + 2]
+    words = [word for word in words if word != "--set"]
     return Training(" ".join(words), int(made.get("seed", 0)), history)
 
 
@@ -74,7 +74,7 @@ def _curves(axes: Any, trainings: Sequence[Training], key: str) -> None:
         values = np.array([np.pad(run, (0, length - len(run)), mode="edge") for run in runs])
         epochs = np.arange(1, length + 1)
         label = name if len(runs) == 1 else f"{name} ({len(runs)} seeds)"
-        axes.plot(epochs, values.mean(axis=0), color=colour, lw=1.5, label=label)
+        axes.plot(epochs, values.mean(axis=0), color=colour, lw=1.5, label=fill(label, 60))
         axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, lw=0)
 
 
@@ -84,7 +84,7 @@ def draw_learning(trainings: Sequence[Training]) -> Figure:
     _curves(axes, trainings, "accuracy")
     axes.axhline(0.5, color="#bbbbbb", lw=0.8)
     axes.set_ylim(0.4, 1.02)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.legend(fontsize=8, frameon=False, loc="center right")
     return figure
 
 
