@@ -148,8 +148,7 @@ class _Trainer:
             loss = cross_entropy(out / options.temperature, target) + options.rate_weight * rate
         else:
             hidden, membranes = self.model(x)
-            leads = task.leads(first, len(mine)) if options.counting else None
-            loss = loss_of(options, hidden, membranes, target, leads) * part
+            loss = loss_of(options, hidden, membranes, target) * part
             (loss * group.size).backward()
             population, out = hidden.detach().sum(dim=1), membranes.detach()[..., -1]
             rate = hidden.detach().mean()

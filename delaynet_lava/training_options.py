@@ -45,7 +45,6 @@ class CueOptions:
     input_gain: float = _option(0.3, "input weights are drawn from +- this, in thresholds")
     radius: float = _option(1.2, "initial spectral radius of |W_rec|, in thresholds")
     readout_gain: float = _option(0.8, "readout weights are drawn from +- this")
-    counting: float = _option(0.0, "weight of counting: after each cue, membranes differ by the lead so far")
     temperature: float = _option(8.0, "readout membranes are divided by it before the cross-entropy")
     surrogate: str = _option(
         "triangle", "surrogate derivative: paper (flat above threshold), triangle, slayer (exponential)"
@@ -95,9 +94,9 @@ class CueOptions:
                 raise InputError(
                     f"training: {name}", f"{getattr(self, name)!r} is not one of {', '.join(known)}"
                 )
-        if self.rule == "eprop" and (self.branching or self.counting or self.network.startswith("lsnn")):
+        if self.rule == "eprop" and (self.branching or self.network.startswith("lsnn")):
             raise InputError(
-                "training: rule", "eprop has no branching and no counting loss, and knows no lsnn", "use bptt"
+                "training: rule", "eprop has no branching-factor loss and knows no lsnn", "use bptt"
             )
         if not 0 < self.tau_min_ms <= self.tau_max_ms:
             raise InputError(

@@ -98,20 +98,6 @@ def test_the_probability_of_a_side_can_be_another_for_training():
             CueAccumulation(right_p=wrong)
 
 
-def test_the_lead_is_asked_after_each_cue():
-    task = CueAccumulation(4, 600, 11)
-    steps, leads = task.leads(3, 5)
-    assert steps.tolist() == [175, 325, 475, 625]
-    for k in range(5):
-        spikes, label = task.sample(3 + k)
-        lead = 0
-        for cue in range(4):
-            window = spikes[150 * cue + 50 : 150 * cue + 150]
-            lead += 1 if window[:, RIGHT].sum() > window[:, LEFT].sum() else -1
-            assert leads[k, cue] == lead
-        assert (leads[k, -1] > 0) == label
-
-
 def test_the_cues_of_a_side_can_come_side_by_side_for_training():
     blocked = CueAccumulation(7, 150, 3, right_p=(0.5,), blocked=1.0)
     sides = np.stack([blocked.sides(i) for i in range(300)]).astype(int)

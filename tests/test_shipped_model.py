@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 import delaynet_lava
+from delaynet_lava.cli import main
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export import export_netx
 from delaynet_lava.model_file import load_model
@@ -49,3 +51,19 @@ def test_the_model_says_how_it_was_made(model):
     assert {"torch", "lava-dl", "numpy", "delaynet_lava"} <= set(provenance["versions"])
     assert provenance["metrics"]["validation_accuracy"] > 0.97
     assert "/" not in provenance["command"]
+
+
+def test_a_narrow_membrane_clips_without_a_warning(model, tmp_path, capsys):
+    """Six bits: legal on no chip, run by the emulator; the full scale is chosen to clip."""
+    path = tmp_path / "six.h5"
+    report = export_netx(model.with_name("cue_6bit.pt"), path, force=True)
+    assert {finding.rule for finding in report.findings} == {"membrane-width"}
+    assert [layer.neuron.membrane_bits for layer in report.network.layers] == [6, 6]
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(path), "--samples", "16", "--json", "-"])
+    assert stop.value.code == 0
+    streams = capsys.readouterr()
+    figures = json.loads(streams.out)
+    assert figures["accuracy"] >= 0.8
+    assert sum(figures["v_saturations"]) > 0
+    assert "saturated" not in streams.err

@@ -192,16 +192,6 @@ def test_the_spike_rate_and_the_published_branching_loss_are_what_they_say(tmp_p
         float(loss) + 0.5 / 64 * per_sample, rel=1e-5
     )
 
-    # Counting, asked at steps 0 and 3: half a square below one, the distance less a half above.
-    options = replace(SMOKE, branching=0.0, counting=0.5, rate_weight=0.0, temperature=1.0)
-    leads = np.array([[0, 1], [1, -2], [9, 3]])
-    apart = (out[:, 1] - out[:, 0])[:, [0, 3]].numpy() - leads
-    smooth = np.where(abs(apart) < 1, apart**2 / 2, abs(apart) - 0.5).mean()
-    expected = float(torch.nn.functional.cross_entropy(out[..., -1], labels)) + 0.5 * smooth
-    assert float(loss_of(options, spikes, out, labels, (np.array([0, 3]), leads))) == pytest.approx(
-        expected, 1e-5
-    )
-
 
 def test_madgrad_trains_within_the_bounds_of_tau(tmp_path):
     options = replace(

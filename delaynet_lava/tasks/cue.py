@@ -118,17 +118,6 @@ class CueAccumulation:
             _, labels[k] = self.sample(first + k, spikes[k])
         return spikes, labels
 
-    def leads(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """By how many cues the right side leads so far, for training.
-
-        Returns:
-            int64 (cues,), the steps at which it is asked: halfway through the pause after each cue; int64
-            (count, cues), negative where the left side leads.
-        """
-        steps = SLOT_MS * np.arange(1, self.cues + 1) + PAUSE_MS // 2
-        sides = np.stack([self.sides(first + k) for k in range(count)])
-        return steps, np.cumsum(2 * sides.astype(np.int64) - 1, axis=1)
-
     def batches(self, samples: int, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All ``samples`` in order, a bounded amount of memory at a time.
 
