@@ -41,17 +41,13 @@ class _LayerState:
         delay = largest = 0
         if isinstance(layer, Dense):
             self.forward = event_list(layer.synapse.weight, layer.synapse.delay, layer.synapse.weight_exp)
-            delay, largest = (
-                layer.synapse.max_delay,
-                largest_sum(layer.synapse.weight, layer.synapse.weight_exp),
-            )
+            delay = layer.synapse.max_delay
+            largest = largest_sum(layer.synapse.weight, layer.synapse.weight_exp)
             if layer.recurrent is not None:
                 back = layer.recurrent
                 self.recurrent = event_list(back.weight, back.delay, back.weight_exp)
-                delay, largest = (
-                    max(delay, back.max_delay),
-                    largest + largest_sum(back.weight, back.weight_exp),
-                )
+                delay = max(delay, back.max_delay)
+                largest += largest_sum(back.weight, back.weight_exp)
         else:
             self.encode[:] = layer.weight, layer.bias
             largest = 255 * abs(layer.weight) + abs(layer.bias)

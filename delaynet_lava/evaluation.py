@@ -48,9 +48,14 @@ class Evaluation:
     check_wall_s: float = 0.0
 
     @property
+    def right(self) -> int:
+        """Right decisions."""
+        return int(np.count_nonzero(self.decisions == self.labels))
+
+    @property
     def accuracy(self) -> float:
         """Share of right decisions."""
-        return float(np.mean(self.decisions == self.labels))
+        return self.right / self.samples
 
     @property
     def sample_steps_per_s(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from delaynet_lava.errors import InputError
 
-__all__ = ["PAPER_SHARES", "delay_groups", "lattice_delays", "lattice_positions"]
+__all__ = ["PAPER_SHARES", "delay_groups", "lattice_delays", "lattice_positions", "outwards"]
 
 PAPER_SHARES = (0.176, 0.424, 0.400)
 """Shares of the paper's three delay groups, shortest delay first (125 neurons: 22, 53, 50)."""
@@ -44,6 +44,11 @@ def lattice_positions(neurons: int, seed: int) -> np.ndarray:
     return grid[:neurons] + np.random.default_rng(seed).uniform(0.0, 0.5, (neurons, 3))
 
 
+def outwards(positions: np.ndarray) -> np.ndarray:
+    """int64 (neurons,), the neurons in order of their distance from the centre."""
+    return np.argsort(np.linalg.norm(positions - positions.mean(axis=0), axis=1), kind="stable")
+
+
 def lattice_delays(
     neurons: int, values: Sequence[int], seed: int, shares: Sequence[float] = PAPER_SHARES
 ) -> np.ndarray:
@@ -56,8 +61,6 @@ def lattice_delays(
     Returns:
         int64 (neurons,).
     """
-    positions = lattice_positions(neurons, seed)
-    distance = np.linalg.norm(positions - positions.mean(axis=0), axis=1)
     delays = np.empty(neurons, np.int64)
-    delays[np.argsort(distance, kind="stable")] = delay_groups(neurons, values, shares)
+    delays[outwards(lattice_positions(neurons, seed))] = delay_groups(neurons, values, shares)
     return delays

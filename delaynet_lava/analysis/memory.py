@@ -106,7 +106,7 @@ def measure(
             points.append(
                 Point(
                     name, cues, wait_ms,
-                    right=sum(int((r.decisions == r.labels).sum()) for r in runs),
+                    right=sum(r.right for r in runs),
                     samples=samples * len(runs),
                     rate=float(np.mean([r.spikes_per_neuron_step[0] for r in runs])),
                     u_wraps=sum(sum(r.u_wraps) for r in runs),

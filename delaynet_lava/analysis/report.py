@@ -24,7 +24,7 @@ from delaynet_lava.evaluation import Evaluation, Task, evaluate
 from delaynet_lava.export.placement import Placement, place
 from delaynet_lava.export.rules import Finding, check
 from delaynet_lava.hw_profiles import HardwareProfile
-from delaynet_lava.lattice import lattice_positions
+from delaynet_lava.lattice import lattice_positions, outwards
 from delaynet_lava.network import Dense, Network, Synapse, time_constant_ms
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Run:
     @property
     def right(self) -> int:
         """Right decisions."""
-        return int(np.count_nonzero(self.evaluation.decisions == self.evaluation.labels))
+        return self.evaluation.right
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -246,9 +246,7 @@ def lattice(network: Network) -> Figure:
     """
     figure = activity.draw_lattice(network)
     _, delays = activity.axonal_delays(network)
-    positions = lattice_positions(len(delays), network.provenance["seed"])
-    outwards = np.argsort(np.linalg.norm(positions - positions.mean(axis=0), axis=1), kind="stable")
-    if np.any(np.diff(delays[outwards]) < 0):
+    if np.any(np.diff(delays[outwards(lattice_positions(len(delays), network.provenance["seed"]))]) < 0):
         raise InputError("network", "its delays do not follow the lattice of its seed")
     return figure
 

@@ -32,6 +32,7 @@ __all__ = [
     "requantise_weights",
     "smallest_keeping",
     "sweep",
+    "usual_values",
 ]
 
 MEMBRANE_BITS = (24, 16, 12, 10, 8, 7, 6, 5, 4)
@@ -176,11 +177,6 @@ class _Held:
         return self.spikes[first : first + count], self.labels[first : first + count]
 
 
-def _right(network: Network, task: Task, samples: int) -> int:
-    result = evaluate(network, task, samples)
-    return int(np.count_nonzero(result.decisions == result.labels))
-
-
 def _full_scales(network: Network, held: _Held) -> list[list[int]]:
     """For each layer the exponents to try.
 
@@ -215,7 +211,7 @@ def _best_scales(network: Network, bits: int, candidates: list[list[int]], held:
         if len(tried) == 1:
             network = tried[0]
         else:
-            network = max(tried, key=lambda one: _right(one, held, len(held.labels)))
+            network = max(tried, key=lambda one: evaluate(one, held, len(held.labels)).right)
     return network
 
 
@@ -226,11 +222,8 @@ def _membranes(network: Network, choice: _Held, values: Iterable[int]) -> Iterab
         yield bits, _best_scales(network, bits, candidates, choice)
 
 
-_CHANGES = {
-    "weight-bits": (requantise_weights, WEIGHT_BITS),
-    "decay-bits": (requantise_decays, DECAY_BITS),
-    "delay-max": (clip_delays, None),
-}
+_CHANGES = {"weight-bits": requantise_weights, "decay-bits": requantise_decays, "delay-max": clip_delays}
+_USUAL = {"membrane-bits": MEMBRANE_BITS, "weight-bits": WEIGHT_BITS, "decay-bits": DECAY_BITS}
 KINDS = {
     "membrane-bits": "bits of all membranes",
     "weight-bits": "bits of all weights",
@@ -239,7 +232,10 @@ KINDS = {
 }
 
 
-def _delays(network: Network) -> list[int]:
+def usual_values(network: Network, kind: str) -> list[int]:
+    """The widths of the published tables; for delays, eighths of the network's longest."""
+    if kind in _USUAL:
+        return list(_USUAL[kind])
     longest = max(
         s.max_delay for layer in network.layers for s in (layer.synapse, layer.recurrent) if s is not None
     )
@@ -262,7 +258,7 @@ def sweep(
     Args:
         kind: one of :data:`KINDS`.
         tasks: the first ``samples`` samples of each are run: one accuracy a task, say of several lengths.
-        values: widths or limits; None: those of the published tables.
+        values: widths or limits; None: :func:`usual_values`.
         on_point: called with every point when it is done.
 
     Raises:
@@ -273,20 +269,19 @@ def sweep(
     if not tasks:
         raise InputError("sweep", "has no task")
     _require("samples", samples, 1, 1 << 30)
+    chosen = values or usual_values(network, kind)
     held = [_Held(*task.batch(0, samples)) for task in tasks]
     if kind == "membrane-bits":
         choice = _Held(*tasks[0].batch(samples, samples))
-        variants = _membranes(network, choice, values or MEMBRANE_BITS)
+        variants = _membranes(network, choice, chosen)
     else:
-        change, usual = _CHANGES[kind]
-        chosen = values or usual or _delays(network)
-        variants = ((value, change(network, value)) for value in chosen)
+        variants = ((value, _CHANGES[kind](network, value)) for value in chosen)
     points = []
     for value, variant in variants:
         exps = tuple(layer.neuron.full_scale_exp for layer in variant.layers)
         point = Point(
             value,
-            tuple(_right(variant, task, samples) for task in held),
+            tuple(evaluate(variant, task, samples).right for task in held),
             samples,
             tuple(task.steps for task in held),
             variant,

@@ -58,11 +58,8 @@ class _Sweep:
 
     def __init__(self, layer: Layer, lead: int, spiking: bool, batch: int, steps: int) -> None:
         weight, neuron = layer.synapse.weight, layer.neuron
-        self.lead, self.forward, self.recurrent = (
-            lead,
-            event_list(weight, np.zeros_like(weight), 0),
-            NO_SYNAPSES,
-        )
+        self.lead = lead
+        self.forward, self.recurrent = event_list(weight, np.zeros_like(weight), 0), NO_SYNAPSES
         delay, largest = 0, largest_sum(weight)
         if layer.recurrent is not None:
             back = layer.recurrent

@@ -7,10 +7,15 @@ from delaynet_lava.network import Network
 from delaynet_lava.tasks.cue import CHANNELS, CLASSES
 
 
-def require_cue(task: str, network: Network, path: str) -> None:
-    """Refuse an unknown task, and a network that has not its inputs and outputs."""
+def require_task(task: str) -> None:
+    """Refuse an unknown task."""
     if task != "cue":
         raise InputError("task", f"{task!r} is not known", "choose from: cue")
+
+
+def require_cue(task: str, network: Network, path: str) -> None:
+    """Refuse an unknown task, and a network that has not its inputs and outputs."""
+    require_task(task)
     if (network.channels, network.outputs) != (CHANNELS, CLASSES):
         raise InputError(
             path,

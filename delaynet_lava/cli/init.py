@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from delaynet_lava.cli.cue_task import require_task
 from delaynet_lava.cli.output import complain, figures, say, write_json
 from delaynet_lava.cli.train import parse_options
 from delaynet_lava.errors import InputError
@@ -26,8 +27,7 @@ def init(
 
     Exit code 1 where something stands against a training. Example: delaynet init cue --set radius=14
     """
-    if task != "cue":
-        raise InputError("task", f"{task!r} is not known", "choose from: cue")
+    require_task(task)
     if samples < 1:
         raise InputError("--samples", f"{samples} is below 1")
     options = parse_options(preset, seed, set_ or [])

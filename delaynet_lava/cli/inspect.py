@@ -12,7 +12,7 @@ from delaynet_lava.analysis import figures as pictures
 from delaynet_lava.analysis import report_sections as parts
 from delaynet_lava.analysis.page import Section, Table, write_page
 from delaynet_lava.analysis.report import Report, Sweep, gather
-from delaynet_lava.analysis.sweep import DECAY_BITS, KINDS, MEMBRANE_BITS, WEIGHT_BITS, sweep
+from delaynet_lava.analysis.sweep import KINDS, sweep, usual_values
 from delaynet_lava.cli.cue_task import require_cue
 from delaynet_lava.cli.output import lines, progress, require_folder, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
@@ -25,12 +25,6 @@ from delaynet_lava.tasks.cue import CLASSES, RECALL_MS, CueAccumulation
 SAMPLES, SWEEP_SAMPLES = 32, 256
 LONGER = 3  # a sweep also runs the shortest wait, and so many times the wait
 ROWS = 40  # of a table, in a terminal
-POINTS = {
-    "membrane-bits": len(MEMBRANE_BITS),
-    "weight-bits": len(WEIGHT_BITS),
-    "decay-bits": len(DECAY_BITS),
-    "delay-max": 9,
-}
 
 
 def _task(
@@ -51,7 +45,7 @@ def _sweep(network: Network, kind: str, cues: int, wait_ms: int, seed: int, samp
     """Over the wait that was asked for, the shortest, and a longer one."""
     waits = list(dict.fromkeys((wait_ms, RECALL_MS, LONGER * wait_ms)))
     tasks = [at_step_of(network, CueAccumulation(cues, wait, seed)) for wait in waits]
-    with progress(f"sweep of {kind}", POINTS[kind]) as advance:
+    with progress(f"sweep of {kind}", len(usual_values(network, kind))) as advance:
         points = sweep(network, kind, tasks, samples, on_point=lambda point: advance(1))
     listed = ", ".join(map(str, waits))
     words = f"cue (cues: {cues}, waits: {listed} ms), seed {seed}, {samples} samples of each"

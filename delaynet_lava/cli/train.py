@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from delaynet_lava.cli.cue_task import require_task
 from delaynet_lava.cli.output import figures, grid, progress, say, write_json
 from delaynet_lava.errors import InputError
 from delaynet_lava.training_options import PRESETS, CueOptions, explained
@@ -67,8 +68,7 @@ def train(
     On several processes, which share each batch:
     torchrun --nproc-per-node 2 -m delaynet_lava train cue --seed 1 -o model.pt
     """
-    if task != "cue":
-        raise InputError("task", f"{task!r} is not known", "choose from: cue")
+    require_task(task)
     short = {"init": init, "membrane_bits": membrane_bits}
     changes = [f"{name}={value}" for name, value in short.items() if value is not None]
     options = parse_options(preset, seed, (set_ or []) + changes)
