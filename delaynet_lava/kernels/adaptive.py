@@ -9,7 +9,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from delaynet_lava.kernels.recurrence import FAST, GROUPS, SMALLEST, UNIT, ZERO
+from delaynet_lava.kernels.neurons import SMALLEST, UNIT, ZERO
+from delaynet_lava.kernels.recurrence import FAST, GROUPS, TURN
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.vectors import BLOCK, ROWS, multiply
 
@@ -113,7 +114,8 @@ def back_propagate(
     batch, steps, n = grad_spikes.shape
     lanes = beta.shape[0]
     tiles = (batch + ROWS - 1) // ROWS
-    for group in nb.prange(GROUPS):
+    for turn in nb.prange(GROUPS):
+        group = TURN[turn]
         gz = np.zeros(lanes, np.float32)
         gv, ga = np.zeros((ROWS, lanes), np.float32), np.zeros((ROWS, lanes), np.float32)
         p_tile = np.zeros((ROWS, w_rec.shape[0] * BLOCK), np.float32)

@@ -16,7 +16,8 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
-from delaynet_lava.kernels.recurrence import FAST, GROUPS, SCALE, SMALLEST, SPAN, UNIT, ZERO
+from delaynet_lava.kernels.neurons import SCALE, SMALLEST, UNIT, ZERO
+from delaynet_lava.kernels.recurrence import FAST, GROUPS, SPAN
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.vectors import BLOCK, ROWS, multiply
 

@@ -16,25 +16,23 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from delaynet_lava.fixedpoint import V_MAX
-from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
+from delaynet_lava.kernels.neurons import SCALE, ZERO, step_back
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
-from delaynet_lava.kernels.vectors import BLOCK, ROWS, add_rows, multiply
+from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, add_rows, multiply
 
 __all__ = ["GROUPS", "SPAN", "backward_segment"]
 
 GROUPS = 16
 """Samples are summed in this many groups: the grouping, not the threads, fixes the order of sums."""
+TURN = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
+"""Order of the groups. Threads take neighbours of it, and a small batch fills the first groups only: here
+they are spread over the threads."""
 SPAN = 64
 """Steps whose weight gradient is taken together."""
 FEW = 8
 """Different delays that are faster to take one after the other than neuron by neuron."""
-SMALLEST = np.float32(1e-30)
-"""Gradients below are zero: arithmetic on numbers that underflow is a hundred times slower."""
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Sums may be regrouped, not-a-number and infinity stay what they are."""
-ZERO, UNIT = np.float32(0.0), np.float32(1.0)
-SCALE = np.float32(1.0 / 4096.0)
 
 
 @nb.njit(fastmath=FAST)
@@ -49,48 +47,6 @@ def _collect(p_ring, t, delay, lags, damp, received):
         row = p_ring[(t + lag) & last]
         for j in range(delay.shape[0]):
             received[j] = damp * row[j] if delay[j] == lag else received[j]
-
-
-@nb.njit(inline="always")
-def _neurons(
-    v, u, received, outer_v, gv, gu, g_a,
-    alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset,
-):  # fmt: skip
-    """One step of one sample; returns its share of the gradients of du, dv and the threshold."""
-    th = np.float32(threshold) * SCALE
-    spiking = threshold <= V_MAX
-    g_du, g_dv, g_th = ZERO, ZERO, ZERO
-    for j in range(v.shape[0]):
-        membrane = np.float32(v[j]) * SCALE
-        quiet = ZERO if v[j] > threshold else UNIT
-        distance = membrane - th
-        if surrogate == SURROGATE_PAPER:
-            h = height * min(max(UNIT + distance / width, ZERO), UNIT)
-        elif surrogate == SURROGATE_TRIANGLE:
-            h = height * max(UNIT - abs(distance) / width, ZERO)
-        else:
-            h = height * np.exp(-abs(distance) / width)
-        if not spiking:
-            h = ZERO
-        carried = alpha_v * gv[j]
-        through = h * (received[j] - through_reset * carried * (th if soft else min(membrane, th)))
-        g_th -= through
-        if soft:
-            left = membrane - (UNIT - quiet) * th
-            g_th -= through_reset * carried * (UNIT - quiet)
-        else:
-            left = membrane * quiet
-            carried *= quiet
-        # The next step decayed what the reset left here.
-        g_dv -= gv[j] * left
-        grad = outer_v[j] + through + carried
-        grad = grad if abs(grad) > SMALLEST else ZERO
-        now = grad + alpha_u * gu[j]
-        now = now if abs(now) > SMALLEST else ZERO
-        if u.shape[0] > 0:
-            g_du -= gu[j] * np.float32(u[j])
-        gv[j], gu[j], g_a[j] = grad, now, now
-    return g_du, g_dv, g_th
 
 
 @nb.njit(fastmath=FAST)
@@ -153,8 +109,10 @@ def backward_segment(
     width, height, soft = np.float32(width), np.float32(height), reset != 0
     recurrent, weights = w_rec.shape[0] > 0, grad_w_rec.shape[0] > 0
     tiles = (batch + ROWS - 1) // ROWS
-    for group in nb.prange(GROUPS):
+    for turn in nb.prange(GROUPS):
+        group = TURN[turn]
         received, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+        slope, sums = np.zeros(lanes, np.float32), np.zeros((2, LANES), np.float32)
         g_tile = np.zeros((ROWS, lanes), np.float32)
         p_tile = np.zeros((ROWS, w_rec.shape[0] * BLOCK), np.float32)
         x_tile = np.zeros((ROWS, w_in.shape[0] * BLOCK), np.float32)
@@ -176,9 +134,9 @@ def backward_segment(
                     if grad_voltage.shape[0] > 0:
                         for j in range(n):
                             outer_v[j] = grad_voltage[b, t, j]
-                    g_du, g_dv, g_th = _neurons(
-                        v[b, k], u[b, k] if u.shape[0] > 0 else v[b, k, :0], received, outer_v,
-                        gv[b], gu[b], g_tile[r], alpha_u, alpha_v, threshold, soft, surrogate, width, height,
+                    g_du, g_dv, g_th = step_back(
+                        v[b, k], u[b, k] if u.shape[0] > 0 else v[b, k, :0], received, outer_v, gv[b], gu[b],
+                        g_tile[r], slope, sums, alpha_u, alpha_v, threshold, soft, surrogate, width, height,
                         through_reset,
                     )  # fmt: skip
                     grad_scalars[group, 0] += np.float64(g_du) * (SCALE * SCALE)

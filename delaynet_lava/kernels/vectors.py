@@ -11,7 +11,18 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-__all__ = ["BLOCK", "LANES", "ROWS", "above", "add_rows", "add_words", "in_blocks", "multiply"]
+__all__ = [
+    "BLOCK",
+    "LANES",
+    "ROWS",
+    "above",
+    "add_rows",
+    "add_words",
+    "in_blocks",
+    "multiply",
+    "number",
+    "place",
+]
 
 ROWS = 4
 """Rows of the left factor: each weight that is loaded serves all of them."""
@@ -34,13 +45,14 @@ def in_blocks(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(full.reshape(rows, blocks, BLOCK).transpose(1, 0, 2))
 
 
-def _number(value):
+def number(value):
+    """An index or address as a constant of the code that is built."""
     return ir.Constant(_INDEX, value)
 
 
-def _place(builder, base, index, kind):
-    """Pointer to the float number ``index`` behind an address."""
-    address = builder.add(base, builder.mul(index, _number(4)))
+def place(builder, base, index, kind):
+    """Pointer to the number ``index`` (of 4 bytes) behind an address."""
+    address = builder.add(base, builder.mul(index, number(4)))
     return builder.inttoptr(address, kind.as_pointer())
 
 
@@ -58,27 +70,27 @@ def _one_block(_, left, left_stride, right, depth, out, out_stride):
         builder.branch(loop)
         builder.position_at_end(loop)
         k = builder.phi(_INDEX)
-        k.add_incoming(_number(0), before)
+        k.add_incoming(number(0), before)
         sums = []
         for _ in range(ROWS * BLOCK // LANES):
             part = builder.phi(_VECTOR)
             part.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), before)
             sums.append(part)
-        row = builder.mul(k, _number(BLOCK))
+        row = builder.mul(k, number(BLOCK))
         weights = [
-            builder.load(_place(builder, right, builder.add(row, _number(c)), _VECTOR), align=4)
+            builder.load(place(builder, right, builder.add(row, number(c)), _VECTOR), align=4)
             for c in range(0, BLOCK, LANES)
         ]
         following = []
         for r in range(ROWS):
-            at = builder.add(builder.mul(left_stride, _number(r)), k)
-            value = builder.load(_place(builder, left, at, _FLOAT), align=4)
+            at = builder.add(builder.mul(left_stride, number(r)), k)
+            value = builder.load(place(builder, left, at, _FLOAT), align=4)
             value = builder.insert_element(nowhere, value, ir.Constant(_SHORT, 0))
             value = builder.shuffle_vector(value, nowhere, everywhere)
             for weight in weights:
                 product = builder.fmul(value, weight, flags=_FUSED)
                 following.append(builder.fadd(sums[len(following)], product, flags=_FUSED))
-        after = builder.add(k, _number(1))
+        after = builder.add(k, number(1))
         k.add_incoming(after, loop)
         for part, value in zip(sums, following, strict=True):
             part.add_incoming(value, loop)
@@ -86,9 +98,9 @@ def _one_block(_, left, left_stride, right, depth, out, out_stride):
         builder.position_at_end(done)
         for position, value in enumerate(following):
             r, c = divmod(position, BLOCK // LANES)
-            at = builder.add(builder.mul(out_stride, _number(r)), _number(c * LANES))
-            builder.store(value, _place(builder, out, at, _VECTOR), align=4)
-        return _number(0)
+            at = builder.add(builder.mul(out_stride, number(r)), number(c * LANES))
+            builder.store(value, place(builder, out, at, _VECTOR), align=4)
+        return number(0)
 
     return nb.int64(nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64), generate
 
@@ -105,7 +117,7 @@ def _add_sixteen(_, total, row, at_total, at_row):
         value = builder.load(builder.inttoptr(args[3], of_row.as_pointer()), align=2)
         wide = builder.sext(value, of_total) if of_total != of_row else value
         builder.store(builder.add(builder.load(place, align=4), wide), place, align=4)
-        return _number(0)
+        return number(0)
 
     return nb.int64(total, row, nb.int64, nb.int64), generate
 
@@ -183,8 +195,8 @@ def _adder(vectors):
     def add(_, out, rows, stride, first, last, word):
         def generate(_context, builder, _signature, args):
             out, rows, stride, first, last, word = args
-            at = [_number(v * LANES) for v in range(vectors)]
-            start = [builder.load(_place(builder, out, i, _VECTOR), align=4) for i in at]
+            at = [number(v * LANES) for v in range(vectors)]
+            start = [builder.load(place(builder, out, i, _VECTOR), align=4) for i in at]
             before = builder.block
             loop, done = builder.append_basic_block("spike"), builder.append_basic_block("done")
             builder.branch(loop)
@@ -195,19 +207,19 @@ def _adder(vectors):
             bit = builder.cttz(left, ir.Constant(ir.IntType(1), 1))
             row = builder.mul(builder.and_(builder.add(first, bit), last), stride)
             added = [
-                builder.fadd(part, builder.load(_place(builder, rows, builder.add(row, i), _VECTOR), align=4))
+                builder.fadd(part, builder.load(place(builder, rows, builder.add(row, i), _VECTOR), align=4))
                 for part, i in zip(sums, at, strict=True)
             ]
             for part, value, new in zip(sums, start, added, strict=True):
                 part.add_incoming(value, before)
                 part.add_incoming(new, loop)
-            rest = builder.and_(left, builder.sub(left, _number(1)))
+            rest = builder.and_(left, builder.sub(left, number(1)))
             left.add_incoming(rest, loop)
-            builder.cbranch(builder.icmp_unsigned("!=", rest, _number(0)), loop, done)
+            builder.cbranch(builder.icmp_unsigned("!=", rest, number(0)), loop, done)
             builder.position_at_end(done)
             for value, i in zip(added, at, strict=True):
-                builder.store(value, _place(builder, out, i, _VECTOR), align=4)
-            return _number(0)
+                builder.store(value, place(builder, out, i, _VECTOR), align=4)
+            return number(0)
 
         return nb.int64(nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.uint64), generate
 
