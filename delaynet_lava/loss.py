@@ -12,7 +12,7 @@ __all__ = ["loss_of"]
 
 def loss_of(
     options: CueOptions,
-    spikes: torch.Tensor,
+    population: torch.Tensor,
     out: torch.Tensor,
     labels: torch.Tensor,
 ) -> torch.Tensor:
@@ -23,17 +23,17 @@ def loss_of(
     weight that of a batch of 64) and the spike rate.
 
     Args:
-        spikes: (N, hidden, T). out: (N, classes, T), membranes. labels: int64 (N,).
+        population: (N, T), spikes of the hidden layer at each step.
+        out: (N, classes, T), membranes. labels: int64 (N,).
     """
     out = out / options.temperature
     loss = cross_entropy(out[..., -1], labels)
     if options.branching:
-        population = spikes.sum(dim=1)
         if options.branching_over == "batch":
             change = 64 * population.sum(dim=0).diff().square().sum()
         else:
             change = population.diff(dim=1).square().sum(dim=1).mean()
         loss = loss + options.branching / 64 * change
     if options.rate_weight:
-        loss = loss + options.rate_weight * spikes.mean()
+        loss = loss + options.rate_weight * population.mean() / options.neurons
     return loss

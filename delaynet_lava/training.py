@@ -17,7 +17,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def accuracy(
 
 
 class _Decision(torch.nn.Module):
-    """The network as one module that gives hidden spikes (N, hidden, T) and membranes (N, out, T)."""
+    """The network as one module that gives hidden spikes by step (N, T) and membranes (N, out, T)."""
 
     def __init__(self, net: torch.nn.Sequential) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class _Decision(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         spikes = self.net[0](x)
-        return spikes, self.net[1](spikes)
+        return spikes.population, self.net[1](spikes)
 
 
 def _optimiser(net: torch.nn.Module, options: CueOptions) -> torch.optim.Optimizer:
@@ -147,11 +147,11 @@ class _Trainer:
             rate = population.mean() / self.net[0].shape[0]
             loss = cross_entropy(out / options.temperature, target) + options.rate_weight * rate
         else:
-            hidden, membranes = self.model(x)
-            loss = loss_of(options, hidden, membranes, target) * part
+            population, membranes = self.model(x)
+            loss = loss_of(options, population, membranes, target) * part
             (loss * group.size).backward()
-            population, out = hidden.detach().sum(dim=1), membranes.detach()[..., -1]
-            rate = hidden.detach().mean()
+            population, out = population.detach(), membranes.detach()[..., -1]
+            rate = population.mean() / self.hidden.shape[0]
         norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), options.clip))
         if np.isfinite(norm):
             self.optimiser.step()
@@ -208,9 +208,12 @@ class _Trainer:
             linear = options.lr_end + (1 - options.lr_end) * left
             group["lr"] = rate * (linear if options.annealing == "linear" else options.lr_end ** (1 - left))
         task = CueAccumulation(cues, wait_ms, options.seed, "train", options.right_p, options.blocked)
+        short = replace(task, wait_ms=options.first_wait_ms)
         steps = []
-        for _ in range(max(1, options.epoch_samples // options.batch)):
-            steps.append(self._step(task))
+        for k in range(max(1, options.epoch_samples // options.batch)):
+            # Spread evenly: one whenever the share, added up, passes a whole number.
+            passes = int((k + 1) * options.short_waits) > int(k * options.short_waits)
+            steps.append(self._step(short if passes else task))
         loss, right, rate, branching, _ = (float(mean) for mean in np.mean(steps, axis=0))
         validation = None
         if full:

@@ -69,6 +69,7 @@ class CueOptions:
     wait_ms: int = _option(1200, "of the full task")
     right_p: tuple[float, ...] = _option((0.5, 0.5), "probabilities of the right side in training samples")
     blocked: float = _option(0.0, "share of training samples with all cues of one side before the other's")
+    short_waits: float = _option(0.0, "share of the steps with a longer wait that take the shortest instead")
     curriculum: bool = _option(True, "first more cues, then a longer wait; false: the full task at once")
     advance: float = _option(0.9, "accuracy of an epoch that moves the curriculum on")
     anneal_epochs: int = _option(56, "epochs on the full task")
@@ -98,16 +99,23 @@ class CueOptions:
             raise InputError(
                 "training: rule", "eprop has no branching-factor loss and knows no lsnn", "use bptt"
             )
+        if not 0 <= self.short_waits < 1:
+            raise InputError("training: short_waits", f"{self.short_waits} is not a share from 0 to below 1")
         if not 0 < self.tau_min_ms <= self.tau_max_ms:
             raise InputError(
                 "training: tau bounds", f"{self.tau_min_ms} to {self.tau_max_ms} ms hold no time constant"
             )
 
+    @property
+    def first_wait_ms(self) -> int:
+        """The curriculum's shortest wait."""
+        return min(150, self.wait_ms)
+
     def stages(self) -> list[tuple[int, int]]:
         """Stages (cues, wait_ms) of the curriculum, the full task last."""
         if self.init or not self.curriculum:
             return [(self.cues, self.wait_ms)]
-        first = min(150, self.wait_ms)
+        first = self.first_wait_ms
         waits = [*range(first, self.wait_ms, 150), self.wait_ms]
         return [(k, first) for k in range(1, self.cues, 2)] + [(self.cues, w) for w in waits]
 

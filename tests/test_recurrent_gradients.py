@@ -362,3 +362,26 @@ def test_whole_numbers_train_like_spikes_given_in_turn():
     ours, theirs = gradients(block, 2 * x), gradients(pair, torch.cat([x, x], dim=1))
     assert torch.equal(ours[0], theirs[0])
     assert close(ours[1], theirs[1][:, :20].double())
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_a_loss_of_the_population_has_the_gradient_of_the_same_loss_of_the_spikes(shift):
+    torch.manual_seed(3)
+    x = (torch.rand(5, 20, 90) < 0.2).float()
+    grads = []
+    for through in ("population", "spikes"):
+        torch.manual_seed(4)
+        block = DelayRecurrent(
+            {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.1, "requires_grad": True},
+            20, 70, delay=3, weight_scale=2, delay_shift=shift,
+        )  # fmt: skip
+        spikes = block(x)
+        population = spikes.population if through == "population" else spikes.sum(dim=1)
+        assert torch.equal(spikes.population, spikes.sum(dim=1))
+        assert population.sum() > 100
+        (population.diff().square().mean() + 0.1 * spikes[:, :7].mean()).backward()
+        grads.append([p.grad for p in block.parameters() if p.grad is not None])
+    assert len(grads[0]) >= 4
+    for ours, theirs in zip(*grads, strict=True):
+        assert float(theirs.abs().max()) > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * float(theirs.abs().max()))

@@ -39,12 +39,15 @@ class Outcome(NamedTuple):
     Attributes:
         spikes: (B, T, N), late by ``dynamics.shift``; empty for a readout.
         voltage: (B, T, N), membrane before the reset in SLAYER's units; empty where not wanted.
+        population: float32 (B, T), the number of spikes of each step of ``spikes``. A loss of it costs a
+            fraction of the same loss of the spikes. Empty for a readout.
         overflows: int64 (2,), how often u wrapped and v saturated.
         bits: the spikes again, for the next layer; None on a GPU.
     """
 
     spikes: torch.Tensor
     voltage: torch.Tensor
+    population: torch.Tensor
     overflows: torch.Tensor
     bits: SpikeBits | None
 
@@ -65,12 +68,15 @@ class _DelayedRecurrence(torch.autograd.Function):
             int(float(threshold) * WEIGHT_SCALE), bias, dyn, any(ctx.needs_input_grad),
             ctx.needs_input_grad[4],
         )  # fmt: skip
-        out, voltage = x.new_empty(0), x.new_empty(0)
+        out, voltage, population = x.new_empty(0), x.new_empty(0), torch.empty(0)
         if dyn.spiking:
             # NumPy's large arrays lie in huge pages, torch's do not; page faults cost as much as the rest.
             floats = np.empty((*x.shape[:2], layer.n), np.float32)
             spikes.unpack_tensor(layer.fired, dyn.shift, floats)
             out = torch.from_numpy(floats)
+            counts = np.zeros(x.shape[:2], np.float32)
+            spikes.count(layer.fired, dyn.shift, counts)
+            population = torch.from_numpy(counts)
         if len(layer.voltage):
             voltage = torch.from_numpy(layer.voltage).to(torch.float32) / STATE_SCALE
             layer.voltage = _NOTHING
@@ -79,18 +85,19 @@ class _DelayedRecurrence(torch.autograd.Function):
         totals = torch.from_numpy(layer.counts[:, :2].sum(axis=0))
         fired = torch.from_numpy(layer.fired.view(np.int64))
         ctx.mark_non_differentiable(totals, fired)
-        return out.to(x.dtype), voltage.to(x.dtype), totals, fired
+        ctx.set_materialize_grads(False)
+        return out.to(x.dtype), voltage.to(x.dtype), population, totals, fired
 
     @staticmethod
-    def backward(ctx, grad_spikes, grad_voltage, *_):  # type: ignore[override]
+    def backward(ctx, grad_spikes, grad_voltage, grad_population, *_):  # type: ignore[override]
         dyn, layer = ctx.dyn, ctx.layer
         w_in, w_rec = ctx.saved_tensors
         wants_x, wants_w_in, wants_w_rec = (ctx.needs_input_grad[k] for k in (0, 2, 3))
         batch, steps, _ = layer.fired.shape
         n, lanes = layer.n, layer.lanes
         channels = n if w_in is None else w_in.shape[1]
-        outer_s = _array(grad_spikes) if dyn.spiking else _NOTHING
-        outer_v = _array(grad_voltage) if grad_voltage.numel() else _NOTHING
+        outer_s, outer_v = _array(grad_spikes), _array(grad_voltage)
+        outer_p = np.zeros((0, 0), np.float32) if grad_population is None else _array(grad_population)
         gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
         longest = layer.ring - 2
         g_ring, p_ring = _NOTHING, _NOTHING
@@ -106,8 +113,9 @@ class _DelayedRecurrence(torch.autograd.Function):
         lags = np.unique(delay)
         for first, length, v, u in layer.membranes():
             recurrence.backward_segment(
-                first, length, outer_s, outer_v, dyn.shift, v, u, layer.bits, layer.lead, layer.fired,
-                into_x, feedback, delay, lags, layer.du, layer.dv, layer.threshold, layer.reset,
+                first, length, outer_s, outer_p, outer_v, dyn.shift, v, u,
+                layer.bits, layer.lead, layer.fired, into_x, feedback, delay, lags,
+                layer.du, layer.dv, layer.threshold, layer.reset,
                 dyn.surrogate, dyn.width, dyn.height, dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad,
                 gv, gu, g_ring, p_ring, grad_x, grad_in, grad_rec, scalars,
             )  # fmt: skip
@@ -121,7 +129,10 @@ class _DelayedRecurrence(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _array(grad: torch.Tensor) -> np.ndarray:
+def _array(grad: torch.Tensor | None) -> np.ndarray:
+    """Nothing where no gradient comes in."""
+    if grad is None or not grad.numel():
+        return _NOTHING
     return grad.to(torch.float32).contiguous().numpy()
 
 
@@ -148,7 +159,7 @@ def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[
         out, voltage, overflows = GpuRecurrence.apply(drive, w_rec, du, dv, threshold, bias, dynamics)
     if dynamics.shift and dynamics.spiking:
         out = F.pad(out, (0, 0, 1, -1))
-    return Outcome(out.to(x.dtype), voltage.to(x.dtype), overflows, None)
+    return Outcome(out.to(x.dtype), voltage.to(x.dtype), out.sum(dim=2), overflows, None)
 
 
 def delayed_recurrence(
@@ -189,7 +200,7 @@ def delayed_recurrence(
         if not spikes.pack_tensor(x.detach().to(torch.float32).numpy(), packed):
             _require_whole(x)
             x, into, bits = F.linear(x, w_in), None, None
-    out, voltage, overflows, fired = _DelayedRecurrence.apply(
+    out, voltage, population, overflows, fired = _DelayedRecurrence.apply(
         x, bits, into, w_rec, du, dv, threshold, bias, dynamics
     )
-    return Outcome(out, voltage, overflows, SpikeBits(fired, dynamics.shift))
+    return Outcome(out, voltage, population, overflows, SpikeBits(fired, dynamics.shift))

@@ -57,7 +57,8 @@ def _add_row(row, total):
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
 def backward_segment(
-    first, steps, grad_spikes, grad_voltage, shift, v, u, bits, late, fired, w_in, w_rec, delay, lags,
+    first, steps, grad_spikes, grad_population, grad_voltage, shift, v, u,
+    bits, late, fired, w_in, w_rec, delay, lags,
     du, dv, threshold, reset, surrogate, width, height, reset_grad, feedback_grad, membrane_grad,
     gv, gu, g_ring, p_ring, grad_input, grad_w_in, grad_w_rec, grad_scalars,
 ):  # fmt: skip
@@ -80,6 +81,7 @@ def backward_segment(
         grad_spikes, grad_voltage: float32 (B, T, N) over all steps, or (0, 0, 0) where nothing comes
             in. The gradient of the spikes of step t is at ``t + shift``; the voltage is the one before
             the reset.
+        grad_population: float32 (B, T) or (0, 0), added to the gradient of every neuron's spikes.
         v, u: int32 (B, K, P), membrane before the reset and current of the segment; ``u`` of shape
             (0, 0, 0) leaves the gradient of the current decay at zero.
         bits: uint64 (B, T, words), input spikes, those that act at step t at ``t - late``; or (0, 0, 0).
@@ -131,6 +133,8 @@ def backward_segment(
                     if grad_spikes.shape[0] > 0 and t + shift < total_steps:
                         for j in range(n):
                             received[j] += grad_spikes[b, t + shift, j]
+                    if grad_population.shape[0] > 0 and t + shift < total_steps:
+                        received += grad_population[b, t + shift]
                     if grad_voltage.shape[0] > 0:
                         for j in range(n):
                             outer_v[j] = grad_voltage[b, t, j]

@@ -7,7 +7,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-__all__ = ["lowest_bit", "pack", "pack_tensor", "unpack", "unpack_tensor", "words"]
+__all__ = ["count", "lowest_bit", "pack", "pack_tensor", "unpack", "unpack_tensor", "words"]
 
 ONE = np.uint64(1)
 
@@ -60,6 +60,27 @@ def pack_tensor(values, bits):
                     word |= np.uint64(spike) << np.uint64(i - 64 * w)
                 bits[b, t, w] = word
     return others == 0
+
+
+@intrinsic
+def _ones(_, word):
+    """How many bits of a uint64 are set."""
+
+    def generate(_context, builder, _signature, args):
+        return builder.ctpop(args[0])
+
+    return nb.int64(nb.uint64), generate
+
+
+@nb.njit(cache=True)
+def count(bits, shift, totals):
+    """Write the number of spikes of step t to float32 (B, T) at step ``t + shift``; the first stay."""
+    for b in range(totals.shape[0]):
+        for t in range(totals.shape[1] - shift):
+            total = 0
+            for w in range(bits.shape[2]):
+                total += _ones(bits[b, t, w])
+            totals[b, t + shift] = total
 
 
 @nb.njit(parallel=True, cache=True)

@@ -168,4 +168,5 @@ class AdaptiveRecurrent(torch.nn.Module):
         out, fired = _Adaptive.apply(x, bits, self.input_weight, w_rec, self)
         out = out.transpose(1, 2)
         out.spike_bits = SpikeBits(fired, int(self.delay_shift)), out._version
+        out.population = out.sum(dim=1)
         return (out, out.mean()) if self.count_log else out

@@ -250,9 +250,13 @@ class _Spiking(_Block):
         )
 
     def forward(self, x: torch.Tensor) -> Any:
-        """Spikes (N, out, T) for an input (N, in, T); with ``count_log`` also their mean."""
+        """Spikes (N, out, T) for an input (N, in, T); with ``count_log`` also their mean.
+
+        The tensor carries their number at each step as its attribute ``population``, (N, T).
+        """
         result = self._run(x)
         self.voltage = result.voltage.transpose(1, 2) if self.want_voltage else None
         spikes = result.spikes.transpose(1, 2)
         spikes.spike_bits = result.bits, spikes._version  # type: ignore[attr-defined]
+        spikes.population = result.population  # type: ignore[attr-defined]
         return self._emit(spikes, lambda y: torch.mean((y > 0).to(y.dtype)))
