@@ -69,8 +69,8 @@ class Trace:
             each step, where recorded.
         final_voltage: int32 (batch, neurons) for every layer.
         u_wraps, v_saturations: for every layer, how often the current left its 24 bits and the
-            membrane was clipped. Zero is the only quiet value.
-        spike_counts: int64 (batch,) for every layer.
+            membrane was clipped. Zero is the only quiet value. Empty: not counted, as on a board.
+        spike_counts: int64 (batch,) for every layer. Empty: not counted.
         wall_s: seconds the execution itself took.
     """
 
@@ -88,16 +88,16 @@ class Trace:
     def compare(self, other: Trace) -> Comparison:
         """Count the integers that differ in everything both traces hold.
 
-        Spikes and voltages are compared where both recorded them, final voltages, spike counts and
-        overflow counters always.
+        Final voltages always are; spikes, voltages, spike counts and overflow counters where both
+        have them.
 
         Raises:
             InputError: the traces are of different extent and can't be compared at all.
         """
-        mine = (self.batch, self.steps, [v.shape for v in self.final_voltage])
-        yours = (other.batch, other.steps, [v.shape for v in other.final_voltage])
-        if mine != yours:
-            raise InputError("traces", f"of different extent: {mine} against {yours}")
+        ours = (self.batch, self.steps, [v.shape for v in self.final_voltage])
+        theirs = (other.batch, other.steps, [v.shape for v in other.final_voltage])
+        if ours != theirs:
+            raise InputError("traces", f"of different extent: {ours} against {theirs}")
         total = compared = 0
         firsts: list[Difference] = []
         last = self.steps - 1
@@ -107,11 +107,11 @@ class Trace:
                 x, y = getattr(self, name).get(layer), getattr(other, name).get(layer)
                 if x is not None and y is not None:
                     pairs.append((name, x, y, 0))
-            counts = (self.spike_counts[layer], other.spike_counts[layer])
-            pairs.append(("spike counts", counts[0].reshape(-1, 1, 1), counts[1].reshape(-1, 1, 1), last))
-            for name in ("u_wraps", "v_saturations"):
-                x, y = (np.array([[[getattr(t, name)[layer]]]]) for t in (self, other))
-                pairs.append((name.replace("_", " "), x, y, last))
+            for name in ("spike_counts", "u_wraps", "v_saturations"):
+                mine, yours = getattr(self, name), getattr(other, name)
+                if mine and yours:
+                    x, y = (np.reshape(counts[layer], (-1, 1, 1)) for counts in (mine, yours))
+                    pairs.append((name.replace("_", " "), x, y, last))
             for what, x, y, offset in pairs:
                 differ = x != y
                 compared += x.size
@@ -147,14 +147,17 @@ class Trace:
         def cat(name: str, layer: int) -> np.ndarray:
             return np.concatenate([getattr(t, name)[layer] for t in traces])
 
+        def total(name: str) -> list[int]:
+            return [sum(getattr(t, name)[k] for t in traces) for k in layers if getattr(head, name)]
+
         return Trace(
             backend=head.backend,
             steps=head.steps,
             batch=sum(t.batch for t in traces),
             final_voltage=[cat("final_voltage", k) for k in layers],
-            u_wraps=[sum(t.u_wraps[k] for t in traces) for k in layers],
-            v_saturations=[sum(t.v_saturations[k] for t in traces) for k in layers],
-            spike_counts=[cat("spike_counts", k) for k in layers],
+            u_wraps=total("u_wraps"),
+            v_saturations=total("v_saturations"),
+            spike_counts=[cat("spike_counts", k) for k in layers if head.spike_counts],
             spikes={k: cat("spikes", k) for k in head.spikes},
             voltage={k: cat("voltage", k) for k in head.voltage},
             wall_s=sum(t.wall_s for t in traces),

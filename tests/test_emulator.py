@@ -176,6 +176,26 @@ def test_chunks_batches_and_recording_do_not_change_the_result(monkeypatch):
     assert set(emulate(network, x, layers=[-1]).spikes) == {1}
 
 
+def test_what_one_trace_did_not_count_is_not_compared():
+    network = dense_network()
+    x = inputs_for(network, steps=100, batch=4, rate=0.2)
+    whole = emulate(network, x)
+    parts = [emulate(network, x[k : k + 2]) for k in (0, 2)]
+    for part in parts:
+        part.u_wraps, part.v_saturations, part.spike_counts = [], [], []
+    board = Trace.join(parts)
+    assert (board.u_wraps, board.v_saturations, board.spike_counts) == ([], [], [])
+    layers = len(network.layers)
+    # Two counters of each layer, and a spike count of each layer and sample.
+    expected = whole.compare(whole).compared - layers * (2 + 4)
+    for one, other in ((whole, board), (board, whole)):
+        result = one.compare(other)
+        assert (result.mismatches, result.compared) == (0, expected)
+    board.u_wraps = [0] * layers
+    whole.u_wraps[0] = 1
+    assert whole.compare(board).mismatches == 1
+
+
 def test_decisions():
     synapse = Synapse(np.diag([100] * 4))
     x = np.zeros((2, 20, 4), np.uint8)

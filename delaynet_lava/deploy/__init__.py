@@ -1,0 +1,1 @@
+"""From a network to a board or a cluster: bundles, Slurm, ssh."""
