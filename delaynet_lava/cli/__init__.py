@@ -13,7 +13,19 @@ import typer
 # a busy machine makes a training ten times slower; the runtimes read this when they are loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from delaynet_lava.cli import bench, evaluate, export, init, inspect, plot, profiles, run, train
+from delaynet_lava.cli import (
+    bench,
+    deploy,
+    evaluate,
+    export,
+    init,
+    inspect,
+    plot,
+    profiles,
+    run,
+    search,
+    train,
+)
 from delaynet_lava.cli.output import complain
 from delaynet_lava.errors import DelayNetError
 
@@ -35,6 +47,8 @@ app.command("inspect")(inspect.inspect)
 app.add_typer(plot.app, name="plot")
 app.command("profiles")(profiles.profiles)
 app.command("bench")(bench.bench)
+app.command("search")(search.search)
+app.command("deploy")(deploy.deploy)
 
 export_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 export_app.command()(export.export)

@@ -1,0 +1,231 @@
+"""``delaynet search``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from delaynet_lava.cli.cue_task import require_task
+from delaynet_lava.cli.output import complain, lines, progress, require_folder, say, write_json
+from delaynet_lava.cli.train import parse_options
+from delaynet_lava.errors import DelayNetError, InputError
+from delaynet_lava.training_options import PRESETS, command_line
+
+if TYPE_CHECKING:
+    from delaynet_lava.search.coordinator import Record
+    from delaynet_lava.search.study import Search
+
+_SHOWN = 10
+_EXIT_BROKEN = 1
+_INTERRUPTED = 130
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, which a cluster sends at the time limit, ends what runs as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def search(
+    task: Annotated[str, typer.Argument(help="Benchmark: cue.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="The folder of the search; made if it is not there.")
+    ],
+    trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = 2,
+    preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "loihi2",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler and of every training.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Give an option a value, NAME=VALUE, and do not search it; repeatable."),
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A TOML file with what is searched instead of the default.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Database: sqlite:///FILE or postgresql://USER@HOST/DATABASE; default: in FOLDER."),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(help="tpe, random, or paper: at random over two delays beside a group without.")
+    ] = "tpe",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="End trainings that are below the median of the others.")
+    ] = False,
+    grace: Annotated[
+        float,
+        typer.Option(min=1.0, help="Seconds without a sign of life after which a worker counts as dead."),
+    ] = 60.0,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Workers are a job array of Slurm.")] = False,
+    partition: Annotated[str | None, typer.Option(help="Slurm's partition; default: Slurm's own.")] = None,
+    time: Annotated[int | None, typer.Option(min=1, help="Time limit of the job in minutes.")] = None,
+    export: Annotated[int, typer.Option(min=0, help="Write the net.h5 of so many of the best.")] = 0,
+    plot: Annotated[str | None, typer.Option(help="Draw the search here: a .png, .svg or .pdf.")] = None,
+    json: Annotated[str | None, typer.Option("--json", help="Write all trials here; - is stdout.")] = None,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> int:
+    """Search the trainer's options; a killed search goes on where it was when called again.
+
+    Example: delaynet search cue -o search --trials 20 --workers 2 --export 3
+    """
+    require_task(task)
+    from delaynet_lava.search.storage import require_optuna
+
+    require_optuna()
+    folder = Path(output).absolute()
+    if worker:
+        from delaynet_lava.search.worker import work
+
+        try:
+            with _terminated_like_interrupted():
+                work(folder, grace)
+        except KeyboardInterrupt:
+            complain("delaynet search", "this worker was stopped")
+            return _INTERRUPTED
+        return 0
+    if not slurm and (partition is not None or time is not None):
+        raise InputError("--partition, --time", "are of a Slurm job", "add --slurm")
+    require_folder("--plot", plot)
+    require_folder("--json", json)
+    if plot is not None:
+        from delaynet_lava.analysis.figures import check_format
+
+        check_format(plot)
+    wanted, url = _define(folder, task, preset, seed, set_ or [], space, storage, sampler, prune, slurm)
+
+    from delaynet_lava.search.coordinator import Cluster, ranked, run
+
+    cluster = Cluster(partition, time) if slurm else None
+    try:
+        with _terminated_like_interrupted(), progress("searching", trials) as advance:
+
+            def report(record: Record) -> None:
+                advance(1)
+                if json != "-":
+                    say(_line(record))
+
+            records = run(wanted, url, trials, workers, grace, cluster, report)
+    except KeyboardInterrupt:
+        complain("delaynet search", "interrupted; call again to go on")
+        return _INTERRUPTED
+    best = ranked(records)
+    if json != "-":
+        _tell(wanted, records, best)
+    exported, broken = _export(best[:export])
+    if json != "-":
+        for path in exported:
+            say(f"exported: {path}")
+    if plot is not None:
+        from delaynet_lava.analysis import figures
+        from delaynet_lava.analysis.search_plots import draw_search
+
+        figures.write(draw_search(records, wanted.space), plot)
+    content = {"folder": str(folder), "storage": wanted.url(), "sampler": sampler, "seed": seed}
+    content |= {"best": best[0].trial if best else None, "exported": exported}
+    write_json(json, content | {"trials": [asdict(record) for record in records]})
+    return _EXIT_BROKEN if broken else 0
+
+
+def _define(
+    folder: Path,
+    task: str,
+    preset: str,
+    seed: int,
+    changes: list[str],
+    space: str | None,
+    storage: str | None,
+    sampler: str,
+    prune: bool,
+    slurm: bool,
+) -> tuple[Search, str]:
+    """What is asked for, as far as it can be refused before the first training; and the database's URL."""
+    from delaynet_lava.search.space import check, default_space, paper_space, read_space, without
+    from delaynet_lava.search.storage import full_url, shown
+    from delaynet_lava.search.study import SAMPLERS, Search, begin
+
+    base = parse_options(preset, seed, changes)
+    if sampler not in SAMPLERS:
+        raise InputError("--sampler", f"{sampler!r} is not one of {', '.join(SAMPLERS)}")
+    if sampler == "paper" and space is not None:
+        raise InputError(
+            "--space", "cannot be given to the paper's search, which has its own", "use --sampler random"
+        )
+    if sampler == "paper" and base.network != "delaynet":
+        raise InputError("--sampler", f"paper searches delays, and {base.network} has none", "use random")
+    if space is not None:
+        parts = read_space(space)
+    else:
+        parts = paper_space() if sampler == "paper" else default_space(base)
+    parts = without(parts, {change.partition("=")[0] for change in changes})
+    check(parts, base, space or "the space to search")
+    if storage is not None and slurm and full_url(storage) != shown(storage):
+        raise InputError(
+            "--storage",
+            "has a password, which a job's workers would not get",
+            "leave it out and put it into ~/.pgpass",
+        )
+    kept = None if storage is None else shown(storage)
+    wanted = begin(Search(folder, task, preset, base, parts, sampler, seed, prune, kept))
+    return wanted, wanted.url() if storage is None else full_url(storage)
+
+
+def _line(record: Record) -> str:
+    if record.accuracy is None:
+        return f"trial {record.trial}: pruned"
+    return f"trial {record.trial}: accuracy {record.accuracy:.4f}, rate {record.rate:.4f}, {record.seconds} s"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _tell(wanted: Search, records: list[Record], best: list[Record]) -> None:
+    pruned = len(records) - len(best)
+    say(
+        f"{wanted.folder}: {len(best)} trained" + (f", {pruned} pruned" if pruned else "")
+        + "; their models stay there, trial-NNNN.pt"
+    )  # fmt: skip
+    if not best:
+        return
+    names = sorted({name for record in best for name in record.params})
+    rows = [
+        [str(r.trial), f"{r.accuracy:.4f}", f"{r.rate:.4f}", str(r.seconds)]
+        + [_short(r.params.get(name, "-")) for name in names]
+        for r in best[:_SHOWN]
+    ]
+    lines(["trial", "accuracy", "rate", "seconds", *names], rows)
+    from delaynet_lava.search.space import options_of
+
+    say(f"the best again: {command_line(options_of(best[0].options), wanted.preset)}")
+
+
+def _export(best: list[Record]) -> tuple[list[str], int]:
+    """Files written, and how many models broke a rule; each of those is a line on stderr."""
+    if not best:
+        return [], 0
+    from delaynet_lava.export import export_netx
+
+    written, broken = [], 0
+    for record in best:
+        path = str(Path(str(record.model)).with_suffix(".h5"))
+        try:
+            export_netx(str(record.model), path)
+            written.append(path)
+        except DelayNetError as error:
+            broken += 1
+            complain("delaynet search", f"{path} was not written: {error}")
+    return written, broken
