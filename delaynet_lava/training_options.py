@@ -38,10 +38,10 @@ class CueOptions:
     membrane_bits: int = _option(24, "bits of all membranes: 24 on the chip, fewer in the emulator only")
     full_scale_exp: int = _option(0, "fewer bits saturate at 2 to this; 0: the first above the threshold")
     full_scale_out_exp: int = _option(0, "the same of the readout; 0: the first above what it reaches")
-    tau_ms: float = _option(50.0, "initial tau_R of the hidden membranes, ms")
+    tau_ms: float = _option(100.0, "initial tau_R of the hidden membranes, ms")
     tau_out_ms: float = _option(20.0, "initial tau_O of the readout, ms")
     tau_min_ms: float = _option(0.1, "tau bounds: both taus stay above it after each step, ms")
-    tau_max_ms: float = _option(50.0, "tau bounds: both taus stay below it after each step, ms")
+    tau_max_ms: float = _option(100.0, "tau bounds: both taus stay below it after each step, ms")
     input_gain: float = _option(0.3, "input weights are drawn from +- this, in thresholds")
     radius: float = _option(1.2, "initial spectral radius of |W_rec|, in thresholds")
     readout_gain: float = _option(0.8, "readout weights are drawn from +- this")
@@ -60,8 +60,8 @@ class CueOptions:
     optimiser: str = _option("adam", "adam, madgrad")
     lr: float = _option(3.5e-3, "learning rate of weights and threshold")
     lr_decays: float = _option(20.0, "that of the decays (in 1/4096), in lr")
-    lr_end: float = _option(0.01, "what is left of lr at the end of the full task")
-    annealing: str = _option("exponential", "how it falls on the full task: exponential, linear")
+    lr_end: float = _option(0.02, "what is left of lr at the end of the full task")
+    annealing: str = _option("linear", "how it falls on the full task: linear, exponential")
     clip: float = _option(1.0, "clip norm of the gradient")
     batch: int = _option(32, "samples a step")
     epoch_samples: int = _option(1024, "samples an epoch, all fresh")
@@ -69,11 +69,11 @@ class CueOptions:
     wait_ms: int = _option(1200, "of the full task")
     right_p: tuple[float, ...] = _option((0.5, 0.5), "probabilities of the right side in training samples")
     blocked: float = _option(0.0, "share of training samples with all cues of one side before the other's")
-    short_waits: float = _option(0.0, "share of the steps with a longer wait that take the shortest instead")
+    short_waits: float = _option(0.5, "share of the steps with a longer wait that take the shortest instead")
     curriculum: bool = _option(True, "first more cues, then a longer wait; false: the full task at once")
-    advance: float = _option(0.9, "accuracy of an epoch that moves the curriculum on")
-    anneal_epochs: int = _option(56, "epochs on the full task")
-    max_epochs: int = _option(60, "epochs after which the curriculum gives way to the full task")
+    advance: float = _option(0.97, "accuracy of an epoch that moves the curriculum on")
+    anneal_epochs: int = _option(60, "epochs on the full task")
+    max_epochs: int = _option(30, "epochs after which the curriculum gives way to the full task")
     average: float = _option(0.99, "decay of the running average of weights, a step; 0: the last weights")
     validation: int = _option(1024, "samples of each validation, every 4th epoch on the full task")
 
@@ -121,6 +121,28 @@ class CueOptions:
 
 
 _LOIHI2 = CueOptions()
+# The recipe of examples/models/cue_dense.pt: four times the spikes, and membranes that can do with 8 bits.
+_DENSE = replace(
+    _LOIHI2,
+    tau_ms=25.0,
+    tau_max_ms=1e6,
+    input_gain=0.4,
+    readout_gain=0.1,
+    temperature=1.0,
+    surrogate="paper",
+    surrogate_width=1.39,
+    dampening=1.0,
+    branching=2e-4,
+    rate_weight=0.0,
+    lr=5e-3,
+    lr_end=0.01,
+    batch=64,
+    right_p=RIGHT_P,
+    short_waits=0.0,
+    advance=0.93,
+    anneal_epochs=56,
+    max_epochs=60,
+)
 _SMOKE = {
     "neurons": 27,
     "cues": 1,
@@ -153,9 +175,12 @@ _LIF = replace(
     branching=0.0,
     rate_weight=0.0,
     lr=5e-3,
+    lr_end=0.01,
+    annealing="exponential",
     batch=64,
     curriculum=False,
     right_p=RIGHT_P,
+    short_waits=0.0,
     anneal_epochs=25,
 )
 # An LSNN whose rate runs away does not come back.
@@ -172,25 +197,7 @@ _LSNN = replace(
 )
 PRESETS: dict[str, CueOptions] = {
     "loihi2": _LOIHI2,
-    # The recipe of the shipped model: twice the spikes, and membranes that can do with 8 bits.
-    "loihi2-dense": replace(
-        _LOIHI2,
-        tau_ms=25.0,
-        tau_max_ms=1e6,
-        input_gain=0.4,
-        readout_gain=0.1,
-        temperature=1.0,
-        surrogate="paper",
-        surrogate_width=1.39,
-        dampening=1.0,
-        branching=2e-4,
-        rate_weight=0.0,
-        lr=5e-3,
-        annealing="linear",
-        batch=64,
-        right_p=RIGHT_P,
-        advance=0.93,
-    ),
+    "loihi2-dense": _DENSE,
     "smoke": replace(_LOIHI2, **_SMOKE),  # type: ignore[arg-type]
     "lif-2s": _LIF,
     "lif-2s-ff": replace(_LIF, network="lif-ff", annealing="linear"),
