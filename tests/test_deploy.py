@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -378,5 +377,4 @@ def test_over_ssh_a_result_that_was_cut_short_is_named(net, monkeypatch, capsys)
         assert "result-0.npz" in one_line(capsys)
         # Whole again, it is fetched again.
         (there / "result-0.npz").write_bytes(whole)
-        shutil.rmtree("a job/bundle/nothing", ignore_errors=True)
         assert call("deploy", "--attach", "a job") == 0

@@ -137,7 +137,7 @@ def deploy(
         return 1
     source = at_step_of(network, CueAccumulation(cues, wait_ms, seed, "test"))
     manifest = write_bundle(
-        folder / jobs.BUNDLE, network, *source.batch(0, samples), name=folder.name, backend=backend,
+        folder / jobs.BUNDLE, network, *source.batch(0, samples), name=_plain(folder.name), backend=backend,
         shards=shards, record=("spikes",) if record else (),
         task={"name": task, "cues": cues, "wait_ms": wait_ms}, seed=seed,
         loihi=Loihi(partition, board, loihi_gen) if backend == "loihi2" else None,
@@ -162,17 +162,20 @@ def deploy(
     return _wait(job, json)
 
 
+def _plain(text: str) -> str:
+    """A name that a bundle may have, like ``text``."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text)
+    return kept.lstrip("._-")[:80] or "net"
+
+
 def _folder(output: str | None, net: Path) -> Path:
-    """A new folder for a job; its name is that of the job."""
-    if output is not None:
-        folder = Path(output)
-    else:
-        stem = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in net.stem)
-        name = f"{stem.lstrip('._-')[:60] or 'net'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """A new folder for a job."""
+    if output is None:
+        name = f"{_plain(net.stem)}-{time.strftime('%Y%m%d-%H%M%S')}"
         # Two in one second.
-        folder = next(
-            path for k in count() if not (path := Path(jobs.JOBS, f"{name}{f'-{k}' if k else ''}")).exists()
-        )
+        paths = (Path(jobs.JOBS, f"{name}-{k}" if k else name) for k in count())
+        return next(path for path in paths if not path.exists())
+    folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {output}", "exists and is not an empty folder", "choose another place")
     return folder

@@ -182,9 +182,11 @@ def watch(
     if manifest.sha256 != job.manifest:
         raise InputError(str(job.bundle), "is not the bundle that was sent", "keep a folder for each job")
     pause, lost, stuck_since = POLL_S, 0, None
+    # By this wait: what an earlier one brought may not have been whole.
+    fetched: set[int] = set()
     while True:
         try:
-            progress = _look(job, host, manifest)
+            progress = _look(job, host, manifest, fetched)
             lost = 0
         except (ConnectionLost, slurm.SlurmMissing) as error:
             lost += 1
@@ -208,7 +210,7 @@ def watch(
         pause = min(1.2 * pause, LONGEST_POLL_S)
 
 
-def _look(job: Job, host: Host, manifest: Manifest) -> Progress:
+def _look(job: Job, host: Host, manifest: Manifest, fetched: set[int]) -> Progress:
     shards = range(manifest.shards)
     # Asked first: what a job wrote before it ended is there afterwards.
     ended, stuck = _ended(job, host, shards)
@@ -220,7 +222,9 @@ def _look(job: Job, host: Host, manifest: Manifest) -> Progress:
         status = results.status(job.bundle, k) if names[k] in there else None
         if status is not None and status.state == "done":
             done += len(manifest.share(k))
-            _fetch(job, host, k)
+            if k not in fetched:
+                _fetch(job, host, k)
+                fetched.add(k)
         elif (status is not None and status.state == "failed") or k in ended:
             _fail(job, host, k, ended.get(k, ""), status)
         elif status is None:
@@ -266,8 +270,6 @@ _WORDS = {
 
 def _fetch(job: Job, host: Host, shard: int) -> None:
     _, *wanted = results.result_names(shard)
-    if all((job.bundle / name).exists() for name in wanted):
-        return
     found = host.collect(job.there, wanted, job.bundle)
     if missing := [name for name in wanted if name not in found]:
         raise JobFailed(f"{host.name}:{job.there}/{missing[0]}: does not exist, though shard {shard} is done")
