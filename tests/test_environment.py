@@ -341,7 +341,8 @@ WORK_WITHOUT = {
 
 
 TRAINING = tuple(
-    f"delaynet_lava.{name}" for name in ("training", "networks", "delaynet", "baselines", "analysis.initial")
+    f"delaynet_lava.{name}"
+    for name in ("training", "networks", "delaynet", "baselines", "analysis.initial", "search.worker")
 )
 
 

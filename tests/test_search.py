@@ -138,7 +138,7 @@ def test_the_default_space_is_that_of_the_network(tmp_path):
     for preset in ("loihi2", "loihi2-dense", "smoke", "lif-2s", "lif-2s-ff", "lif-2s-eprop", "lsnn"):
         base = parse_options(preset, 0, [])
         check(default_space(base), base, "default")
-    assert not {"delays", "branching"} & set(default_space(parse_options("lif-2s-eprop", 0, [])))
+    assert set(default_space(parse_options("lif-2s-eprop", 0, []))) == {"lr"}
 
 
 SPACE = """

@@ -194,6 +194,20 @@ def test_the_spike_rate_and_the_published_branching_loss_are_what_they_say(tmp_p
     )
 
 
+@pytest.mark.parametrize(
+    ("share", "short"), [(0.0, []), (0.5, [1, 3, 5, 7]), (0.25, [3, 7]), (0.9, [1, 2, 3, 4, 5, 6, 7])]
+)
+def test_steps_with_the_shortest_wait_are_spread_evenly(monkeypatch, share, short):
+    options = replace(SMOKE, wait_ms=300, curriculum=False, batch=16, short_waits=share)
+    trainer = _Trainer(options, Group())
+    waits = []
+    monkeypatch.setattr(trainer, "_step", lambda task: waits.append(task.wait_ms) or (0.0,) * 5)
+    trainer.epoch()
+    assert [k for k, wait in enumerate(waits) if wait == 150] == short
+    assert sorted(set(waits) - {150}) == [300]
+    assert len(waits) == 8
+
+
 def test_madgrad_trains_within_the_bounds_of_tau(tmp_path):
     options = replace(
         SMOKE, optimiser="madgrad", lr=0.05, tau_ms=20.0, tau_max_ms=20.0, tau_out_ms=5.0, tau_min_ms=5.0

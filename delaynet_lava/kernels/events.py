@@ -201,7 +201,9 @@ def run_layer(
     batch = len(u)
     last = pending.shape[1] - 1
     for b in nb.prange(batch):
-        current, membrane, ring = u[b], v[b], pending[b]
+        # Copies: Numba counts the references to what is sliced, and threads that count those of one array
+        # wait for each other.
+        current, membrane, ring = u[b].copy(), v[b].copy(), pending[b].copy()
         wraps, clips, spikes = 0, 0, 0
         for step in range(steps):
             t = clock + step
@@ -240,6 +242,7 @@ def run_layer(
             if not before_reset:
                 for i in range(v_record.shape[2]):
                     v_record[b, step, i] = membrane[i]
+        u[b], v[b], pending[b] = current, membrane, ring
         counts[b, 0] += wraps
         counts[b, 1] += clips
         counts[b, 2] += spikes

@@ -1,6 +1,8 @@
 """One step back through a row of neurons, in explicit vectors of 16.
 
 A compiler's own vectors depend on what else stands in the loop, and here were three to ten times slower.
+Rows are given by their addresses: of every array that is passed or sliced Numba counts the references, and
+two threads that count those of one array wait for each other.
 """
 
 from __future__ import annotations
@@ -145,41 +147,29 @@ _triangle_zero, _triangle_soft = _row(SURROGATE_TRIANGLE, False), _row(SURROGATE
 _given_zero, _given_soft = _row(_GIVEN, False), _row(_GIVEN, True)
 
 
-@nb.njit
+@nb.njit(inline="always")
 def step_back(
-    v, u, received, outer_v, gv, gu, g_a, slope, sums,
+    vectors, v, slope, received, outer_v, gv, gu, g_a, sums,
     alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset,
 ):  # fmt: skip
     """One step back for the neurons of one sample: see :func:`kernels.recurrence.backward_segment`.
 
     Args:
-        v: int32 (P,), membrane before the reset, P a multiple of :data:`kernels.vectors.LANES`.
-        u: int32 (P,), current, or (0,): the gradient of its decay stays 0.
-        received: float32 (P,), what arrives at the spikes. outer_v: float32 (P,), at the membrane.
-        gv, gu: float32 (P,), g_v and g_u of the step after; replaced by those of this one.
-        g_a: float32 (P,), written.
-        slope: float32 (P,), room for a surrogate that is not computed in vectors.
-        sums: float32 (2, LANES), room.
+        vectors: neurons of the layout, in vectors of :data:`kernels.vectors.LANES`.
+        v: address of the membranes before the reset, int32.
+        slope: of the surrogate derivatives, float32; read where the surrogate is neither the paper's nor
+            the triangle, or the neurons do not spike.
+        received, outer_v: of what arrives at the spikes and at the membranes, float32.
+        gv, gu: of g_v and g_u of the step after, float32; replaced by those of this one.
+        g_a: of float32, written.
+        sums: of float32 (2, LANES), written: shares of the gradients of dv and threshold.
         threshold: above :data:`fixedpoint.V_MAX` for neurons that do not spike.
         The rest: float32 factors; ``soft``: whether the reset subtracts.
-
-    Returns:
-        This row's share of the gradients of du, dv (in states, not SLAYER's units, for du) and threshold.
     """
     th, top = np.float32(threshold) * SCALE, np.int32(min(threshold, V_MAX))
     spiking = threshold <= V_MAX
-    g_du = ZERO
-    for j in range(u.shape[0]):
-        g_du -= gu[j] * np.float32(u[j])
-    if spiking and surrogate != SURROGATE_PAPER and surrogate != SURROGATE_TRIANGLE:
-        for j in range(v.shape[0]):
-            slope[j] = height * np.exp(-abs(np.float32(v[j]) * SCALE - th) / width)
-    rows = (
-        v.ctypes.data, slope.ctypes.data, received.ctypes.data, outer_v.ctypes.data, gv.ctypes.data,
-        gu.ctypes.data, g_a.ctypes.data, sums.ctypes.data,
-    )  # fmt: skip
+    rows = v, slope, received, outer_v, gv, gu, g_a, sums
     scalars = alpha_u, alpha_v, top, th, width, height, through_reset
-    vectors = v.shape[0] // LANES
     if spiking and surrogate == SURROGATE_PAPER:
         if soft:
             _paper_soft(vectors, *rows, *scalars)
@@ -194,8 +184,3 @@ def step_back(
         _given_soft(vectors, *rows, *scalars)
     else:
         _given_zero(vectors, *rows, *scalars)
-    g_dv, g_th = ZERO, ZERO
-    for i in range(LANES):
-        g_dv += sums[0, i]
-        g_th += sums[1, i]
-    return g_du, g_dv, g_th

@@ -16,6 +16,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from delaynet_lava.fixedpoint import V_MAX
+from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, ZERO, step_back
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, add_rows, multiply
@@ -35,24 +37,18 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Sums may be regrouped, not-a-number and infinity stay what they are."""
 
 
-@nb.njit(fastmath=FAST)
-def _collect(p_ring, t, delay, lags, damp, received):
-    """``received[j] = damp * p[t + delay[j], j]``."""
-    last = p_ring.shape[0] - 1
+@nb.njit(inline="always")
+def _collect(p_ring, b, t, delay, lags, damp, received):
+    """``received[j] = damp * p[t + delay[j], j]`` of sample b."""
+    last = p_ring.shape[1] - 1
     if lags.shape[0] > FEW:
         for j in range(delay.shape[0]):
-            received[j] = damp * p_ring[(t + delay[j]) & last, j]
-        return
-    for lag in lags:
-        row = p_ring[(t + lag) & last]
-        for j in range(delay.shape[0]):
-            received[j] = damp * row[j] if delay[j] == lag else received[j]
-
-
-@nb.njit(fastmath=FAST)
-def _add_row(row, total):
-    for i in range(row.shape[0]):
-        total[i] += row[i]
+            received[j] = damp * p_ring[b, (t + delay[j]) & last, j]
+    else:
+        for lag in lags:
+            at = (t + lag) & last
+            for j in range(delay.shape[0]):
+                received[j] = damp * p_ring[b, at, j] if delay[j] == lag else received[j]
 
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
@@ -111,14 +107,22 @@ def backward_segment(
     width, height, soft = np.float32(width), np.float32(height), reset != 0
     recurrent, weights = w_rec.shape[0] > 0, grad_w_rec.shape[0] > 0
     tiles = (batch + ROWS - 1) // ROWS
+    vectors = lanes // LANES
+    slow_slope = threshold <= V_MAX and surrogate != SURROGATE_PAPER and surrogate != SURROGATE_TRIANGLE
+    th = np.float32(threshold) * SCALE
     for turn in nb.prange(GROUPS):
         group = TURN[turn]
         received, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
         slope, sums = np.zeros(lanes, np.float32), np.zeros((2, LANES), np.float32)
+        at_slope, at_sums, at_received, at_outer = (
+            slope.ctypes.data, sums.ctypes.data, received.ctypes.data, outer_v.ctypes.data
+        )  # fmt: skip
+        at_v, at_gv, at_gu = v.ctypes.data, gv.ctypes.data, gu.ctypes.data
         g_tile = np.zeros((ROWS, lanes), np.float32)
         p_tile = np.zeros((ROWS, w_rec.shape[0] * BLOCK), np.float32)
         x_tile = np.zeros((ROWS, w_in.shape[0] * BLOCK), np.float32)
         when = np.zeros((ROWS, lanes), np.uint64)
+        at_tile = g_tile.ctypes.data
         for tile in range(group, tiles, GROUPS):
             base = tile * ROWS
             rows = min(ROWS, batch - base)
@@ -127,33 +131,51 @@ def backward_segment(
                 t = first + k
                 for r in range(rows):
                     b = base + r
-                    received[:] = ZERO
+                    for j in range(lanes):
+                        received[j] = ZERO
                     if recurrent:
-                        _collect(p_ring[b], t + 1, delay, lags, damp, received)
+                        _collect(p_ring, b, t + 1, delay, lags, damp, received)
                     if grad_spikes.shape[0] > 0 and t + shift < total_steps:
                         for j in range(n):
                             received[j] += grad_spikes[b, t + shift, j]
                     if grad_population.shape[0] > 0 and t + shift < total_steps:
-                        received += grad_population[b, t + shift]
+                        for j in range(n):
+                            received[j] += grad_population[b, t + shift]
                     if grad_voltage.shape[0] > 0:
                         for j in range(n):
                             outer_v[j] = grad_voltage[b, t, j]
-                    g_du, g_dv, g_th = step_back(
-                        v[b, k], u[b, k] if u.shape[0] > 0 else v[b, k, :0], received, outer_v, gv[b], gu[b],
-                        g_tile[r], slope, sums, alpha_u, alpha_v, threshold, soft, surrogate, width, height,
-                        through_reset,
+                    if u.shape[0] > 0:
+                        g_du = ZERO
+                        for j in range(n):
+                            g_du -= gu[b, j] * np.float32(u[b, k, j])
+                        grad_scalars[group, 0] += np.float64(g_du) * (SCALE * SCALE)
+                    if slow_slope:
+                        for j in range(n):
+                            distance = abs(np.float32(v[b, k, j]) * SCALE - th)
+                            slope[j] = height * np.exp(-distance / width)
+                    row = 4 * lanes * b
+                    step_back(
+                        vectors, at_v + 4 * lanes * (b * v.shape[1] + k), at_slope, at_received, at_outer,
+                        at_gv + row, at_gu + row, at_tile + 4 * lanes * r, at_sums,
+                        alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset,
                     )  # fmt: skip
-                    grad_scalars[group, 0] += np.float64(g_du) * (SCALE * SCALE)
+                    g_dv, g_th = ZERO, ZERO
+                    for i in range(LANES):
+                        g_dv += sums[0, i]
+                        g_th += sums[1, i]
                     grad_scalars[group, 1] += np.float64(g_dv) * SCALE
                     grad_scalars[group, 2] += np.float64(g_th)
                     if grad_w_in.shape[0] > 0 and t >= late:
                         for w in range(bits.shape[2]):
                             word = bits[b, t - late, w]
                             while word != 0:
-                                _add_row(g_tile[r], grad_w_in[group, 64 * w + lowest_bit(word)])
+                                sender = 64 * w + lowest_bit(word)
+                                for i in range(lanes):
+                                    grad_w_in[group, sender, i] += g_tile[r, i]
                                 word &= word - ONE
                     if weights:
-                        g_ring[b, t & in_g] = g_tile[r]
+                        for i in range(lanes):
+                            g_ring[b, t & in_g, i] = g_tile[r, i]
                         for w in range(fired.shape[2]):
                             word = fired[b, t, w]
                             while word != 0:
@@ -162,7 +184,8 @@ def backward_segment(
                 if recurrent:
                     multiply(g_tile, w_rec, p_tile)
                     for r in range(rows):
-                        p_ring[base + r, t & in_p] = p_tile[r, :lanes]
+                        for i in range(lanes):
+                            p_ring[base + r, t & in_p, i] = p_tile[r, i]
                 if grad_input.shape[0] > 0 and w_in.shape[0] > 0:
                     multiply(g_tile, w_in, x_tile)
                     for r in range(rows):
@@ -170,7 +193,8 @@ def backward_segment(
                             grad_input[base + r, t, i] = x_tile[r, i]
                 elif grad_input.shape[0] > 0:
                     for r in range(rows):
-                        grad_input[base + r, t] = g_tile[r, :n]
+                        for i in range(n):
+                            grad_input[base + r, t, i] = g_tile[r, i]
                 if weights and t % SPAN == 0:
                     for r in range(rows):
                         ring = g_ring[base + r]

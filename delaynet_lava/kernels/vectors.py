@@ -180,10 +180,11 @@ def multiply(left, right, out):
         right: float32, of :func:`in_blocks`, with at least one row.
         out: float32 (ROWS, columns), C order, columns a multiple of :data:`BLOCK`.
     """
-    start, result = left.ctypes.data, out.ctypes.data
+    start, weights, result = left.ctypes.data, right.ctypes.data, out.ctypes.data
+    depth = right.shape[1]
     for block in range(right.shape[0]):
         _one_block(
-            start, left.shape[1], right[block].ctypes.data, right.shape[1], result + 4 * BLOCK * block,
+            start, left.shape[1], weights + 4 * BLOCK * depth * block, depth, result + 4 * BLOCK * block,
             out.shape[1],
         )  # fmt: skip
 

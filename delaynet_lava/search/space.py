@@ -47,7 +47,7 @@ _DEFAULT: Space = {
     # The paper's own code draws networks from 1.0 to 1.7.
     "radius": {"low": 0.8, "high": 1.7},
     "input_gain": {"low": 0.1, "high": 0.6},
-    "tau_ms": {"low": 10.0, "high": 50.0},
+    "tau_ms": {"low": 10.0, "high": 100.0},
     "branching": {"low": 1e-5, "high": 5e-3, "log": True},
     "lr": {"low": 1e-3, "high": 1e-2, "log": True},
 }
@@ -74,8 +74,8 @@ class Suggester(Protocol):
 
 
 def default_space(base: CueOptions) -> Space:
-    """What is searched when nothing else is said; without what the network of these options has not."""
-    return dict(_DEFAULT) if base.network == "delaynet" else without(_DEFAULT, {"delays", "branching"})
+    """What is searched when nothing else is said: these ranges are of DelayNets, other networks share lr."""
+    return dict(_DEFAULT) if base.network == "delaynet" else {"lr": _DEFAULT["lr"]}
 
 
 def paper_space() -> Space:
