@@ -152,6 +152,26 @@ _SMOKE = {
     "max_epochs": 2,
     "validation": 64,
 }
+# The paper's network, which no Loihi takes: soft reset, lags of 1, 80 and 100, MADGRAD, the branching-factor loss
+# over the batch, taus up to 50 ms. In the integers of this package, whose threshold of 8 is the paper's 0.72;
+# with the curriculum and the steered gradient of the other presets, without which it does not get beyond chance.
+_PAPER = replace(
+    _LOIHI2,
+    delays=(0, 79, 99),
+    reset="subtract",
+    tau_ms=20.0,
+    tau_max_ms=50.0,
+    surrogate="paper",
+    surrogate_width=1.39,
+    dampening=1.0,
+    branching=2e-6,
+    branching_over="batch",
+    rate_weight=0.0,
+    optimiser="madgrad",
+    lr=0.02,
+    advance=0.93,
+    anneal_epochs=64,
+)
 # The baselines begin with the full task, as the works that the paper compares with do.
 _LIF = replace(
     _LOIHI2,
@@ -198,6 +218,7 @@ _LSNN = replace(
 PRESETS: dict[str, CueOptions] = {
     "loihi2": _LOIHI2,
     "loihi2-dense": _DENSE,
+    "paper": _PAPER,
     "smoke": replace(_LOIHI2, **_SMOKE),  # type: ignore[arg-type]
     "lif-2s": _LIF,
     "lif-2s-ff": replace(_LIF, network="lif-ff", annealing="linear"),

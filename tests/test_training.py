@@ -245,6 +245,20 @@ def test_baselines_train_under_the_same_trainer(preset, tmp_path):
         assert np.mean(decisions == labels) == model.provenance["metrics"]["validation_accuracy"]
 
 
+def test_the_papers_own_settings_train_in_integers(tmp_path):
+    options = replace(
+        PRESETS["paper"], neurons=27, cues=1, wait_ms=150, curriculum=False, epoch_samples=64, anneal_epochs=1
+    )
+    network = extract(train_cue(options, tmp_path / "m.pt", "paper"))
+    assert network.layers[0].neuron.reset == "subtract"
+    assert set(np.unique(network.layers[0].recurrent.delay)) == {0, 79, 99}
+    model = load_model(tmp_path / "m.pt")
+    assert model.provenance["options"]["optimiser"] == "madgrad"
+    x, labels = CueAccumulation(1, 150, 0, "validation").batch(0, options.validation)
+    right = np.mean(decide(network, emulate(network, x)) == labels)
+    assert right == model.provenance["metrics"]["validation_accuracy"]
+
+
 def test_a_narrow_membrane_trains_with_its_own_integers(tmp_path):
     train_cue(SMOKE, tmp_path / "wide.pt")
     options = replace(SMOKE, init=str(tmp_path / "wide.pt"), membrane_bits=7)
