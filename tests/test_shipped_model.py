@@ -53,6 +53,14 @@ def test_the_model_says_how_it_was_made(model):
     assert "/" not in provenance["command"]
 
 
+def test_the_papers_network_runs_in_the_emulator_and_breaks_the_chips_rules(model, tmp_path):
+    report = export_netx(model.with_name("cue_paper.pt"), tmp_path / "paper.h5", force=True)
+    assert {finding.rule for finding in report.findings} == {"delay-range", "reset-kind"}
+    result = evaluate(report.network, CueAccumulation(seed=2026), 512)
+    assert result.accuracy >= 0.96
+    assert result.u_wraps == result.v_saturations == [0, 0]
+
+
 def test_a_narrow_membrane_clips_without_a_warning(model, tmp_path, capsys):
     """Six bits: legal on no chip, run by the emulator; the full scale is chosen to clip."""
     path = tmp_path / "six.h5"
