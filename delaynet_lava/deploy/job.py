@@ -21,6 +21,7 @@ from delaynet_lava.deploy.hosts import JOBS, ConnectionLost, Host, host_of
 from delaynet_lava.deploy.preflight import READ_SETUP, Target
 from delaynet_lava.deploy.untrusted import Fields, read_json
 from delaynet_lava.errors import DelayNetError, InputError
+from delaynet_lava.files import replace_file
 
 __all__ = ["JOBS", "Job", "JobFailed", "cancel", "job_script", "read_job", "start", "watch"]
 
@@ -73,8 +74,8 @@ class Job:
 
 
 def job_script(target: Target) -> str:
-    """What the job's shell runs: the set-up file, then a share of the bundle, whose number is $0 or the
-    array's task."""
+    """What the job's shell runs: the set-up file, then the share of the bundle that is the array's task, or
+    the number in SHARD."""
     python, setup = shlex.quote(target.python), shlex.quote(target.setup or "")
     return (
         f"#!/bin/{target.shell}\n"
@@ -104,10 +105,10 @@ def start(folder: Path, target: Target, host: Host, destination: str | None) -> 
         )  # fmt: skip
         ids: tuple[str, ...] = (number,)
     else:
-        ids = tuple(_direct(host, there, script, shard) for shard in range(manifest.shards))
+        ids = tuple(_direct(host, there, target.shell, script, shard) for shard in range(manifest.shards))
     job = Job(folder, destination, there, target.launch, ids, manifest.sha256)
     content = {"format": FORMAT, "version": VERSION, **asdict(job), "folder": ""}
-    (folder / JOB).write_text(json.dumps(content, indent=1) + "\n")
+    replace_file(folder / JOB, (json.dumps(content, indent=1) + "\n").encode())
     return job
 
 
@@ -115,8 +116,7 @@ def start(folder: Path, target: Target, host: Host, destination: str | None) -> 
 _START = 'cd -- "$1" && SHARD=$2 setsid nohup "$3" -c "$4" >"$5" 2>&1 </dev/null & echo "$!"'
 
 
-def _direct(host: Host, there: str, script: str, shard: int) -> str:
-    shell = "bash" if script.startswith("#!/bin/bash") else "sh"
+def _direct(host: Host, there: str, shell: str, script: str, shard: int) -> str:
     answer = host.run(["sh", "-c", _START, "sh", there, str(shard), shell, script, LOG.format(shard)])
     if answer.code or not answer.out.strip().isdigit():
         raise InputError(host.name, f"the job can't be started there ({answer.reason})")

@@ -97,7 +97,7 @@ class Shard:
 
 def result_names(shard: int) -> tuple[str, str, str]:
     """Files that a share leaves in the bundle's folder: its status, and the two of its result."""
-    return tuple(name.format(shard) for name in (payload.STATUS, payload.RESULT, payload.ARRAYS))  # type: ignore[return-value]
+    return payload.STATUS.format(shard), payload.RESULT.format(shard), payload.ARRAYS.format(shard)
 
 
 def status(folder: str | os.PathLike, shard: int) -> Status | None:
