@@ -2,7 +2,7 @@
 
 Every execution in this package (training kernels, emulator, Lava process models) calls these
 functions. They are plain expressions on signed integers: the same source runs on Python ints, on
-NumPy arrays and, compiled by Numba, on scalars inside the kernels.
+NumPy arrays, compiled by Numba on scalars, and on vectors of a processor (:mod:`kernels.state`).
 
 Source: the fixed-point LIF model of lava-nc 0.10 (``lava/proc/lif/models.py``), which Lava calls
 bit-accurate with Loihi, and ``slayer/neuron/dynamics/leaky_integrator.py`` of lava-dl 0.6.
@@ -80,9 +80,11 @@ def decay(x: Int, k: int) -> Int:
         x: state, 64-bit signed where an array, ``|x| < 2**50``.
         k: decay constant, 0 to 4096.
     """
-    product = x * (DECAY_ONE - k)
-    # The shift rounds down; what is negative is lifted first. Free of branches, so it vectorises.
-    return (product + ((product >> 63) & (DECAY_ONE - 1))) >> DECAY_BITS
+    # By twelve bits, so that a 24-bit state never needs more than 32. The shift rounds down; what is
+    # negative is lifted first. Free of branches, so it vectorises.
+    keep = DECAY_ONE - k
+    rest = (x & (DECAY_ONE - 1)) * keep + ((x >> 63) & (DECAY_ONE - 1))
+    return (x >> DECAY_BITS) * keep + (rest >> DECAY_BITS)
 
 
 @register_jitable

@@ -14,15 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delaynet_lava import emulator
+from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes
 from delaynet_lava.kernels.events import event_list, ring_length, state_type
+from delaynet_lava.kernels.state import advance
 from delaynet_lava.kernels.vectors import (
     BLOCK,
     LANES,
     ROWS,
-    above,
     add_rows,
     add_words,
     in_blocks,
@@ -127,6 +128,7 @@ def test_bits_and_spikes_are_the_same(shape, seed):
     strided = np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1).astype(np.float32)
     again = np.empty_like(bits)
     assert spikes.pack_tensor(strided, again) and np.array_equal(again, bits)
+    assert spikes.pack_tensor(values.astype(np.float32), again) and np.array_equal(again, bits)
     back = np.full(shape, 7, np.float32)
     spikes.unpack_tensor(bits, 1, back)
     assert np.array_equal(back[:, 1:], values[:, :-1]) and not back[:, 0].any()
@@ -136,7 +138,9 @@ def test_bits_and_spikes_are_the_same(shape, seed):
 def test_what_is_not_a_spike_is_not_packed(other):
     values = np.zeros((2, 3, 70), np.float32)
     values[1, 2, 69] = other
-    assert not spikes.pack_tensor(values, np.empty((2, 3, 2), np.uint64))
+    by_neuron = np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1)
+    for same in (values, by_neuron):
+        assert not spikes.pack_tensor(same, np.empty((2, 3, 2), np.uint64))
 
 
 @pytest.mark.parametrize("depth, columns", [(1, 1), (2, 125), (40, 32), (125, 125), (7, 33)])
@@ -175,13 +179,48 @@ def test_words_added_in_vectors_keep_their_sign(total, row):
     assert np.array_equal(totals[1], np.arange(80, 160) + rows[2].astype(total))
 
 
+@numba.njit
+def advanced(u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit):
+    advance(
+        u, u.size // LANES, u.ctypes.data, v.ctypes.data, slot.ctypes.data, bias.ctypes.data,
+        u_out.ctypes.data, v_out.ctypes.data, fired.ctypes.data, counts.ctypes.data,
+        du, dv, threshold, unit_exp, limit,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("word", [np.int32, np.int64])
-def test_bits_above_a_bound(word):
-    values = np.random.default_rng(0).integers(-5, 5, 80).astype(word)
-    bits = numba.njit(lambda values, number, bound: above(values, number, bound))
-    for bound in (-6, -1, 0, 4):
-        found = [int(bits(values, number, bound)) >> i & 1 for number in (0, 1) for i in range(64)]
-        assert found[:80] == (values > bound).tolist() and not any(found[80:])
+@pytest.mark.parametrize("bits", [24, 9])
+@pytest.mark.parametrize("du, dv", [(4096, 0), (4096, 41), (4096, 4096), (0, 4096), (700, 41), (1, 4095)])
+def test_a_step_in_vectors_is_the_plain_arithmetic(word, bits, du, dv):
+    size, rng = 80, np.random.default_rng(du + dv)
+    unit_exp, limit = fx.membrane_grid(bits, 21 if bits < 24 else 23)
+    u, v = rng.integers(-fx.V_MAX, fx.V_MAX, (2, size))
+    # Beyond what wraps, and what a short word's sum with half the range no longer holds.
+    slot, bias = (
+        rng.integers(-(1 << 24), (1 << 25) - (1 << 17) - 1, size),
+        rng.integers(-(1 << 18), 1 << 18, size),
+    )
+    slot[::2] >>= 12
+    v = np.clip(v, -limit, limit) >> unit_exp << unit_exp
+    wide_u = fx.synaptic_current(u, slot, du)
+    current = fx.wrap_u(wide_u)
+    if bits < 24:
+        wide_v = fx.narrow_membrane_update(v, current, bias, dv, unit_exp)
+    else:
+        wide_v = fx.membrane_update(v, current, bias, dv)
+    state = [x.astype(word) for x in (u, v, slot, bias)]
+    u_out, v_out, counts = np.empty(size, np.int32), np.empty(size, np.int32), np.ones((2, LANES), word)
+    fired = np.full(2, 1 << 63, np.uint64)
+    advanced(*state, u_out, v_out, fired, counts, du, dv, 500 << 6, unit_exp, limit)
+    membrane = np.clip(wide_v, -limit, limit)
+    assert np.array_equal(state[0], current) and np.array_equal(u_out, current)
+    assert np.array_equal(state[1], membrane) and np.array_equal(v_out, membrane)
+    assert not state[2].any() and np.array_equal(state[3], bias)
+    assert np.array_equal(spikes.unpack(fired, 128)[:size], membrane > 500 << 6)
+    assert not spikes.unpack(fired, 128)[size:].any()
+    faults = fx.u_overflows(wide_u), fx.saturates(wide_v, limit)
+    assert counts.sum(axis=1).tolist() == [LANES + int(fault.sum()) for fault in faults]
+    assert faults[0].any() and 0 < (membrane > 500 << 6).sum() < size
 
 
 def test_parts_of_another_batch_or_none_are_refused():

@@ -112,9 +112,30 @@ def test_gradients_match_plain_autograd(reset, delays, feedback, bits, surrogate
         params | {"requires_grad": True}, 5, 7, np.array(delays), weight_scale=2, reset=reset,
         feedback_grad=feedback, surrogate=surrogate, delay_shift=False,
     )  # fmt: skip
+    x = (torch.rand(3, 5, 60) < 0.3).float()
+    require_plain_gradients(block, Plain(block, width=1.2 * 1.5, height=0.9 / (1.2 * 1.5)), x, feedback)
+
+
+GROUPS = [0] * 9 + [15] * 26 + [31] * 20 + [62] * 17
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("lowest", [0, 14])
+def test_gradients_where_some_delays_tie_steps_and_others_do_not(shuffled, lowest):
+    torch.manual_seed(lowest)
+    delays = np.maximum(GROUPS, lowest)
+    if shuffled:
+        np.random.default_rng(0).shuffle(delays)
+    params = dict(threshold=1.5, current_decay=0.6, voltage_decay=0.1, tau_grad=1.2, requires_grad=True)
+    block = DelayRecurrent(params, 11, len(delays), delays, delay_shift=False)
+    x = (torch.rand(5, 11, 83) < 0.4).float()
+    require_plain_gradients(block, Plain(block, width=1.2 * 1.5, height=1 / (1.2 * 1.5)), x)
+
+
+def require_plain_gradients(block, plain, x, feedback=1.0):
+    """Spikes and membranes are those of the plain loop, gradients too up to rounding."""
     block.want_voltage = True
-    x = (torch.rand(3, 5, 60) < 0.3).float().requires_grad_()
-    plain = Plain(block, width=1.2 * 1.5, height=0.9 / (1.2 * 1.5))
+    x = x.requires_grad_()
     x_plain = x.detach().double().requires_grad_()
 
     spikes = block(x)
@@ -127,8 +148,8 @@ def test_gradients_match_plain_autograd(reset, delays, feedback, bits, surrogate
     spikes.backward(incoming)
     expected.backward(incoming.double())
     pairs = {
-        "input weights": (block.input_synapse.weight.grad.view(7, 5), plain.w_in.grad),
-        "recurrent weights": (block.recurrent_synapse.weight.grad.view(7, 7), plain.w_rec.grad),
+        "input weights": (block.input_synapse.weight.grad.flatten(1), plain.w_in.grad),
+        "recurrent weights": (block.recurrent_synapse.weight.grad.flatten(1), plain.w_rec.grad),
         "current decay": (block.neuron.current_decay.grad, plain.du.grad),
         "voltage decay": (block.neuron.voltage_decay.grad, plain.dv.grad),
         "threshold": (block.neuron.vth.grad, plain.threshold.grad),

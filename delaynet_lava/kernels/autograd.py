@@ -18,7 +18,7 @@ from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
 from delaynet_lava.kernels.layout import LayerPass, integers
-from delaynet_lava.kernels.vectors import in_blocks
+from delaynet_lava.kernels.vectors import ROWS, in_blocks
 
 __all__ = ["Outcome", "SpikeBits", "delayed_recurrence"]
 
@@ -100,21 +100,23 @@ class _DelayedRecurrence(torch.autograd.Function):
         outer_p = np.zeros((0, 0), np.float32) if grad_population is None else _array(grad_population)
         gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
         longest = layer.ring - 2
-        g_ring, p_ring = _NOTHING, _NOTHING
+        into_x, feedback, delay = _NOTHING, _NOTHING, np.ascontiguousarray(dyn.delay, np.int32)
+        layout = recurrence.columns_of(delay, lanes)
+        if wants_x:
+            into_x = _in_blocks(w_in)
         if w_rec is not None:
-            g_ring = np.zeros((batch, ring_length(longest + recurrence.SPAN), lanes), np.float32)
-            p_ring = np.zeros((batch, layer.ring, lanes), np.float32)
+            feedback = in_blocks(w_rec.detach().numpy()[:, layout.order])
+        rows = -(-batch // ROWS) * ROWS
+        g_ring = np.zeros((rows, ring_length(longest + recurrence.SPAN), lanes), np.float32)
+        p_ring = np.zeros((rows, layer.ring, layout.width), np.float32)
         grad_x = np.empty((batch, steps, channels), np.float32) if wants_x else _NOTHING
         grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if wants_w_in else _NOTHING
         grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else _NOTHING
         scalars = np.zeros((recurrence.GROUPS, 3))
-        into_x = _in_blocks(w_in) if wants_x else _NOTHING
-        feedback, delay = _in_blocks(w_rec), np.ascontiguousarray(dyn.delay, np.int32)
-        lags = np.unique(delay)
         for first, length, v, u in layer.membranes():
             recurrence.backward_segment(
                 first, length, outer_s, outer_p, outer_v, dyn.shift, v, u,
-                layer.bits, layer.lead, layer.fired, into_x, feedback, delay, lags,
+                layer.bits, layer.lead, layer.fired, into_x, feedback, delay, layout,
                 layer.du, layer.dv, layer.threshold, layer.reset,
                 dyn.surrogate, dyn.width, dyn.height, dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad,
                 gv, gu, g_ring, p_ring, grad_x, grad_in, grad_rec, scalars,

@@ -16,21 +16,10 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from delaynet_lava.fixedpoint import (
-    DECAY_ONE,
-    STATE_SHIFT,
-    UV_HALF,
-    V_MAX,
-    membrane_update,
-    narrow_membrane_update,
-    reset_membrane,
-    saturates,
-    synaptic_current,
-    u_overflows,
-    wrap_u,
-)
+from delaynet_lava.fixedpoint import STATE_SHIFT, UV_HALF, reset_membrane
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
-from delaynet_lava.kernels.vectors import LANES, above, add_words
+from delaynet_lava.kernels.state import advance
+from delaynet_lava.kernels.vectors import LANES, add_words
 
 __all__ = [
     "NO_SYNAPSES",
@@ -133,41 +122,6 @@ def _deliver(synapses, j, t, pending):
             pending[(t + synapses.delay[k]) & last, synapses.target[k]] += synapses.weight[k]
 
 
-@nb.njit(inline="always")
-def _update(current, membrane, slot, bias, du, dv, remembers):
-    """Current and membrane of one step; returns how many wrapped and saturated, and empties the slot."""
-    # Counted in the state's own type: another one halves the speed of this loop.
-    word_of = current.dtype.type
-    wrapped = clipped = word_of(0)
-    for i in range(current.shape[0]):
-        wide_u = word_of(synaptic_current(current[i] if remembers else word_of(0), slot[i], du))
-        new_u = word_of(wrap_u(wide_u))
-        wrapped = word_of(wrapped + word_of(u_overflows(wide_u)))
-        current[i] = new_u
-        slot[i] = 0
-        wide_v = word_of(membrane_update(membrane[i], new_u, bias[i], dv))
-        clipped = word_of(clipped + word_of(saturates(wide_v)))
-        membrane[i] = min(max(wide_v, word_of(-V_MAX)), word_of(V_MAX))
-    return wrapped, clipped
-
-
-@nb.njit(inline="always")
-def _update_narrow(current, membrane, slot, bias, du, dv, unit_exp, limit):
-    """:func:`_update` of a membrane of fewer bits."""
-    word_of = current.dtype.type
-    wrapped = clipped = word_of(0)
-    for i in range(current.shape[0]):
-        wide_u = word_of(synaptic_current(current[i], slot[i], du))
-        new_u = word_of(wrap_u(wide_u))
-        wrapped = word_of(wrapped + word_of(u_overflows(wide_u)))
-        current[i] = new_u
-        slot[i] = 0
-        wide_v = word_of(narrow_membrane_update(membrane[i], new_u, bias[i], dv, unit_exp))
-        clipped = word_of(clipped + word_of(saturates(wide_v, limit)))
-        membrane[i] = min(max(wide_v, word_of(-limit)), word_of(limit))
-    return wrapped, clipped
-
-
 @nb.njit(parallel=True, cache=True)
 def run_layer(
     bits, values, first, steps, lead, forward, recurrent, encode, du, dv, bias, threshold, reset, unit_exp,
@@ -192,46 +146,47 @@ def run_layer(
         clock: number of steps that were run before.
         u, v: (B, P), of :func:`state_type`.
         pending: (B, L, P) of the same type, ring of synaptic inputs to come, of :func:`ring_length`.
-        fired: uint64 (B, T, words), spikes.
+        fired: uint64 (B, T, words), spikes. Of this and the records the last axis lies close together.
         u_record: int32 (B, steps, P), current after the wrap; or (0, 0, 0).
         v_record: int32 (B, steps, N or P), membrane; or (0, 0, 0).
         before_reset: whether ``v_record`` is what is compared with the threshold or what is left.
         counts: int64 (B, 3), added to: u wraps, v saturations, spikes.
     """
-    batch = len(u)
-    last = pending.shape[1] - 1
+    batch, lanes = u.shape
+    last, vectors, words = pending.shape[1] - 1, lanes // LANES, fired.shape[2]
+    keep_u, keep_v = u_record.shape[0] > 0, before_reset and v_record.shape[2] == lanes
+    at_fired, at_u, at_v = fired.ctypes.data, u_record.ctypes.data, v_record.ctypes.data
     for b in nb.prange(batch):
         # Copies: Numba counts the references to what is sliced, and threads that count those of one array
         # wait for each other.
         current, membrane, ring = u[b].copy(), v[b].copy(), pending[b].copy()
-        wraps, clips, spikes = 0, 0, 0
+        unread, sums = np.empty(lanes, np.int32), np.zeros((2, LANES), u.dtype)
+        at_current, at_membrane, at_ring = current.ctypes.data, membrane.ctypes.data, ring.ctypes.data
+        at_bias, at_unread, at_sums = bias.ctypes.data, unread.ctypes.data, sums.ctypes.data
+        spikes = 0
         for step in range(steps):
             t = clock + step
-            slot = ring[t & last]
             if values.shape[0] > 0:
                 for i in range(values.shape[2]):
-                    slot[i] += encode[0] * values[b, first + step, i] + encode[1]
+                    ring[t & last, i] += encode[0] * values[b, first + step, i] + encode[1]
             for w in range(bits.shape[2]):
                 word = bits[b, first + step, w]
                 while word != 0:
                     _deliver(forward, 64 * w + lowest_bit(word), t + lead, ring)
                     word &= word - ONE
-            if limit != V_MAX:
-                wrapped, clipped = _update_narrow(current, membrane, slot, bias, du, dv, unit_exp, limit)
-            elif du == DECAY_ONE:
-                wrapped, clipped = _update(current, membrane, slot, bias, du, dv, False)
-            else:
-                wrapped, clipped = _update(current, membrane, slot, bias, du, dv, True)
-            wraps += wrapped
-            clips += clipped
-            if before_reset:
+            advance(
+                current, vectors, at_current, at_membrane, at_ring + ring.itemsize * lanes * (t & last),
+                at_bias,
+                at_u + b * u_record.strides[0] + step * u_record.strides[1] if keep_u else at_unread,
+                at_v + b * v_record.strides[0] + step * v_record.strides[1] if keep_v else at_unread,
+                at_fired + b * fired.strides[0] + (first + step) * fired.strides[1], at_sums,
+                du, dv, threshold, unit_exp, limit,
+            )  # fmt: skip
+            if before_reset and not keep_v:
                 for i in range(v_record.shape[2]):
                     v_record[b, step, i] = membrane[i]
-            for i in range(u_record.shape[2]):
-                u_record[b, step, i] = current[i]
-            for w in range(fired.shape[2]):
-                word = above(membrane, w, threshold)
-                fired[b, first + step, w] = word
+            for w in range(words):
+                word = fired[b, first + step, w]
                 while word != 0:
                     i = 64 * w + lowest_bit(word)
                     word &= word - ONE
@@ -243,6 +198,6 @@ def run_layer(
                 for i in range(v_record.shape[2]):
                     v_record[b, step, i] = membrane[i]
         u[b], v[b], pending[b] = current, membrane, ring
-        counts[b, 0] += wraps
-        counts[b, 1] += clips
+        counts[b, 0] += sums[0].sum()
+        counts[b, 1] += sums[1].sum()
         counts[b, 2] += spikes

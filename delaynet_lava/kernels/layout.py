@@ -94,12 +94,9 @@ class LayerPass:
         batch, steps = (self.bits if values is None else self.values).shape[:2]
         self.fired = np.empty((batch, steps, words(self.n)), np.uint64)
         self.counts = np.zeros((batch, 3), np.int64)
-        self.voltage = NOTHING
-        if dyn.want_voltage or not dyn.spiking:
-            self.voltage = np.empty((batch, steps, self.n), np.int32)
         size = 4 * batch * steps * lanes * (2 if currents else 1)
         recompute = size > KEPT if dyn.recompute is None else dyn.recompute
-        self._run(training, currents, recompute)
+        self._run(training, dyn.want_voltage or not dyn.spiking, currents, recompute)
 
     def _pieces(self, recompute: bool) -> list[tuple[int, int]]:
         """First step and number of steps of each piece of time that is recorded at once.
@@ -111,8 +108,8 @@ class LayerPass:
         length = -(-isqrt(steps * self.ring) // SPAN) * SPAN if recompute else steps
         return [(first, min(length, steps - first)) for first in range(0, steps, length)]
 
-    def _run(self, training: bool, currents: bool, recompute: bool) -> None:
-        batch = len(self.fired)
+    def _run(self, training: bool, wanted: bool, currents: bool, recompute: bool) -> None:
+        batch, steps = self.fired.shape[:2]
         state: list[np.ndarray] = [
             np.zeros((batch, self.lanes), self.word),
             np.zeros((batch, self.lanes), self.word),
@@ -121,14 +118,18 @@ class LayerPass:
         pieces = self._pieces(recompute)
         self._starts: list[list[np.ndarray]] = []
         self._pieces_run = pieces
-        keep = training or len(self.voltage) > 0
-        self._v = np.empty((batch, pieces[0][1], self.lanes), np.int32) if keep else NOTHING
+        length = pieces[0][1] if training or wanted else 0
+        self._v = np.empty((batch, length, self.lanes), np.int32) if length else NOTHING
         self._u = np.empty_like(self._v) if currents else NOTHING
+        self.voltage = NOTHING
+        if wanted:
+            alone = len(pieces) == 1
+            self.voltage = self._v[:, :, : self.n] if alone else np.empty((batch, steps, self.n), np.int32)
         for first, length in pieces:
             if len(pieces) > 1 and training:
                 self._starts.append([part.copy() for part in state])
             self._advance(first, length, state, self.counts)
-            if len(self.voltage):
+            if wanted and len(pieces) > 1:
                 self.voltage[:, first : first + length] = self._v[:, :length, : self.n]
 
     def _advance(self, first: int, steps: int, state: list[np.ndarray], counts: np.ndarray) -> None:

@@ -4,14 +4,18 @@ Float32, in SLAYER's units (state / 4096, weight / 64). The forward pass is
 :func:`delaynet_lava.kernels.events.run_layer`.
 
 A delay belongs to the sender, so ``W g_a[t]`` is taken once a step for all neurons, and each of them
-reads the product that its own delay leads to: what is in flight lies in rings. A few samples step
-together and share every weight that is loaded. The gradient of the recurrent weights is taken
-for 64 steps at a time, sender by sender, with the spikes of these steps as one word.
+reads the product that its own delay leads to: what is in flight lies in rings. Only neurons whose delay
+is short tie a step to the next: their part of the product is taken step by step, for a few samples
+together that share every weight that is loaded; that of all others for a few steps of a sample. The
+gradient of the recurrent weights is taken for 64 steps at a time, sender by sender, with the spikes of
+these steps as one word.
 
 Shapes: B batch, K steps of a segment, N neurons, P neurons of the layout, C inputs, L ring.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -20,9 +24,9 @@ from delaynet_lava.fixedpoint import V_MAX
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, ZERO, step_back
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
-from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, add_rows, multiply
+from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, add_rows, multiply_at
 
-__all__ = ["GROUPS", "SPAN", "backward_segment"]
+__all__ = ["CHUNK", "GROUPS", "SPAN", "Columns", "backward_segment", "columns_of"]
 
 GROUPS = 16
 """Samples are summed in this many groups: the grouping, not the threads, fixes the order of sums."""
@@ -31,30 +35,104 @@ TURN = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
 they are spread over the threads."""
 SPAN = 64
 """Steps whose weight gradient is taken together."""
-FEW = 8
-"""Different delays that are faster to take one after the other than neuron by neuron."""
+CHUNK = 16
+"""Steps whose products with the weights of neurons with long delays are taken together."""
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Sums may be regrouped, not-a-number and infinity stay what they are."""
 
 
-@nb.njit(inline="always")
-def _collect(p_ring, b, t, delay, lags, damp, received):
-    """``received[j] = damp * p[t + delay[j], j]`` of sample b."""
-    last = p_ring.shape[1] - 1
-    if lags.shape[0] > FEW:
-        for j in range(delay.shape[0]):
-            received[j] = damp * p_ring[b, (t + delay[j]) & last, j]
-    else:
-        for lag in lags:
-            at = (t + lag) & last
-            for j in range(delay.shape[0]):
-                received[j] = damp * p_ring[b, at, j] if delay[j] == lag else received[j]
+class Columns(NamedTuple):
+    """How the columns of the recurrent weights, and what comes of them, are laid out.
+
+    Attributes:
+        order: int (N,), neurons by delay: the neuron of each column.
+        tight: how many blocks of columns hold a delay so short that they are taken step by step.
+        offsets: int32 (P,), where neuron j finds what it receives, in a ring whose row is ``width`` numbers.
+        starts: int32 (P / LANES,), see :func:`kernels.neurons.step_back`.
+        width: a power of two.
+    """
+
+    order: np.ndarray
+    tight: int
+    offsets: np.ndarray
+    starts: np.ndarray
+    width: int
+
+
+def columns_of(delay: np.ndarray, lanes: int) -> Columns:
+    """The layout for neurons of these delays, filled up to ``lanes``."""
+    n = len(delay)
+    width = max(BLOCK, 1 << (lanes - 1).bit_length())
+    order = np.argsort(delay, kind="stable")
+    column, lag = np.arange(lanes), np.zeros(lanes, int)
+    column[order], lag[:n], lag[n:] = np.arange(n), delay, delay[-1]
+    offsets = (width * lag + column).astype(np.int32)
+    vectors = offsets.reshape(-1, LANES)
+    starts = np.where((np.diff(vectors) == 1).all(axis=1), vectors[:, 0], -1).astype(np.int32)
+    tight = -(-int(np.count_nonzero(delay < CHUNK - 1)) // BLOCK)
+    return Columns(order, tight, offsets, starts, width)
+
+
+@nb.njit
+def _in_order(values):
+    """Sum in float64."""
+    total = 0.0
+    for i in range(values.shape[0]):
+        total += np.float64(values[i])
+    return total
+
+
+@nb.njit
+def _finish_chunk(b, t, n, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_input):
+    """Products of a chunk's gradients, from step t on: with the weights of long delays, and of the input.
+
+    Gradients of steps after the last are zeros.
+
+    Args:
+        x_tile: float32 (ROWS, columns of w_in), overwritten.
+        The rest: as for :func:`backward_segment`, of sample b.
+    """
+    lanes, width = g_ring.shape[2], p_ring.shape[2]
+    for start in range(t, t + CHUNK, ROWS):
+        at_g = g_ring.ctypes.data + 4 * lanes * (b * g_ring.shape[1] + (start & g_ring.shape[1] - 1))
+        if tight < w_rec.shape[0]:
+            at_p = p_ring.ctypes.data + 4 * width * (b * p_ring.shape[1] + (start & p_ring.shape[1] - 1))
+            multiply_at(at_g, lanes, w_rec.ctypes.data, n, tight, w_rec.shape[0], at_p, width)
+        if w_in.shape[0] > 0:
+            multiply_at(
+                at_g, lanes, w_in.ctypes.data, n, 0, w_in.shape[0], x_tile.ctypes.data, x_tile.shape[1]
+            )  # fmt: skip
+        for r in range(min(ROWS, grad_input.shape[1] - start)):
+            for i in range(grad_input.shape[2]):
+                grad_input[b, start + r, i] = (
+                    x_tile[r, i] if w_in.shape[0] > 0 else g_ring[b, (start + r) & g_ring.shape[1] - 1, i]
+                )  # fmt: skip
+
+
+@nb.njit
+def _add_senders(spikes, b, first, when, ring, rows, totals):
+    """Add to each sender's row of ``totals`` the gradients that its spikes of 64 steps met.
+
+    Args:
+        spikes: uint64 (B, T, words); b: sample; first: step of the first.
+        when: uint64 (senders or more,), zeros, and left so.
+        ring: float32 (L, P), gradients; rows: int (senders,), where that of a spike of the first step lies.
+        totals: float32 (senders, P).
+    """
+    for t in range(first, min(first + SPAN, spikes.shape[1])):
+        for w in range(spikes.shape[2]):
+            word = spikes[b, t, w]
+            while word != 0:
+                when[64 * w + lowest_bit(word)] |= ONE << np.uint64(t - first)
+                word &= word - ONE
+    add_rows(totals, ring, rows, when)
+    when[:] = 0
 
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
 def backward_segment(
     first, steps, grad_spikes, grad_population, grad_voltage, shift, v, u,
-    bits, late, fired, w_in, w_rec, delay, lags,
+    bits, late, fired, w_in, w_rec, delay, layout,
     du, dv, threshold, reset, surrogate, width, height, reset_grad, feedback_grad, membrane_grad,
     gv, gu, g_ring, p_ring, grad_input, grad_w_in, grad_w_rec, grad_scalars,
 ):  # fmt: skip
@@ -83,15 +161,18 @@ def backward_segment(
         bits: uint64 (B, T, words), input spikes, those that act at step t at ``t - late``; or (0, 0, 0).
         fired: uint64 (B, T, words), spikes of the layer itself.
         w_in, w_rec: float32, of :func:`kernels.vectors.in_blocks`, post x pre, weights in SLAYER's units;
-            an axis of 0 where the input is added as it is, or there is no recurrence.
-        delay: int32 (N,); lags: int32, its different values.
+            an axis of 0 where the input is added as it is (or its gradient not wanted), or there is no
+            recurrence. The columns of w_rec
+            are in the order of the layout.
+        delay: int32 (N,); layout: of :func:`columns_of`.
         du, dv, threshold, reset: as for :func:`kernels.events.run_layer`; a threshold above the
             membrane's range stands for neurons that do not spike.
         surrogate, width, height, reset_grad, feedback_grad, membrane_grad: see
             :class:`kernels.dynamics.Dynamics`.
         gv, gu: float32 (B, P), g_v and g_u of the step after; left at those of the first step.
-        g_ring, p_ring: float32 (B, L, P), g_a and p by step modulo L; zero at the start. Each L is a power
-            of two, that of p above the largest delay + 1, that of g above the largest delay + SPAN.
+        g_ring, p_ring: float32 (at least B, a multiple of ROWS; L; P or the layout's width), g_a and p by
+            step modulo L; zero at the start. Each L is a power of two, that of p above the largest delay + 1,
+            that of g above the largest delay + SPAN.
         grad_input: float32 (B, T, C), or (0, 0, 0) where not wanted.
         grad_w_in, grad_w_rec: float32 (GROUPS, C or N, P), pre x post, added to; (0, 0, 0): not wanted.
         grad_scalars: float64 (GROUPS, 3), added to: gradients of du, dv (as decays of 0 to 4096) and of
@@ -105,42 +186,43 @@ def backward_segment(
     alpha_v = np.float32((4096 - dv) / 4096.0 * membrane_grad)
     damp, through_reset = np.float32(feedback_grad), np.float32(reset_grad)
     width, height, soft = np.float32(width), np.float32(height), reset != 0
-    recurrent, weights = w_rec.shape[0] > 0, grad_w_rec.shape[0] > 0
+    recurrent, undelayed = w_rec.shape[0] > 0, np.zeros(grad_w_in.shape[1], np.int64)
     tiles = (batch + ROWS - 1) // ROWS
-    vectors = lanes // LANES
+    vectors, inner = lanes // LANES, lanes - LANES
+    width_p, mask = p_ring.shape[2], p_ring.shape[2] * p_ring.shape[1] - 1
     slow_slope = threshold <= V_MAX and surrogate != SURROGATE_PAPER and surrogate != SURROGATE_TRIANGLE
     th = np.float32(threshold) * SCALE
     for turn in nb.prange(GROUPS):
         group = TURN[turn]
-        received, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+        nothing, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+        edge = np.zeros(LANES, np.float32)
         slope, sums = np.zeros(lanes, np.float32), np.zeros((2, LANES), np.float32)
-        at_slope, at_sums, at_received, at_outer = (
-            slope.ctypes.data, sums.ctypes.data, received.ctypes.data, outer_v.ctypes.data
+        scalars = np.zeros(3)
+        at_slope, at_sums, at_nothing, at_outer, at_edge = (
+            slope.ctypes.data, sums.ctypes.data, nothing.ctypes.data, outer_v.ctypes.data, edge.ctypes.data
+        )  # fmt: skip
+        at_spikes, at_offsets, at_starts = (
+            grad_spikes.ctypes.data, layout.offsets.ctypes.data, layout.starts.ctypes.data
         )  # fmt: skip
         at_v, at_gv, at_gu = v.ctypes.data, gv.ctypes.data, gu.ctypes.data
-        g_tile = np.zeros((ROWS, lanes), np.float32)
-        p_tile = np.zeros((ROWS, w_rec.shape[0] * BLOCK), np.float32)
         x_tile = np.zeros((ROWS, w_in.shape[0] * BLOCK), np.float32)
-        when = np.zeros((ROWS, lanes), np.uint64)
-        at_tile = g_tile.ctypes.data
+        when = np.zeros(64 * max(fired.shape[2], bits.shape[2]), np.uint64)
+        at_g, at_p, at_rec = g_ring.ctypes.data, p_ring.ctypes.data, w_rec.ctypes.data
         for tile in range(group, tiles, GROUPS):
             base = tile * ROWS
             rows = min(ROWS, batch - base)
-            g_tile[:] = ZERO
             for k in range(steps - 1, -1, -1):
                 t = first + k
                 for r in range(rows):
                     b = base + r
-                    for j in range(lanes):
-                        received[j] = ZERO
-                    if recurrent:
-                        _collect(p_ring, b, t + 1, delay, lags, damp, received)
+                    at_grads, at_last, population = at_nothing, at_nothing, ZERO
                     if grad_spikes.shape[0] > 0 and t + shift < total_steps:
-                        for j in range(n):
-                            received[j] += grad_spikes[b, t + shift, j]
+                        at_grads = at_spikes + 4 * n * (b * total_steps + t + shift)
+                        at_last = at_edge
+                        for j in range(inner, n):
+                            edge[j - inner] = grad_spikes[b, t + shift, j]
                     if grad_population.shape[0] > 0 and t + shift < total_steps:
-                        for j in range(n):
-                            received[j] += grad_population[b, t + shift]
+                        population = grad_population[b, t + shift]
                     if grad_voltage.shape[0] > 0:
                         for j in range(n):
                             outer_v[j] = grad_voltage[b, t, j]
@@ -148,55 +230,40 @@ def backward_segment(
                         g_du = ZERO
                         for j in range(n):
                             g_du -= gu[b, j] * np.float32(u[b, k, j])
-                        grad_scalars[group, 0] += np.float64(g_du) * (SCALE * SCALE)
+                        scalars[0] += np.float64(g_du)
                     if slow_slope:
                         for j in range(n):
                             distance = abs(np.float32(v[b, k, j]) * SCALE - th)
                             slope[j] = height * np.exp(-distance / width)
                     row = 4 * lanes * b
                     step_back(
-                        vectors, at_v + 4 * lanes * (b * v.shape[1] + k), at_slope, at_received, at_outer,
-                        at_gv + row, at_gu + row, at_tile + 4 * lanes * r, at_sums,
-                        alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset,
+                        vectors, at_v + 4 * lanes * (b * v.shape[1] + k), lanes, at_slope,
+                        at_p + 4 * width_p * p_ring.shape[1] * b, (t + 1) * width_p, mask, at_offsets,
+                        at_starts, at_grads, n, at_last, at_outer, at_gv + row, at_gu + row,
+                        at_g + 4 * lanes * (b * g_ring.shape[1] + (t & in_g)), at_sums,
+                        alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset, damp,
+                        population,
                     )  # fmt: skip
-                    g_dv, g_th = ZERO, ZERO
-                    for i in range(LANES):
-                        g_dv += sums[0, i]
-                        g_th += sums[1, i]
-                    grad_scalars[group, 1] += np.float64(g_dv) * SCALE
-                    grad_scalars[group, 2] += np.float64(g_th)
-                    if grad_w_in.shape[0] > 0 and t >= late:
-                        for w in range(bits.shape[2]):
-                            word = bits[b, t - late, w]
-                            while word != 0:
-                                sender = 64 * w + lowest_bit(word)
-                                for i in range(lanes):
-                                    grad_w_in[group, sender, i] += g_tile[r, i]
-                                word &= word - ONE
-                    if weights:
-                        for i in range(lanes):
-                            g_ring[b, t & in_g, i] = g_tile[r, i]
-                        for w in range(fired.shape[2]):
-                            word = fired[b, t, w]
-                            while word != 0:
-                                when[r, 64 * w + lowest_bit(word)] |= ONE << np.uint64(t % SPAN)
-                                word &= word - ONE
                 if recurrent:
-                    multiply(g_tile, w_rec, p_tile)
-                    for r in range(rows):
-                        for i in range(lanes):
-                            p_ring[base + r, t & in_p, i] = p_tile[r, i]
-                if grad_input.shape[0] > 0 and w_in.shape[0] > 0:
-                    multiply(g_tile, w_in, x_tile)
-                    for r in range(rows):
-                        for i in range(grad_input.shape[2]):
-                            grad_input[base + r, t, i] = x_tile[r, i]
-                elif grad_input.shape[0] > 0:
-                    for r in range(rows):
-                        for i in range(n):
-                            grad_input[base + r, t, i] = g_tile[r, i]
-                if weights and t % SPAN == 0:
-                    for r in range(rows):
-                        ring = g_ring[base + r]
-                        add_rows(grad_w_rec[group], ring, t + 1 + delay, when[r])
-                        when[r] = 0
+                    multiply_at(
+                        at_g + 4 * lanes * (base * g_ring.shape[1] + (t & in_g)), lanes * g_ring.shape[1],
+                        at_rec, n, 0, layout.tight,
+                        at_p + 4 * width_p * (base * p_ring.shape[1] + (t & in_p)), width_p * p_ring.shape[1],
+                    )  # fmt: skip
+                if t % CHUNK != 0:
+                    continue
+                scalars[1] += _in_order(sums[0])
+                scalars[2] += _in_order(sums[1])
+                sums[:] = ZERO
+                for b in range(base, base + rows):
+                    _finish_chunk(b, t, n, g_ring, p_ring, w_rec, layout.tight, w_in, x_tile, grad_input)
+                if t % SPAN == 0:
+                    for b in range(base, base + rows):
+                        if grad_w_in.shape[0] > 0:
+                            _add_senders(bits, b, t, when, g_ring[b], t + late + undelayed, grad_w_in[group])
+                        if grad_w_rec.shape[0] > 0:
+                            _add_senders(fired, b, t, when, g_ring[b], t + 1 + delay, grad_w_rec[group])
+        # Once: threads would wait for each other to write what lies so close together.
+        grad_scalars[group, 0] += scalars[0] * (SCALE * SCALE)
+        grad_scalars[group, 1] += scalars[1] * SCALE
+        grad_scalars[group, 2] += scalars[2]

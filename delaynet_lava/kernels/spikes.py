@@ -40,13 +40,21 @@ def lowest_bit(_, word):
     return nb.int64(nb.uint64), generate
 
 
-@nb.njit(parallel=True, cache=True)
-def pack_tensor(values, bits):
+def pack_tensor(values: np.ndarray, bits: np.ndarray) -> bool:
     """Pack float32 (B, T, N), any strides, into uint64 (B, T, words).
 
     Returns:
         Whether all values were 0 or 1; if not, ``bits`` holds nothing of use.
     """
+    by_neuron = values.transpose(0, 2, 1)
+    if not values.flags.c_contiguous and by_neuron.flags.c_contiguous:
+        return bool(_pack_by_neuron(by_neuron, bits))
+    return bool(_pack_by_step(np.ascontiguousarray(values), bits))
+
+
+@nb.njit(parallel=True, cache=True)
+def _pack_by_step(values, bits):
+    """:func:`pack_tensor` of (B, T, N), C order."""
     batch, steps, n = values.shape
     others = 0
     for b in nb.prange(batch):
@@ -60,6 +68,34 @@ def pack_tensor(values, bits):
                     word |= np.uint64(spike) << np.uint64(i - 64 * w)
                 bits[b, t, w] = word
     return others == 0
+
+
+@nb.njit(parallel=True, cache=True)
+def _pack_by_neuron(values, bits):
+    """:func:`pack_tensor` of (B, N, T), C order: many steps of a neuron at once."""
+    batch, n, steps = values.shape
+    others = 0
+    for b in nb.prange(batch):
+        words_now = np.empty(steps, np.uint64)
+        for w in range(bits.shape[2]):
+            words_now[:] = 0
+            for i in range(64 * w, min(64 * w + 64, n)):
+                bit = ONE << np.uint64(i - 64 * w)
+                others += _add_bit(values[b, i], bit, words_now)
+            for t in range(steps):
+                bits[b, t, w] = words_now[t]
+    return others == 0
+
+
+@nb.njit
+def _add_bit(values, bit, words_now):
+    """Set ``bit`` where a value is 1; returns how many are neither 0 nor 1."""
+    others = 0
+    for t in range(values.shape[0]):
+        spike = values[t] == np.float32(1.0)
+        others += not (spike or values[t] == np.float32(0.0))
+        words_now[t] |= bit if spike else np.uint64(0)
+    return others
 
 
 @intrinsic

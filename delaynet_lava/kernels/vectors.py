@@ -15,11 +15,11 @@ __all__ = [
     "BLOCK",
     "LANES",
     "ROWS",
-    "above",
     "add_rows",
     "add_words",
     "in_blocks",
     "multiply",
+    "multiply_at",
     "number",
     "place",
 ]
@@ -137,38 +137,20 @@ def add_words(totals, position, rows, number):
         _add_sixteen(totals, rows, to + totals.itemsize * i, of + rows.itemsize * i)
 
 
-@intrinsic
-def _sixteen_above(_, values, at, bound):
-    """Bit i: whether ``values[i] > bound``, of 16 values behind an address, of the array's type."""
-
-    def generate(_context, builder, signature, args):
-        kind = ir.IntType(signature.args[0].dtype.bitwidth)
-        vector = ir.VectorType(kind, LANES)
-        value = builder.load(builder.inttoptr(args[1], vector.as_pointer()), align=4)
-        bound = args[2] if kind == _INDEX else builder.trunc(args[2], kind)
-        nowhere = ir.Constant(vector, ir.Undefined)
-        everywhere = ir.Constant(ir.VectorType(_SHORT, LANES), [0] * LANES)
-        bounds = builder.insert_element(nowhere, bound, ir.Constant(_SHORT, 0))
-        bounds = builder.shuffle_vector(bounds, nowhere, everywhere)
-        bits = builder.bitcast(builder.icmp_signed(">", value, bounds), ir.IntType(LANES))
-        return builder.zext(bits, _INDEX)
-
-    return nb.uint64(values, nb.int64, nb.int64), generate
-
-
-@nb.njit(inline="always")
-def above(values, word, bound):
-    """Bits of 64 values, or as many as are left, from number ``64 word`` on: ``values > bound``.
+@nb.njit
+def multiply_at(left, left_stride, weights, depth, first, last, out, out_stride):
+    """``out[:, columns] = left @ right[:, columns]`` for the columns of blocks ``first`` to ``last - 1``.
 
     Args:
-        values: int32 or int64 (P,), C order, P a multiple of :data:`LANES`.
-        bound: of the values' range.
+        left: address of float32 (ROWS, depth); weights: of float32 blocks, see :func:`in_blocks`; out: of
+            float32 (ROWS, blocks * BLOCK).
+        left_stride, out_stride: from row to row, in numbers.
+        depth: rows of a block, at least 1.
     """
-    bits = np.uint64(0)
-    at = values.ctypes.data + values.itemsize * 64 * word
-    for i in range(0, min(64, values.shape[0] - 64 * word), LANES):
-        bits |= _sixteen_above(values, at + values.itemsize * i, bound) << np.uint64(i)
-    return bits
+    for block in range(first, last):
+        _one_block(
+            left, left_stride, weights + 4 * BLOCK * depth * block, depth, out + 4 * BLOCK * block, out_stride
+        )
 
 
 @nb.njit
@@ -180,13 +162,10 @@ def multiply(left, right, out):
         right: float32, of :func:`in_blocks`, with at least one row.
         out: float32 (ROWS, columns), C order, columns a multiple of :data:`BLOCK`.
     """
-    start, weights, result = left.ctypes.data, right.ctypes.data, out.ctypes.data
-    depth = right.shape[1]
-    for block in range(right.shape[0]):
-        _one_block(
-            start, left.shape[1], weights + 4 * BLOCK * depth * block, depth, result + 4 * BLOCK * block,
-            out.shape[1],
-        )  # fmt: skip
+    multiply_at(
+        left.ctypes.data, left.shape[1], right.ctypes.data, right.shape[1], 0, right.shape[0],
+        out.ctypes.data, out.shape[1],
+    )  # fmt: skip
 
 
 def _adder(vectors):

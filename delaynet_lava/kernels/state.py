@@ -1,0 +1,215 @@
+"""One step of current and membrane for a row of neurons, in explicit vectors of 16.
+
+The arithmetic is that of :mod:`delaynet_lava.fixedpoint`: its functions run once, on vectors that write
+down as instructions what is done to them. A compiler that sees the loop over neurons instead takes the
+product of the decay for one of 64 bits, of which a vector holds half as many.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from delaynet_lava.fixedpoint import (
+    DECAY_ONE,
+    V_MAX,
+    membrane_update,
+    narrow_membrane_update,
+    saturates,
+    synaptic_current,
+    u_overflows,
+    wrap_u,
+)
+from delaynet_lava.kernels.vectors import LANES, number
+
+__all__ = ["advance"]
+
+_INDEX, _INT, _HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+
+
+class _Words:
+    """A vector of signed integers, or of truths, that notes what is computed with it."""
+
+    def __init__(self, builder, value):
+        self.at, self.value = builder, value
+
+    def _of(self, other):
+        return other.value if isinstance(other, _Words) else ir.Constant(self.value.type, [other] * LANES)
+
+    def _noted(self, operation, other):
+        return _Words(self.at, operation(self.value, self._of(other)))
+
+    def _compared(self, sign, other):
+        return _Words(self.at, self.at.icmp_signed(sign, self.value, self._of(other)))
+
+    def __add__(self, other):
+        return self._noted(self.at.add, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other):
+        return self._noted(self.at.sub, other)
+
+    def __rsub__(self, other):
+        return _Words(self.at, self._of(other)) - self
+
+    def __mul__(self, other):
+        return self._noted(self.at.mul, other)
+
+    def __and__(self, other):
+        return self._noted(self.at.and_, other)
+
+    def __or__(self, other):
+        return self._noted(self.at.or_, other)
+
+    def __lshift__(self, other):
+        return self._noted(self.at.shl, other)
+
+    def __rlshift__(self, other):
+        return _Words(self.at, self._of(other)) << self
+
+    def __rshift__(self, other):
+        if isinstance(other, int):  # of a shorter word nothing but the sign is left either
+            other = min(other, self.value.type.element.width - 1)
+        return self._noted(self.at.ashr, other)
+
+    def __neg__(self):
+        return 0 - self
+
+    def __gt__(self, other):
+        return self._compared(">", other)
+
+    def __lt__(self, other):
+        return self._compared("<", other)
+
+    def __le__(self, other):
+        return self._compared("<=", other)
+
+    def within(self, limit):
+        """Clipped to ``-limit`` to ``limit``."""
+        top, bottom = limit.value, (-limit).value
+        value = self.at.select(self.at.icmp_signed(">", self.value, top), top, self.value)
+        return _Words(self.at, self.at.select(self.at.icmp_signed("<", value, bottom), bottom, value))
+
+
+def _stepper(remembers, narrow):
+    """A step of neurons with or without a memory of the current, with a membrane of 24 or fewer bits."""
+
+    @intrinsic
+    def run(
+        _, kind, vectors, u, v, slot, bias, u_out, v_out, fired, counts,
+        du, dv, threshold, unit_exp, limit,
+    ):  # fmt: skip
+        def generate(_context, builder, signature, args):
+            vectors, u, v, slot, bias, u_out, v_out, fired, counts = args[1:10]
+            word = ir.IntType(signature.args[0].dtype.bitwidth)
+            words, size = ir.VectorType(word, LANES), word.width // 8
+
+            def everywhere(value):
+                nowhere = ir.Constant(words, ir.Undefined)
+                value = builder.trunc(value, word) if word != _INDEX else value
+                first = builder.insert_element(nowhere, value, _INT(0))
+                zeros = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
+                return _Words(builder, builder.shuffle_vector(first, nowhere, zeros))
+
+            def there(base, index, width, kind):
+                return builder.inttoptr(
+                    builder.add(base, builder.mul(index, number(width))), kind.as_pointer()
+                )
+
+            def load(base, index):
+                return _Words(builder, builder.load(there(base, index, size, words), align=4))
+
+            def store(words_, base, index):
+                builder.store(words_.value, there(base, index, size, words), align=4)
+
+            def record(words_, base, index):
+                short = ir.VectorType(_INT, LANES)
+                value = builder.trunc(words_.value, short) if word != _INT else words_.value
+                builder.store(value, there(base, index, 4, short), align=4)
+
+            du, dv, threshold, unit_exp, limit = (everywhere(value) for value in args[10:])
+            wrapped, clipped = load(counts, number(0)), load(counts, number(LANES))
+            before = builder.block
+            loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k, spikes = builder.phi(_INDEX), builder.phi(_INDEX)
+            k.add_incoming(number(0), before)
+            spikes.add_incoming(number(0), before)
+            totals = [builder.phi(words), builder.phi(words)]
+            for total, start in zip(totals, (wrapped, clipped), strict=True):
+                total.add_incoming(start.value, before)
+            i = builder.mul(k, number(LANES))
+            old = load(u, i) if remembers else _Words(builder, ir.Constant(words, [0] * LANES))
+            wide_u = synaptic_current(old, load(slot, i), du)
+            current = wrap_u(wide_u)
+            if narrow:
+                wide_v = narrow_membrane_update(load(v, i), current, load(bias, i), dv, unit_exp)
+            else:
+                wide_v = membrane_update(load(v, i), current, load(bias, i), dv)
+            membrane = wide_v.within(limit)
+            store(current, u, i)
+            store(membrane, v, i)
+            store(_Words(builder, ir.Constant(words, [0] * LANES)), slot, i)
+            record(current, u_out, i)
+            record(membrane, v_out, i)
+            above = builder.zext(builder.bitcast((membrane > threshold).value, _HALF), _INDEX)
+            quarter = builder.and_(k, number(3))
+            above = builder.shl(above, builder.mul(quarter, number(LANES)))
+            begins = builder.icmp_signed("==", quarter, number(0))
+            latest = builder.or_(builder.select(begins, number(0), spikes), above)
+            builder.store(latest, there(fired, builder.lshr(k, number(2)), 8, _INDEX), align=8)
+            faults = u_overflows(wide_u), saturates(wide_v, limit)
+            sums = [
+                builder.add(total, builder.zext(fault.value, words))
+                for total, fault in zip(totals, faults, strict=True)
+            ]
+            after = builder.add(k, number(1))
+            k.add_incoming(after, loop)
+            spikes.add_incoming(latest, loop)
+            for total, value in zip(totals, sums, strict=True):
+                total.add_incoming(value, loop)
+            builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
+            builder.position_at_end(done)
+            for position, value in enumerate(sums):
+                store(_Words(builder, value), counts, number(position * LANES))
+            return number(0)
+
+        return nb.int64(kind, *[nb.int64] * 14), generate
+
+    return run
+
+
+_forgetful, _remembering, _narrow = _stepper(False, False), _stepper(True, False), _stepper(True, True)
+
+
+@nb.njit(inline="always")
+def advance(
+    kind, vectors, u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit
+):  # fmt: skip
+    """One step of the neurons of one sample, before the reset; rows are given by their addresses.
+
+    Args:
+        kind: any array of the state's type, int32 or int64.
+        vectors: neurons of the layout, in vectors of :data:`kernels.vectors.LANES`.
+        u, v: current and membrane, of that type; replaced.
+        slot: synaptic inputs of this step, of that type; emptied.
+        bias: of that type, already shifted.
+        u_out, v_out: int32, written: current after the wrap, membrane.
+        fired: uint64, written: bits of the neurons whose membrane is above ``threshold``.
+        counts: (2, LANES) of the state's type, added to: u wraps, v saturations.
+        du, dv, threshold, unit_exp, limit: as for :func:`kernels.events.run_layer`.
+    """
+    rows = u, v, slot, bias, u_out, v_out, fired, counts
+    du, dv, threshold, unit_exp, limit = (
+        np.int64(du), np.int64(dv), np.int64(threshold), np.int64(unit_exp), np.int64(limit)
+    )  # fmt: skip
+    if limit != V_MAX:
+        _narrow(kind, vectors, *rows, du, dv, threshold, unit_exp, limit)
+    elif du == DECAY_ONE:
+        _forgetful(kind, vectors, *rows, du, dv, threshold, unit_exp, limit)
+    else:
+        _remembering(kind, vectors, *rows, du, dv, threshold, unit_exp, limit)
