@@ -23,11 +23,13 @@ from delaynet_lava.kernels.state import advance
 from delaynet_lava.kernels.vectors import (
     BLOCK,
     LANES,
+    MANY,
     ROWS,
     add_rows,
     add_words,
     in_blocks,
     multiply,
+    multiply_at,
 )
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 
@@ -143,18 +145,27 @@ def test_what_is_not_a_spike_is_not_packed(other):
         assert not spikes.pack_tensor(same, np.empty((2, 3, 2), np.uint64))
 
 
-@pytest.mark.parametrize("depth, columns", [(1, 1), (2, 125), (40, 32), (125, 125), (7, 33)])
-def test_a_product_in_vectors_is_the_product(depth, columns):
+@numba.njit
+def product(left, right, out):
+    multiply_at(
+        len(left), left.ctypes.data, left.shape[1], right.ctypes.data, right.shape[1], 0, right.shape[0],
+        out.ctypes.data, out.shape[1],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS + MANY, ROWS + 2 * MANY])
+@pytest.mark.parametrize("depth, columns", [(1, 1), (2, 125), (40, 64), (125, 125), (7, 65)])
+def test_a_product_in_vectors_is_the_product(rows, depth, columns):
     rng = np.random.default_rng(depth)
-    left = rng.standard_normal((ROWS, depth + 5)).astype(np.float32)
+    left = rng.standard_normal((rows, depth + 5)).astype(np.float32)
     right = rng.standard_normal((depth, columns)).astype(np.float32)
     blocks = in_blocks(right)
-    out = np.full((ROWS, blocks.shape[0] * BLOCK), np.nan, np.float32)
-    multiply(left, blocks, out)
-    product = left[:, :depth].astype(float) @ right
-    assert np.allclose(out[:, :columns], product, rtol=1e-5, atol=1e-5)
+    out = np.full((rows, blocks.shape[0] * BLOCK), np.nan, np.float32)
+    (multiply if rows == ROWS else product)(left, blocks, out)
+    expected = left[:, :depth].astype(float) @ right
+    assert np.allclose(out[:, :columns], expected, rtol=1e-5, atol=1e-5)
     assert not out[:, columns:].any()
-    assert not np.allclose(out[:, :columns], product[::-1], atol=1e-5)
+    assert not np.allclose(out[:, :columns], expected[::-1], atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [1, 4, 5, 8, 11])

@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
 }
 TRIALS, TRIAL_S = 3, 3.0
-MOST_RUNS, FILL_S = 25, 1.0
+MOST_RUNS, FILL_S = 25, 3.0
 
 
 @dataclass
@@ -89,7 +89,7 @@ def take(
     Args:
         repeats: runs that count, at least.
         threads: the numbers to choose from.
-        fill: whether short runs go on until they fill a second.
+        fill: whether short runs go on until they fill three seconds.
     """
 
     def once() -> float:

@@ -89,24 +89,21 @@ def _finish_chunk(b, t, n, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_inpu
     Gradients of steps after the last are zeros.
 
     Args:
-        x_tile: float32 (ROWS, columns of w_in), overwritten.
+        x_tile: float32 (CHUNK, columns of w_in), overwritten.
         The rest: as for :func:`backward_segment`, of sample b.
     """
-    lanes, width = g_ring.shape[2], p_ring.shape[2]
-    for start in range(t, t + CHUNK, ROWS):
-        at_g = g_ring.ctypes.data + 4 * lanes * (b * g_ring.shape[1] + (start & g_ring.shape[1] - 1))
-        if tight < w_rec.shape[0]:
-            at_p = p_ring.ctypes.data + 4 * width * (b * p_ring.shape[1] + (start & p_ring.shape[1] - 1))
-            multiply_at(at_g, lanes, w_rec.ctypes.data, n, tight, w_rec.shape[0], at_p, width)
-        if w_in.shape[0] > 0:
-            multiply_at(
-                at_g, lanes, w_in.ctypes.data, n, 0, w_in.shape[0], x_tile.ctypes.data, x_tile.shape[1]
-            )  # fmt: skip
-        for r in range(min(ROWS, grad_input.shape[1] - start)):
-            for i in range(grad_input.shape[2]):
-                grad_input[b, start + r, i] = (
-                    x_tile[r, i] if w_in.shape[0] > 0 else g_ring[b, (start + r) & g_ring.shape[1] - 1, i]
-                )  # fmt: skip
+    (_, in_g, lanes), (_, in_p, width) = g_ring.shape, p_ring.shape
+    at_g = g_ring.ctypes.data + 4 * lanes * (b * in_g + (t & in_g - 1))
+    if tight < w_rec.shape[0]:
+        at_p = p_ring.ctypes.data + 4 * width * (b * in_p + (t & in_p - 1))
+        multiply_at(CHUNK, at_g, lanes, w_rec.ctypes.data, n, tight, w_rec.shape[0], at_p, width)
+    if w_in.shape[0] > 0:
+        multiply_at(
+            CHUNK, at_g, lanes, w_in.ctypes.data, n, 0, w_in.shape[0], x_tile.ctypes.data, x_tile.shape[1]
+        )  # fmt: skip
+    for r in range(min(CHUNK, grad_input.shape[1] - t)):
+        for i in range(grad_input.shape[2]):
+            grad_input[b, t + r, i] = x_tile[r, i] if w_in.shape[0] > 0 else g_ring[b, (t + r) & in_g - 1, i]
 
 
 @nb.njit
@@ -205,7 +202,7 @@ def backward_segment(
             grad_spikes.ctypes.data, layout.offsets.ctypes.data, layout.starts.ctypes.data
         )  # fmt: skip
         at_v, at_gv, at_gu = v.ctypes.data, gv.ctypes.data, gu.ctypes.data
-        x_tile = np.zeros((ROWS, w_in.shape[0] * BLOCK), np.float32)
+        x_tile = np.zeros((CHUNK, w_in.shape[0] * BLOCK), np.float32)
         when = np.zeros(64 * max(fired.shape[2], bits.shape[2]), np.uint64)
         at_g, at_p, at_rec = g_ring.ctypes.data, p_ring.ctypes.data, w_rec.ctypes.data
         for tile in range(group, tiles, GROUPS):
@@ -246,8 +243,8 @@ def backward_segment(
                     )  # fmt: skip
                 if recurrent:
                     multiply_at(
-                        at_g + 4 * lanes * (base * g_ring.shape[1] + (t & in_g)), lanes * g_ring.shape[1],
-                        at_rec, n, 0, layout.tight,
+                        ROWS, at_g + 4 * lanes * (base * g_ring.shape[1] + (t & in_g)),
+                        lanes * g_ring.shape[1], at_rec, n, 0, layout.tight,
                         at_p + 4 * width_p * (base * p_ring.shape[1] + (t & in_p)), width_p * p_ring.shape[1],
                     )  # fmt: skip
                 if t % CHUNK != 0:

@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 __all__ = [
     "BLOCK",
     "LANES",
+    "MANY",
     "ROWS",
     "add_rows",
     "add_words",
@@ -26,8 +27,10 @@ __all__ = [
 
 ROWS = 4
 """Rows of the left factor: each weight that is loaded serves all of them."""
-BLOCK = 32
-"""Columns whose sums fit in registers, for all rows."""
+BLOCK = 64
+"""Columns whose sums fit in registers, for up to :data:`MANY` rows."""
+MANY = 6
+"""Rows for which nearly all registers hold sums."""
 LANES = 16
 """Numbers of a vector."""
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
@@ -56,53 +59,58 @@ def place(builder, base, index, kind):
     return builder.inttoptr(address, kind.as_pointer())
 
 
-@intrinsic
-def _one_block(_, left, left_stride, right, depth, out, out_stride):
-    """``out[r, :BLOCK] = left[r, :depth] @ right``: addresses, and strides in floats."""
+def _block(rows):
+    """``out[:rows, :BLOCK] = left[:rows, :depth] @ right``: addresses, and strides in numbers."""
 
-    def generate(_context, builder, _signature, args):
-        left, left_stride, right, depth, out, out_stride = args
+    @intrinsic
+    def run(_, left, left_stride, right, depth, out, out_stride):
+        def generate(_context, builder, _signature, args):
+            left, left_stride, right, depth, out, out_stride = args
+            nowhere = ir.Constant(_VECTOR, ir.Undefined)
+            everywhere = ir.Constant(ir.VectorType(_SHORT, LANES), [0] * LANES)
+            before = builder.block
+            loop, done = builder.append_basic_block("row"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(_INDEX)
+            k.add_incoming(number(0), before)
+            sums = []
+            for _ in range(rows * BLOCK // LANES):
+                part = builder.phi(_VECTOR)
+                part.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), before)
+                sums.append(part)
+            row = builder.mul(k, number(BLOCK))
+            weights = [
+                builder.load(place(builder, right, builder.add(row, number(c)), _VECTOR), align=4)
+                for c in range(0, BLOCK, LANES)
+            ]
+            following = []
+            for r in range(rows):
+                at = builder.add(builder.mul(left_stride, number(r)), k)
+                value = builder.load(place(builder, left, at, _FLOAT), align=4)
+                value = builder.insert_element(nowhere, value, ir.Constant(_SHORT, 0))
+                value = builder.shuffle_vector(value, nowhere, everywhere)
+                for weight in weights:
+                    product = builder.fmul(value, weight, flags=_FUSED)
+                    following.append(builder.fadd(sums[len(following)], product, flags=_FUSED))
+            after = builder.add(k, number(1))
+            k.add_incoming(after, loop)
+            for part, value in zip(sums, following, strict=True):
+                part.add_incoming(value, loop)
+            builder.cbranch(builder.icmp_signed("<", after, depth), loop, done)
+            builder.position_at_end(done)
+            for position, value in enumerate(following):
+                r, c = divmod(position, BLOCK // LANES)
+                at = builder.add(builder.mul(out_stride, number(r)), number(c * LANES))
+                builder.store(value, place(builder, out, at, _VECTOR), align=4)
+            return number(0)
 
-        nowhere = ir.Constant(_VECTOR, ir.Undefined)
-        everywhere = ir.Constant(ir.VectorType(_SHORT, LANES), [0] * LANES)
-        before = builder.block
-        loop, done = builder.append_basic_block("row"), builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(_INDEX)
-        k.add_incoming(number(0), before)
-        sums = []
-        for _ in range(ROWS * BLOCK // LANES):
-            part = builder.phi(_VECTOR)
-            part.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), before)
-            sums.append(part)
-        row = builder.mul(k, number(BLOCK))
-        weights = [
-            builder.load(place(builder, right, builder.add(row, number(c)), _VECTOR), align=4)
-            for c in range(0, BLOCK, LANES)
-        ]
-        following = []
-        for r in range(ROWS):
-            at = builder.add(builder.mul(left_stride, number(r)), k)
-            value = builder.load(place(builder, left, at, _FLOAT), align=4)
-            value = builder.insert_element(nowhere, value, ir.Constant(_SHORT, 0))
-            value = builder.shuffle_vector(value, nowhere, everywhere)
-            for weight in weights:
-                product = builder.fmul(value, weight, flags=_FUSED)
-                following.append(builder.fadd(sums[len(following)], product, flags=_FUSED))
-        after = builder.add(k, number(1))
-        k.add_incoming(after, loop)
-        for part, value in zip(sums, following, strict=True):
-            part.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", after, depth), loop, done)
-        builder.position_at_end(done)
-        for position, value in enumerate(following):
-            r, c = divmod(position, BLOCK // LANES)
-            at = builder.add(builder.mul(out_stride, number(r)), number(c * LANES))
-            builder.store(value, place(builder, out, at, _VECTOR), align=4)
-        return number(0)
+        return nb.int64(nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64), generate
 
-    return nb.int64(nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64), generate
+    return run
+
+
+_few, _many = _block(ROWS), _block(MANY)
 
 
 @intrinsic
@@ -138,19 +146,22 @@ def add_words(totals, position, rows, number):
 
 
 @nb.njit
-def multiply_at(left, left_stride, weights, depth, first, last, out, out_stride):
+def multiply_at(rows, left, left_stride, weights, depth, first, last, out, out_stride):
     """``out[:, columns] = left @ right[:, columns]`` for the columns of blocks ``first`` to ``last - 1``.
 
     Args:
-        left: address of float32 (ROWS, depth); weights: of float32 blocks, see :func:`in_blocks`; out: of
-            float32 (ROWS, blocks * BLOCK).
+        rows: ROWS more than a multiple of MANY.
+        left: address of float32 (rows, depth); weights: of float32 blocks, see :func:`in_blocks`; out: of
+            float32 (rows, blocks * BLOCK).
         left_stride, out_stride: from row to row, in numbers.
         depth: rows of a block, at least 1.
     """
     for block in range(first, last):
-        _one_block(
-            left, left_stride, weights + 4 * BLOCK * depth * block, depth, out + 4 * BLOCK * block, out_stride
-        )
+        right, to = weights + 4 * BLOCK * depth * block, out + 4 * BLOCK * block
+        for r in range(0, rows - ROWS, MANY):
+            _many(left + 4 * left_stride * r, left_stride, right, depth, to + 4 * out_stride * r, out_stride)
+        r = rows - ROWS
+        _few(left + 4 * left_stride * r, left_stride, right, depth, to + 4 * out_stride * r, out_stride)
 
 
 @nb.njit
@@ -163,7 +174,7 @@ def multiply(left, right, out):
         out: float32 (ROWS, columns), C order, columns a multiple of :data:`BLOCK`.
     """
     multiply_at(
-        left.ctypes.data, left.shape[1], right.ctypes.data, right.shape[1], 0, right.shape[0],
+        ROWS, left.ctypes.data, left.shape[1], right.ctypes.data, right.shape[1], 0, right.shape[0],
         out.ctypes.data, out.shape[1],
     )  # fmt: skip
 
