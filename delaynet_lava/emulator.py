@@ -15,6 +15,7 @@ from delaynet_lava.kernels.events import (
     NO_SYNAPSES,
     event_list,
     largest_sum,
+    longest_delay,
     padded,
     ring_length,
     run_layer,
@@ -41,13 +42,11 @@ class _LayerState:
         delay = largest = 0
         if isinstance(layer, Dense):
             self.forward = event_list(layer.synapse.weight, layer.synapse.delay, layer.synapse.weight_exp)
-            delay = layer.synapse.max_delay
-            largest = largest_sum(layer.synapse.weight, layer.synapse.weight_exp)
             if layer.recurrent is not None:
                 back = layer.recurrent
                 self.recurrent = event_list(back.weight, back.delay, back.weight_exp)
-                delay = max(delay, back.max_delay)
-                largest += largest_sum(back.weight, back.weight_exp)
+            delay = max(longest_delay(self.forward), longest_delay(self.recurrent))
+            largest = largest_sum(self.forward) + largest_sum(self.recurrent)
         else:
             self.encode[:] = layer.weight, layer.bias
             largest = 255 * abs(layer.weight) + abs(layer.bias)

@@ -70,9 +70,9 @@ def test_the_warm_up_is_not_counted_and_the_median_is_of_the_rest():
     assert measured.speed == 100.0 / 3.0
 
 
-def test_short_runs_fill_a_second_unless_their_number_must_stay():
+def test_short_runs_fill_three_seconds_unless_their_number_must_stay():
     work = FakeWork(*[0.125] * 99)
-    assert len(take(work, 5, clock=work.clock).runs_s) == 8
+    assert len(take(work, 5, clock=work.clock).runs_s) == 24
     assert len(take(work, 5, clock=work.clock, fill=False).runs_s) == 5
     work = FakeWork(*[0.001] * 99)
     assert len(take(work, 5, clock=work.clock).runs_s) == harness.MOST_RUNS

@@ -18,7 +18,13 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes
-from delaynet_lava.kernels.events import event_list, ring_length, state_type
+from delaynet_lava.kernels.events import (
+    event_list,
+    largest_sum,
+    longest_delay,
+    ring_length,
+    state_type,
+)
 from delaynet_lava.kernels.state import advance
 from delaynet_lava.kernels.vectors import (
     BLOCK,
@@ -111,12 +117,18 @@ def test_synapses_are_rows_only_where_a_sender_has_one_delay_and_many_targets():
     assert not mixed.whole and mixed.weight.tolist() == [4] * 12
     assert mixed.delay.tolist() == [0, 0, 0, 0, 6, 5, 5, 5, 62, 62, 62, 62]
     assert not event_list(2 * np.eye(33, dtype=int), np.zeros((33, 33), int), 0).whole
+    assert largest_sum(mixed) == 12 and largest_sum(event_list(weight, axonal, 0)) == 6
     weight[0, 1] = 0  # where there is no weight the delay says nothing
     assert event_list(weight, synaptic, 0).whole
+    assert longest_delay(event_list(weight, synaptic, 0)) == 62
+    single = event_list(-2 * np.eye(33, dtype=int), np.tile(np.arange(33), (33, 1)), 0)
+    assert not single.whole and single.axonal and single.delay.tolist() == list(range(33))
+    assert largest_sum(single) == 2 and not mixed.axonal
 
 
 def test_words_too_large_for_16_bits():
-    assert event_list(np.array([[-256]]), np.array([[0]]), 7).rows.dtype == np.int16
+    short = event_list(np.array([[-256]]), np.array([[0]]), 7)
+    assert short.rows.dtype == np.int16 and largest_sum(short) == 1 << 15
     assert event_list(np.array([[257]]), np.array([[0]]), 7).rows.dtype == np.int32
 
 

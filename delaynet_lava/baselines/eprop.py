@@ -23,6 +23,7 @@ from delaynet_lava.kernels.events import (
     NO_SYNAPSES,
     event_list,
     largest_sum,
+    longest_delay,
     padded,
     ring_length,
     run_layer,
@@ -60,18 +61,17 @@ class _Sweep:
         weight, neuron = layer.synapse.weight, layer.neuron
         self.lead = lead
         self.forward, self.recurrent = event_list(weight, np.zeros_like(weight), 0), NO_SYNAPSES
-        delay, largest = 0, largest_sum(weight)
         if layer.recurrent is not None:
             back = layer.recurrent
-            self.recurrent, delay = event_list(back.weight, back.delay, 0), back.max_delay
-            largest += largest_sum(back.weight)
+            self.recurrent = event_list(back.weight, back.delay, 0)
+        largest = largest_sum(self.forward) + largest_sum(self.recurrent)
         self.threshold = neuron.threshold if spiking else NEVER
         self.du, self.dv, self.reset, self.grid = neuron.du, neuron.dv, RESETS[neuron.reset], neuron.grid
         word, lanes = state_type(largest), padded(layer.size)
         self.bias: np.ndarray = np.zeros(lanes, word)
         self.u: np.ndarray = np.zeros((batch, lanes), word)
         self.v: np.ndarray = np.zeros((batch, lanes), word)
-        self.pending: np.ndarray = np.zeros((batch, ring_length(delay), lanes), word)
+        self.pending: np.ndarray = np.zeros((batch, ring_length(longest_delay(self.recurrent)), lanes), word)
         self.fired = np.empty((batch, steps, spikes.words(layer.size)), np.uint64)
         self.membrane = np.empty((batch, min(_CHUNK, steps) if spiking else 0, lanes), np.int32)
         self.counts = np.zeros((batch, 3), np.int64)

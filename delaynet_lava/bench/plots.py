@@ -79,6 +79,8 @@ def draw_scaling(series: list[Series], title: str) -> Figure:
         axes.set_xlabel(PANELS[over])
         axes.set_ylabel("seconds a run")
         axes.grid(True, which="major", color="#e5e5e5", linewidth=0.6)
-        axes.legend(fontsize=8, frameon=False)
+        # Curves rise to the right: above them on the left there is room for their names.
+        axes.set_ylim(guide / 1.5, max(ys) * (max(ys) / guide) ** (0.09 * (1 + len(of_panel))))
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
     figure.suptitle(title, fontsize=10)
     return figure

@@ -26,13 +26,16 @@ __all__ = [
     "EventList",
     "event_list",
     "largest_sum",
+    "longest_delay",
     "padded",
     "ring_length",
     "run_layer",
     "state_type",
 ]
 
-_NONE = np.zeros(0, np.int64)
+_NONE = np.zeros(0, np.uint64)
+DENSE = 8
+"""One target among so many neurons is enough to keep a sender's weights as a row."""
 NEVER = 1 << 24
 """A threshold that no membrane reaches."""
 
@@ -53,11 +56,6 @@ def state_type(largest_input: int, largest_bias: int = 0) -> np.dtype:
     return np.dtype(np.int32 if fits else np.int64)
 
 
-def largest_sum(weight: np.ndarray, weight_exp: int = 0) -> int:
-    """Bound on what synapses (post, pre) deliver to a neuron in one step, whatever spikes."""
-    return int(np.abs(weight).sum(axis=1, dtype=np.int64).max(initial=0)) << weight_exp
-
-
 def ring_length(largest_delay: int) -> int:
     """Steps that a ring holds: the one that runs and those that spikes reach; a power of two."""
     return 1 << (largest_delay + 1).bit_length()
@@ -66,19 +64,20 @@ def ring_length(largest_delay: int) -> int:
 class EventList(NamedTuple):
     """Synapses by sending neuron.
 
-    Where each sender has one delay and reaches many neurons, a sender's weights are a row of all
-    neurons, in order. Elsewhere they are entries, those of sender j from ``start[j]`` to
-    ``start[j + 1]``.
+    Where a sender reaches many neurons, its weights are a row of all neurons, in order. Elsewhere they are
+    entries, those of sender j from ``start[j]`` to ``start[j + 1]``.
 
     Attributes:
-        whole: which of the two.
-        delay: int32, by sender or by entry.
+        whole: which of the two; whole rows are axonal.
+        axonal: whether each sender has one delay.
+        delay: int32, by sender where axonal, else by entry.
         rows: int16, or int32 where words need it, exponent included, (pre, P); (0, 0) for entries.
-        start: int64 (pre + 1,).
-        target: int32, receiving neuron; weight: as ``rows``.
+        start: uint64 (pre + 1,).
+        target: uint32, receiving neuron; weight: as ``rows``. (Indices with a sign would be checked for it.)
     """
 
     whole: bool
+    axonal: bool
     delay: np.ndarray
     rows: np.ndarray
     start: np.ndarray
@@ -86,26 +85,73 @@ class EventList(NamedTuple):
     weight: np.ndarray
 
 
+@nb.njit(cache=True)
+def _survey(weight, delay, count, lag):
+    """Count each sender's synapses, and note the delay of the last.
+
+    Args:
+        weight, delay: (post, pre). count, lag: (pre,), zeros.
+
+    Returns:
+        Whether that delay is the one of all the sender's synapses; the least and the largest weight, or 0.
+    """
+    axonal, lowest, highest = True, 0, 0
+    for post in range(weight.shape[0]):
+        for pre in range(weight.shape[1]):
+            if weight[post, pre] != 0:
+                axonal &= count[pre] == 0 or delay[post, pre] == lag[pre]
+                count[pre] += 1
+                lag[pre] = delay[post, pre]
+                lowest, highest = min(lowest, weight[post, pre]), max(highest, weight[post, pre])
+    return axonal, lowest, highest
+
+
+@nb.njit(cache=True)
+def _sort(weight, delay, exponent, place, lag, target, word):
+    """Write the synapses, those of sender j from ``place[j]`` on, which is moved behind the last."""
+    for post in range(weight.shape[0]):
+        for pre in range(weight.shape[1]):
+            if weight[post, pre] != 0:
+                k = place[pre]
+                if lag.shape[0] > 0:
+                    lag[k] = delay[post, pre]
+                target[k], word[k] = post, np.int64(weight[post, pre]) << exponent
+                place[pre] += 1
+
+
 def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventList:
     """Sort (post, pre) matrices into an :class:`EventList`; synapses of weight 0 are left out."""
     neurons, senders = weight.shape
-    lowest, highest = int(weight.min(initial=0)) << weight_exp, int(weight.max(initial=0)) << weight_exp
-    word = np.dtype(np.int16 if lowest >= -(1 << 15) and highest < 1 << 15 else np.int32)
-    # To pass over all neurons in order costs no more than to look up a thirtieth of them.
-    if 32 * np.count_nonzero(weight) >= weight.size:
-        there = weight != 0
-        axonal = delay.max(axis=0, where=there, initial=0)
-        if not np.any(there & (delay != axonal)):
-            rows = np.zeros((senders, padded(neurons)), word)
-            rows[:, :neurons] = (weight.astype(np.int32) << weight_exp).T
-            return EventList(True, axonal.astype(np.int32), rows, _NONE, _NONE.astype(np.int32), rows[:0, 0])
-    post, pre = np.nonzero(weight)
-    order = np.argsort(pre, kind="stable")
-    pre, post = pre[order], post[order]
-    start = np.searchsorted(pre, np.arange(senders + 1))
-    words = (weight[post, pre].astype(np.int64) << weight_exp).astype(word)
-    rows = np.zeros((0, 0), word)
-    return EventList(False, delay[post, pre].astype(np.int32), rows, start, post.astype(np.int32), words)
+    count, lag = np.zeros(senders, np.int64), np.zeros(senders, np.int32)
+    axonal, lowest, highest = _survey(weight, delay, count, lag)
+    short = int(lowest) << weight_exp >= -(1 << 15) and int(highest) << weight_exp < 1 << 15
+    kind = np.dtype(np.int16 if short else np.int32)
+    entries = int(count.sum())
+    # To pass over all neurons in order costs no more than to look up a few of them.
+    if axonal and DENSE * entries >= weight.size:
+        rows = np.zeros((senders, padded(neurons)), kind)
+        rows[:, :neurons] = (weight.astype(np.int32) << weight_exp).T
+        return EventList(True, True, lag, rows, _NONE, _NONE.astype(np.uint32), rows[:0, 0])
+    start = np.concatenate(([0], np.cumsum(count))).astype(np.uint64)
+    target, word = np.empty(entries, np.uint32), np.empty(entries, kind)
+    each = np.empty(0 if axonal else entries, np.int32)
+    _sort(weight, delay, weight_exp, start[:-1].copy(), each, target, word)
+    return EventList(
+        False, bool(axonal), lag if axonal else each, np.zeros((0, 0), kind), start, target, word
+    )
+
+
+def largest_sum(synapses: EventList) -> int:
+    """Bound on what synapses deliver to a neuron in one step, whatever spikes."""
+    if synapses.whole:
+        return int(np.abs(synapses.rows, dtype=np.int32).sum(axis=0, dtype=np.int64).max(initial=0))
+    sums = np.bincount(synapses.target, weights=np.abs(synapses.weight, dtype=np.float64))
+    return int(sums.max(initial=0))
+
+
+def longest_delay(synapses: EventList) -> int:
+    """Largest delay of a synapse; 0 where there is none."""
+    return int(synapses.delay.max(initial=0))
 
 
 NO_SYNAPSES = event_list(np.zeros((1, 0), np.int16), np.zeros((1, 0), np.int16), 0)
@@ -117,6 +163,10 @@ def _deliver(synapses, j, t, pending):
     last = pending.shape[0] - 1
     if synapses.whole:
         add_words(pending, (t + synapses.delay[j]) & last, synapses.rows, j)
+    elif synapses.axonal:
+        at = (t + synapses.delay[j]) & last
+        for k in range(synapses.start[j], synapses.start[j + 1]):
+            pending[at, synapses.target[k]] += synapses.weight[k]
     else:
         for k in range(synapses.start[j], synapses.start[j + 1]):
             pending[(t + synapses.delay[k]) & last, synapses.target[k]] += synapses.weight[k]

@@ -80,13 +80,14 @@ class LayerPass:
         self.bits = np.zeros((0, 0, 0), np.uint64) if bits is None else bits
         self.values = NOTHING if values is None else values
         self.forward = self.recurrent = NO_SYNAPSES
-        delay, largest = 0, int(np.abs(self.values).max(initial=0))
         if w_in is not None:
-            self.forward, largest = _synapses(w_in, np.zeros(w_in.shape[1], np.int32)), largest_sum(w_in)
+            self.forward = _synapses(w_in, np.zeros(w_in.shape[1], np.int32))
         if w_rec is not None:
-            self.recurrent, delay = _synapses(w_rec, dyn.delay), int(dyn.delay.max(initial=0))
-            largest += largest_sum(w_rec)
-        self.ring = ring_length(delay)
+            self.recurrent = _synapses(w_rec, dyn.delay)
+        largest = (
+            int(np.abs(self.values).max(initial=0)) + largest_sum(self.forward) + largest_sum(self.recurrent)
+        )
+        self.ring = ring_length(0 if w_rec is None else int(dyn.delay.max(initial=0)))
         shifted = np.zeros(self.n, np.int64) if bias is None else bias
         self.word = state_type(largest, int(np.abs(shifted).max(initial=0)))
         self.bias: np.ndarray = np.zeros(lanes, self.word)
