@@ -32,7 +32,7 @@ def draw_ratios(ratios: list[Ratio], title: str) -> Figure:
     axes.set_xscale("log")
     ends = [v for r in ratios for v in (r.value, r.goal) if v]
     low, high = min([1.0, *ends]) / 1.3, max([10.0, *ends])
-    axes.set_xlim(low, high * 12)
+    axes.set_xlim(low, high * 40)
     for place, ratio in enumerate(ratios):
         axes.barh(place, ratio.value - low, left=low, height=0.55, color=BAR)
         text = ratio.text
