@@ -65,7 +65,12 @@ def on_slurm(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 def started(*args: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "delaynet_lava", "deploy", *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Where the tests themselves run in the background, a shell may have told them to ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def only_job() -> jobs.Job:
