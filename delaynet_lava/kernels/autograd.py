@@ -102,8 +102,8 @@ class _DelayedRecurrence(torch.autograd.Function):
         longest = layer.ring - 2
         into_x, feedback, delay = _NOTHING, _NOTHING, np.ascontiguousarray(dyn.delay, np.int32)
         layout = recurrence.columns_of(delay, lanes)
-        if wants_x:
-            into_x = _in_blocks(w_in)
+        if wants_x and w_in is not None:
+            into_x = in_blocks(w_in.detach().numpy())
         if w_rec is not None:
             feedback = in_blocks(w_rec.detach().numpy()[:, layout.order])
         rows = -(-batch // ROWS) * ROWS
@@ -136,10 +136,6 @@ def _array(grad: torch.Tensor | None) -> np.ndarray:
     if grad is None or not grad.numel():
         return _NOTHING
     return grad.to(torch.float32).contiguous().numpy()
-
-
-def _in_blocks(weight: torch.Tensor | None) -> np.ndarray:
-    return _NOTHING if weight is None else in_blocks(weight.detach().numpy())
 
 
 def _require_whole(x: torch.Tensor) -> None:

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from delaynet_lava.fixedpoint import V_MAX
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
-from delaynet_lava.kernels.vectors import LANES, number, place
+from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
 __all__ = ["SCALE", "SMALLEST", "UNIT", "ZERO", "step_back"]
 
@@ -39,10 +39,7 @@ class _Vectors:
         self.at = builder
 
     def all(self, value):
-        kind = ir.VectorType(value.type, LANES)
-        nowhere = ir.Constant(kind, ir.Undefined)
-        first = self.at.insert_element(nowhere, value, ir.Constant(_INT, 0))
-        return self.at.shuffle_vector(first, nowhere, ir.Constant(_INTS, [0] * LANES))
+        return everywhere(self.at, value)
 
     def constant(self, value):
         return ir.Constant(_FLOATS, [float(value)] * LANES)

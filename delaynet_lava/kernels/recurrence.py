@@ -83,7 +83,7 @@ def _in_order(values):
 
 
 @nb.njit
-def _finish_chunk(b, t, n, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_input):
+def _finish_chunk(b, t, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_input):
     """Products of a chunk's gradients, from step t on: with the weights of long delays, and of the input.
 
     Gradients of steps after the last are zeros.
@@ -96,10 +96,13 @@ def _finish_chunk(b, t, n, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_inpu
     at_g = g_ring.ctypes.data + 4 * lanes * (b * in_g + (t & in_g - 1))
     if tight < w_rec.shape[0]:
         at_p = p_ring.ctypes.data + 4 * width * (b * in_p + (t & in_p - 1))
-        multiply_at(CHUNK, at_g, lanes, w_rec.ctypes.data, n, tight, w_rec.shape[0], at_p, width)
+        multiply_at(
+            CHUNK, at_g, lanes, w_rec.ctypes.data, w_rec.shape[1], tight, w_rec.shape[0], at_p, width
+        )  # fmt: skip
     if w_in.shape[0] > 0:
         multiply_at(
-            CHUNK, at_g, lanes, w_in.ctypes.data, n, 0, w_in.shape[0], x_tile.ctypes.data, x_tile.shape[1]
+            CHUNK, at_g, lanes, w_in.ctypes.data, w_in.shape[1], 0, w_in.shape[0], x_tile.ctypes.data,
+            x_tile.shape[1],
         )  # fmt: skip
     for r in range(min(CHUNK, grad_input.shape[1] - t)):
         for i in range(grad_input.shape[2]):
@@ -253,7 +256,7 @@ def backward_segment(
                 scalars[2] += _in_order(sums[1])
                 sums[:] = ZERO
                 for b in range(base, base + rows):
-                    _finish_chunk(b, t, n, g_ring, p_ring, w_rec, layout.tight, w_in, x_tile, grad_input)
+                    _finish_chunk(b, t, g_ring, p_ring, w_rec, layout.tight, w_in, x_tile, grad_input)
                 if t % SPAN == 0:
                     for b in range(base, base + rows):
                         if grad_w_in.shape[0] > 0:

@@ -22,7 +22,7 @@ from delaynet_lava.fixedpoint import (
     u_overflows,
     wrap_u,
 )
-from delaynet_lava.kernels.vectors import LANES, number
+from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
 __all__ = ["advance"]
 
@@ -107,30 +107,21 @@ def _stepper(remembers, narrow):
             word = ir.IntType(signature.args[0].dtype.bitwidth)
             words, size = ir.VectorType(word, LANES), word.width // 8
 
-            def everywhere(value):
-                nowhere = ir.Constant(words, ir.Undefined)
-                value = builder.trunc(value, word) if word != _INDEX else value
-                first = builder.insert_element(nowhere, value, _INT(0))
-                zeros = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
-                return _Words(builder, builder.shuffle_vector(first, nowhere, zeros))
-
-            def there(base, index, width, kind):
-                return builder.inttoptr(
-                    builder.add(base, builder.mul(index, number(width))), kind.as_pointer()
-                )
-
             def load(base, index):
-                return _Words(builder, builder.load(there(base, index, size, words), align=4))
+                return _Words(builder, builder.load(place(builder, base, index, words, size), align=4))
 
             def store(words_, base, index):
-                builder.store(words_.value, there(base, index, size, words), align=4)
+                builder.store(words_.value, place(builder, base, index, words, size), align=4)
 
             def record(words_, base, index):
                 short = ir.VectorType(_INT, LANES)
                 value = builder.trunc(words_.value, short) if word != _INT else words_.value
-                builder.store(value, there(base, index, 4, short), align=4)
+                builder.store(value, place(builder, base, index, short), align=4)
 
-            du, dv, threshold, unit_exp, limit = (everywhere(value) for value in args[10:])
+            du, dv, threshold, unit_exp, limit = (
+                _Words(builder, everywhere(builder, value if word == _INDEX else builder.trunc(value, word)))
+                for value in args[10:]
+            )
             wrapped, clipped = load(counts, number(0)), load(counts, number(LANES))
             before = builder.block
             loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
@@ -161,7 +152,7 @@ def _stepper(remembers, narrow):
             above = builder.shl(above, builder.mul(quarter, number(LANES)))
             begins = builder.icmp_signed("==", quarter, number(0))
             latest = builder.or_(builder.select(begins, number(0), spikes), above)
-            builder.store(latest, there(fired, builder.lshr(k, number(2)), 8, _INDEX), align=8)
+            builder.store(latest, place(builder, fired, builder.lshr(k, number(2)), _INDEX, 8), align=8)
             faults = u_overflows(wide_u), saturates(wide_v, limit)
             sums = [
                 builder.add(total, builder.zext(fault.value, words))

@@ -18,6 +18,7 @@ __all__ = [
     "ROWS",
     "add_rows",
     "add_words",
+    "everywhere",
     "in_blocks",
     "multiply",
     "multiply_at",
@@ -53,10 +54,17 @@ def number(value):
     return ir.Constant(_INDEX, value)
 
 
-def place(builder, base, index, kind):
-    """Pointer to the number ``index`` (of 4 bytes) behind an address."""
-    address = builder.add(base, builder.mul(index, number(4)))
+def place(builder, base, index, kind, size=4):
+    """Pointer to the number ``index``, of ``size`` bytes, behind an address."""
+    address = builder.add(base, builder.mul(index, number(size)))
     return builder.inttoptr(address, kind.as_pointer())
+
+
+def everywhere(builder, value):
+    """A vector whose numbers are all ``value``."""
+    nowhere = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    first = builder.insert_element(nowhere, value, ir.Constant(_SHORT, 0))
+    return builder.shuffle_vector(first, nowhere, ir.Constant(ir.VectorType(_SHORT, LANES), [0] * LANES))
 
 
 def _block(rows):
@@ -66,8 +74,6 @@ def _block(rows):
     def run(_, left, left_stride, right, depth, out, out_stride):
         def generate(_context, builder, _signature, args):
             left, left_stride, right, depth, out, out_stride = args
-            nowhere = ir.Constant(_VECTOR, ir.Undefined)
-            everywhere = ir.Constant(ir.VectorType(_SHORT, LANES), [0] * LANES)
             before = builder.block
             loop, done = builder.append_basic_block("row"), builder.append_basic_block("done")
             builder.branch(loop)
@@ -87,9 +93,7 @@ def _block(rows):
             following = []
             for r in range(rows):
                 at = builder.add(builder.mul(left_stride, number(r)), k)
-                value = builder.load(place(builder, left, at, _FLOAT), align=4)
-                value = builder.insert_element(nowhere, value, ir.Constant(_SHORT, 0))
-                value = builder.shuffle_vector(value, nowhere, everywhere)
+                value = everywhere(builder, builder.load(place(builder, left, at, _FLOAT), align=4))
                 for weight in weights:
                     product = builder.fmul(value, weight, flags=_FUSED)
                     following.append(builder.fadd(sums[len(following)], product, flags=_FUSED))
