@@ -202,11 +202,11 @@ def extremes(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> lis
             found = [Extremes(*np.zeros((4, batch, state.size), np.int32)) for state in states]
         bits, values = _incoming(network, chunk)
         for state, (u_low, u_high, v_low, v_high) in zip(states, found, strict=True):
-            u, v = np.empty((2, batch, steps, state.size), np.int32)
+            u, v = np.empty((2, batch, steps, padded(state.size)), np.int32)
             bits, values = state.run(bits, values, clock, steps, v, u, True), _NO_VALUES
             for seen, low, high in ((u, u_low, u_high), (v, v_low, v_high)):
-                np.minimum(low, seen.min(axis=1), out=low)
-                np.maximum(high, seen.max(axis=1), out=high)
+                np.minimum(low, seen.min(axis=1)[:, : state.size], out=low)
+                np.maximum(high, seen.max(axis=1)[:, : state.size], out=high)
         clock += steps
     if not states:
         raise InputError("inputs", "are empty, no part came")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import inputs_for, networks
 
 from delaynet_lava import emulator, fixedpoint
-from delaynet_lava.emulator import emulate
+from delaynet_lava.emulator import Extremes, emulate, extremes
 from delaynet_lava.errors import InputError, MismatchError
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 from delaynet_lava.trace import Trace, decide
@@ -21,13 +21,14 @@ def decayed(x: int, k: int) -> int:
     return (1 if x >= 0 else -1) * ((abs(x) * (4096 - k)) >> 12)
 
 
-def plain(network: Network, inputs: np.ndarray) -> Trace:
+def plain(network: Network, inputs: np.ndarray) -> tuple[Trace, list[Extremes]]:
     """One neuron, one synapse, one step at a time, in Python's own integers."""
     batch, steps, _ = inputs.shape
     count = len(network.layers)
     spikes = {k: np.zeros((batch, steps, network.layers[k].size), np.uint8) for k in range(count)}
     voltage = {k: np.zeros((batch, steps, network.layers[k].size), np.int32) for k in range(count)}
     wraps, clips = [0] * count, [0] * count
+    unreset = [np.zeros((2, batch, steps + 1, layer.size), np.int32) for layer in network.layers]
     for b in range(batch):
         for k, layer in enumerate(network.layers):
             neuron = layer.neuron
@@ -55,11 +56,12 @@ def plain(network: Network, inputs: np.ndarray) -> Trace:
                     if abs(v[i]) > 2**23 - 1:
                         clips[k] += 1
                         v[i] = max(min(v[i], 2**23 - 1), -(2**23) + 1)
+                    unreset[k][:, b, t + 1, i] = u[i], v[i]
                     if v[i] > neuron.vth << 6:
                         spikes[k][b, t, i] = 1
                         v[i] = 0 if neuron.reset == "zero" else v[i] - (neuron.vth << 6)
                     voltage[k][b, t, i] = v[i]
-    return Trace(
+    trace = Trace(
         backend="plain",
         steps=steps,
         batch=batch,
@@ -70,20 +72,28 @@ def plain(network: Network, inputs: np.ndarray) -> Trace:
         spikes=spikes,
         voltage=voltage,
     )
+    ends = [(*states.min(axis=2), *states.max(axis=2)) for states in unreset]
+    return trace, [Extremes(u_low, u_high, v_low, v_high) for u_low, v_low, u_high, v_high in ends]
+
+
+def assert_is_the_contract(network: Network, inputs: np.ndarray) -> None:
+    trace, found = plain(network, inputs)
+    emulate(network, inputs, ("spikes", "voltage")).require_equal(trace)
+    np.testing.assert_equal(extremes(network, inputs), found)
 
 
 @settings(max_examples=40)
 @given(networks(max_neurons=6, max_layers=3), st.integers(0, 10**6))
 def test_emulator_is_the_contract(network, seed):
     inputs = inputs_for(network, steps=90, batch=2, rate=0.3, seed=seed)
-    emulate(network, inputs, ("spikes", "voltage")).require_equal(plain(network, inputs))
+    assert_is_the_contract(network, inputs)
 
 
 @settings(max_examples=20)
 @given(networks(max_neurons=6, max_layers=2, overflow=True), st.integers(0, 10**6))
 def test_overflow_is_the_contract_and_is_counted(network, seed):
     inputs = inputs_for(network, steps=60, batch=2, rate=0.5, seed=seed)
-    emulate(network, inputs, ("spikes", "voltage")).require_equal(plain(network, inputs))
+    assert_is_the_contract(network, inputs)
 
 
 def test_a_wrap_and_a_clip_are_each_counted_once():

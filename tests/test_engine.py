@@ -96,6 +96,23 @@ def test_a_narrow_state_where_it_does_not_fit_would_be_noticed():
         assert not right.compare(emulate(network, inputs, BOTH))
 
 
+@pytest.mark.parametrize("wrong", ["neurons", "steps", "batch"])
+def test_what_is_written_by_address_must_have_the_shape_of_the_layout(wrong):
+    network = Network((Dense(Synapse([[2] * 20] * 6), Neuron(100, 4096, 100)),))
+    state = emulator._LayerState(network.layers[0], 2)
+    bits, values = np.zeros((2, 3, 1), np.uint64), np.zeros((0, 0, 0), np.int32)
+    voltage, current = np.zeros((2, 2, 3, 16), np.int32)
+    state.run(bits, values, 0, 3, voltage, current, True)
+    if wrong == "neurons":
+        current = np.zeros((2, 3, 6), np.int32)
+    elif wrong == "steps":
+        voltage = np.zeros((2, 2, 16), np.int32)
+    else:
+        state.v = state.v[:1]
+    with pytest.raises(ValueError, match="shapes of one layout"):
+        state.run(bits, values, 3, 3, voltage, current, True)
+
+
 def test_word_of_the_state():
     assert state_type((2**31 - 2**23 - 1) >> 6) == np.int32
     assert state_type(2**31 - 2**23 >> 6) == np.int64

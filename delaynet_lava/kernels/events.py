@@ -172,6 +172,11 @@ def _deliver(synapses, j, t, pending):
             pending[(t + synapses.delay[k]) & last, synapses.target[k]] += synapses.weight[k]
 
 
+@nb.njit(inline="always")
+def _holds(record, batch, steps, width):
+    return record.shape[0] == batch and record.shape[1] >= steps and record.shape[2] == width
+
+
 @nb.njit(parallel=True, cache=True)
 def run_layer(
     bits, values, first, steps, lead, forward, recurrent, encode, du, dv, bias, threshold, reset, unit_exp,
@@ -201,9 +206,23 @@ def run_layer(
         v_record: int32 (B, steps, N or P), membrane; or (0, 0, 0).
         before_reset: whether ``v_record`` is what is compared with the threshold or what is left.
         counts: int64 (B, 3), added to: u wraps, v saturations, spikes.
+
+    Raises:
+        ValueError: an array that is written by address has another shape.
     """
     batch, lanes = u.shape
     last, vectors, words = pending.shape[1] - 1, lanes // LANES, fired.shape[2]
+    if (
+        lanes % LANES != 0
+        or v.shape != u.shape
+        or bias.shape[0] != lanes
+        or (pending.shape[0], pending.shape[2]) != u.shape
+        or (fired.shape[0], words) != (batch, (lanes + 63) // 64)
+        or fired.shape[1] < first + steps
+        or (u_record.shape[0] > 0 and not _holds(u_record, batch, steps, lanes))
+        or (v_record.shape[0] > 0 and not _holds(v_record, batch, steps, min(lanes, v_record.shape[2])))
+    ):
+        raise ValueError("state and records have not the shapes of one layout")
     keep_u, keep_v = u_record.shape[0] > 0, before_reset and v_record.shape[2] == lanes
     at_fired, at_u, at_v = fired.ctypes.data, u_record.ctypes.data, v_record.ctypes.data
     for b in nb.prange(batch):

@@ -177,10 +177,24 @@ def backward_segment(
         grad_w_in, grad_w_rec: float32 (GROUPS, C or N, P), pre x post, added to; (0, 0, 0): not wanted.
         grad_scalars: float64 (GROUPS, 3), added to: gradients of du, dv (as decays of 0 to 4096) and of
             the threshold.
+
+    Raises:
+        ValueError: an array that is read or written by address has another shape.
     """
     batch, lanes = gv.shape
     n = delay.shape[0]
     total_steps = fired.shape[1]
+    if (
+        gu.shape != gv.shape
+        or (v.shape[0], v.shape[2]) != gv.shape
+        or v.shape[1] < steps
+        or min(g_ring.shape[0], p_ring.shape[0]) < (batch + ROWS - 1) // ROWS * ROWS
+        or (g_ring.shape[2], p_ring.shape[2]) != (lanes, layout.width)
+        or (grad_spikes.shape[0] > 0 and grad_spikes.shape != (batch, total_steps, n))
+        or (w_in.shape[0] > 0 and w_in.shape[1] != n)
+        or (w_rec.shape[0] > 0 and (w_rec.shape[1] != n or w_rec.shape[0] * BLOCK > layout.width))
+    ):
+        raise ValueError("state, records and gradients have not the shapes of one layout")
     in_g, in_p = g_ring.shape[1] - 1, p_ring.shape[1] - 1
     alpha_u = np.float32((4096 - du) / 4096.0 * membrane_grad)
     alpha_v = np.float32((4096 - dv) / 4096.0 * membrane_grad)
