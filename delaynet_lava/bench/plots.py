@@ -25,14 +25,17 @@ PANELS = {
 def draw_ratios(ratios: list[Ratio], title: str) -> Figure:
     """A bar a ratio on a logarithmic axis, its goal as a line across."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(9.0, 1.3 + 0.5 * max(1, len(ratios))), layout="constrained")
+    # The longest text ends where the layout takes the picture to end.
+    layout = ConstrainedLayoutEngine(w_pad=0.15)
+    figure = Figure(figsize=(9.0, 1.3 + 0.5 * max(1, len(ratios))), layout=layout)
     axes = figure.add_subplot()
     bare(axes)
     axes.set_xscale("log")
     ends = [v for r in ratios for v in (r.value, r.goal) if v]
     low, high = min([1.0, *ends]) / 1.3, max([10.0, *ends])
-    axes.set_xlim(low, high * 40)
+    axes.set_xlim(low, high * 12)
     for place, ratio in enumerate(ratios):
         axes.barh(place, ratio.value - low, left=low, height=0.55, color=BAR)
         text = ratio.text
