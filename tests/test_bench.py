@@ -60,9 +60,13 @@ def figure(name: str, *runs: float, amount: float = 100.0, **facts) -> Figure:
 # How a thing is timed
 
 
+def timed(work: FakeWork, repeats: int = 5, threads: tuple[int, ...] = (1,)) -> harness.Timing:
+    (timing,) = take([work], repeats, 3.0, [threads], work.use_threads, work.clock)
+    return timing
+
+
 def test_the_warm_up_is_not_counted_and_the_median_is_of_the_rest():
-    work = FakeWork(50.0, 3.0, 1.0, 2.0, 10.0, 4.0)
-    timing = take(work, 5, clock=work.clock)
+    timing = timed(FakeWork(50.0, 3.0, 1.0, 2.0, 10.0, 4.0))
     assert timing.warm_up_s == 50.0
     assert timing.runs_s == [3.0, 1.0, 2.0, 10.0, 4.0]
     measured = figure("a", *timing.runs_s)
@@ -70,20 +74,40 @@ def test_the_warm_up_is_not_counted_and_the_median_is_of_the_rest():
     assert measured.speed == 100.0 / 3.0
 
 
-def test_short_runs_fill_three_seconds_unless_their_number_must_stay():
-    work = FakeWork(*[0.125] * 99)
-    assert len(take(work, 5, clock=work.clock).runs_s) == 24
-    assert len(take(work, 5, clock=work.clock, fill=False).runs_s) == 5
-    work = FakeWork(*[0.001] * 99)
-    assert len(take(work, 5, clock=work.clock).runs_s) == harness.MOST_RUNS
+def test_short_runs_fill_three_seconds_or_are_many():
+    assert len(timed(FakeWork(*[0.125] * 99)).runs_s) == 24
+    assert len(timed(FakeWork(*[0.001] * 99)).runs_s) == harness.MOST_RUNS
+    assert len(timed(FakeWork(*[0.001] * 99), repeats=40).runs_s) == 40
+
+
+def test_things_take_turns_until_the_shortest_has_filled_its_time():
+    order: list[str] = []
+    now = [0.0]
+
+    def work(name: str, seconds: float):
+        def run() -> None:
+            order.append(name)
+            now[0] += seconds
+
+        return run
+
+    pair = take([work("a", 0.5), work("b", 9.0)], 2, 3.0, [(1,), (1,)], clock=lambda: now[0])
+    assert order == ["a", "b"] * 7  # the first of each to warm up
+    assert [timing.runs_s for timing in pair] == [[0.5] * 6, [9.0] * 6]
 
 
 @pytest.mark.parametrize(("times", "best"), [({1: 2.0, 2: 3.0}, 1), ({1: 3.0, 2: 2.0}, 2)])
 def test_each_thing_gets_the_number_of_threads_that_suits_it(times, best):
-    work = FakeWork(by_threads=times)
-    timing = take(work, 5, (1, 2), work.use_threads, clock=work.clock)
+    timing = timed(FakeWork(by_threads=times), threads=(1, 2))
     assert timing.threads == best and timing.trials_s == times
     assert timing.runs_s == [2.0] * 5
+
+
+def test_what_takes_turns_is_one_group_where_the_first_of_it_stands():
+    jobs = [Job("a", "w"), Job("b", "w", turns="t"), Job("c", "w"), Job("d", "w", turns="t")]
+    assert [[job.name for job in group] for group in harness.groups(jobs)] == [["a"], ["b", "d"], ["c"]]
+    lava = {job.name: job.turns for job in ratios.plan_ratios(quick=True).jobs if job.workload == "lava"}
+    assert sorted(lava.values()) == ["Lava, 125"] * 3 + ["Lava, 512"] * 2
 
 
 def test_a_ratio_says_whether_the_goal_is_reached():
@@ -311,10 +335,11 @@ def test_series_go_to_the_sizes_that_were_promised(monkeypatch):
         assert (reach[0], reach[-1]) == (2000, 64000)
     assert max(x for plan in plans.values() for x, _ in plan.points if plan.over == "neurons") == 8192
 
-    def fake(job: Job) -> Figure | LeftOut:
+    def fake(jobs: list[Job]) -> list[Figure | LeftOut]:
+        (job,) = jobs
         if job.name.endswith(": 64000"):
-            return LeftOut(job.name, "too long")
-        return figure(job.name, 1.0, spikes=1e5 * (job.options["rate"] or 1))
+            return [LeftOut(job.name, "too long")]
+        return [figure(job.name, 1.0, spikes=1e5 * (job.options["rate"] or 1))]
 
     monkeypatch.setattr(scaling, "measure", fake)
     started: list[str] = []
@@ -389,21 +414,23 @@ def test_the_command_measures_and_names_what_is_missing(tmp_path, capsys, monkey
 
 
 def test_a_simulator_that_disagrees_is_an_exit_code(monkeypatch, capsys):
-    def fake(job: Job) -> Figure:
-        return figure(job.name, 1.0, emulator_agrees="512" not in job.name)
+    def fake(jobs: list[Job]) -> list[Figure]:
+        return [figure(job.name, 1.0, emulator_agrees="512" not in job.name) for job in jobs]
 
     monkeypatch.setattr(ratios, "measure", fake)
     assert call("bench", "--quick", "--part", "lava") == 1
     out, err = capsys.readouterr()
     assert "Lava: FastDelayDense, 512: its membranes are not the emulator's" in err
     assert "Lava: FastDelayDense vs stock 1.00 >= 5" in " ".join(out.split())
-    monkeypatch.setattr(ratios, "measure", lambda job: figure(job.name, 1.0, emulator_agrees=True))
+    agree = lambda jobs: [figure(job.name, 1.0, emulator_agrees=True) for job in jobs]  # noqa: E731
+    monkeypatch.setattr(ratios, "measure", agree)
     assert call("bench", "--quick", "--part", "lava") == 0
 
 
 def test_the_growth_is_printed_with_its_slopes(monkeypatch, capsys):
-    def fake(job: Job) -> Figure:
-        return figure(job.name, job.options["samples"] * job.options["steps"] / 1e6)
+    def fake(jobs: list[Job]) -> list[Figure]:
+        (job,) = jobs
+        return [figure(job.name, job.options["samples"] * job.options["steps"] / 1e6)]
 
     monkeypatch.setattr(scaling, "measure", fake)
     assert call("bench", "--quick", "--scaling", "--part", "emulator", "--json", "-") == 0
@@ -449,7 +476,7 @@ def test_the_command_has_help_with_an_example(capsys):
 def test_a_peer_takes_a_training_step(name, workload, needs):
     subject, _ = calibrated(Subject(), cue_inputs(4, 300)[0])
     options = {"subject": subject.options(), "samples": 4, "steps": 300}
-    result = harness.measure(Job(name, workload, options, needs, repeats=1))
+    (result,) = harness.measure([Job(name, workload, options, needs, repeats=1)])
     if isinstance(result, LeftOut) and "not installed" in result.reason:
         pytest.skip(result.reason)
     assert isinstance(result, Figure), result
@@ -457,12 +484,17 @@ def test_a_peer_takes_a_training_step(name, workload, needs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("models", "delayed"), [("fast", True), ("stock", True), ("stock", False)])
-def test_lava_runs_what_the_emulator_runs(models, delayed):
+def test_graphs_of_lava_take_turns_and_run_what_the_emulator_runs():
     subject, _ = calibrated(Subject(), cue_inputs(4)[0])
-    options = {"subject": subject.options(), "steps": 150, "models": models, "delayed": delayed}
-    result = harness.measure(Job("lava", "lava", options, ratios.LAVA, repeats=1))
-    if isinstance(result, LeftOut) and "not installed" in result.reason:
-        pytest.skip(result.reason)
-    assert isinstance(result, Figure), result
-    assert result.facts["emulator_agrees"] and result.facts["rate"] > 0.01
+    options = {"subject": subject.options(), "steps": 150}
+    jobs = [
+        Job(f"{models} {delayed}", "lava", {**options, "models": models, "delayed": delayed}, ratios.LAVA, 1)
+        for models, delayed in (("fast", True), ("stock", True), ("stock", False))
+    ]
+    results = harness.measure(jobs)
+    if isinstance(results[0], LeftOut) and "not installed" in results[0].reason:
+        pytest.skip(results[0].reason)
+    for result in results:
+        assert isinstance(result, Figure), result
+        assert result.facts["emulator_agrees"] and result.facts["rate"] > 0.01
+    assert len({len(result.runs_s) for result in results}) == 1

@@ -1,7 +1,8 @@
 """How a thing is measured: in a process of its own, after a warm-up, as the median of its runs.
 
 A process of its own makes the peak of memory the thing's own, keeps what one package does to
-threads and allocators away from the next, and lets a failure be a line in the report.
+threads and allocators away from the next, and lets a failure be a line in the report. Things whose times
+hang on the mood of the machine share a process and take turns, so that each meets the same minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Figure", "Job", "LeftOut", "Timing", "Work", "installed", "measure", "take"]
+__all__ = ["Figure", "Job", "LeftOut", "Timing", "Work", "groups", "installed", "measure", "take"]
 
 # The same for everything that is measured. Waiting threads sleep: those that spin take the cores from
 # the ones at work wherever two runtimes, or two programs, share a machine. The heap keeps the large
@@ -32,7 +33,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
 }
 TRIALS, TRIAL_S = 3, 3.0
-MOST_RUNS, FILL_S = 25, 3.0
+MOST_RUNS = 25
 
 
 @dataclass
@@ -46,7 +47,6 @@ class Work:
             "rate", the spikes of a hidden neuron in a step.
         close: ends what must not outlive the measurement.
         threads: False where the number of threads makes no difference to it.
-        fill: False where every measurement must have the same number of runs.
     """
 
     run: Callable[[], Any]
@@ -54,7 +54,6 @@ class Work:
     facts: Callable[[], dict[str, Any]] = dict
     close: Callable[[], None] = lambda: None
     threads: bool = True
-    fill: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,44 +73,49 @@ class Timing:
 
 
 def take(
-    run: Callable[[], Any],
+    runs: Sequence[Callable[[], Any]],
     repeats: int,
-    threads: Sequence[int] = (1,),
+    fill_s: float,
+    threads: Sequence[Sequence[int]],
     use_threads: Callable[[int], None] = lambda n: None,
-    fill: bool = True,
     clock: Callable[[], float] = time.perf_counter,
-) -> Timing:
-    """Time a thing: one run to warm up, a few to choose among numbers of threads, then the runs.
+) -> list[Timing]:
+    """Time things in turns: a warm-up and a few runs to choose a number of threads for each, then rounds.
 
     Small operations are often faster on one thread than on all, by factors: everything is measured
     with the number of threads that is best for it.
 
     Args:
-        repeats: runs that count, at least.
-        threads: the numbers to choose from.
-        fill: whether short runs go on until they fill three seconds.
+        runs: the things; in a round each runs once.
+        repeats: rounds that count, at least.
+        fill_s: rounds go on until the runs of each thing fill so many seconds, or are :data:`MOST_RUNS`.
+        threads: for each thing, the numbers to choose from.
     """
 
-    def once() -> float:
+    def once(run: Callable[[], Any]) -> float:
         started = clock()
         run()
         return clock() - started
 
-    use_threads(threads[-1])
-    warm_up = once()
-    best = {}
-    for number in threads if len(threads) > 1 else ():
-        use_threads(number)
-        tries = [once()]
-        while len(tries) < TRIALS and sum(tries) < TRIAL_S:
-            tries.append(once())
-        best[number] = min(tries)
-    chosen = min(best, key=lambda n: best[n]) if best else threads[0]
-    use_threads(chosen)
-    runs = [once() for _ in range(repeats)]
-    while fill and len(runs) < MOST_RUNS and sum(runs) < FILL_S:
-        runs.append(once())
-    return Timing(warm_up, runs, chosen, best)
+    timings = []
+    for run, numbers in zip(runs, threads, strict=True):
+        use_threads(numbers[-1])
+        warm_up = once(run)
+        best = {}
+        for number in numbers if len(numbers) > 1 else ():
+            use_threads(number)
+            tries = [once(run)]
+            while len(tries) < TRIALS and sum(tries) < TRIAL_S:
+                tries.append(once(run))
+            best[number] = min(tries)
+        timings.append(Timing(warm_up, [], min(best, key=lambda n: best[n]) if best else numbers[0], best))
+    for rounds in range(max(repeats, MOST_RUNS)):
+        if rounds >= repeats and all(sum(timing.runs_s) >= fill_s for timing in timings):
+            break
+        for run, timing in zip(runs, timings, strict=True):
+            use_threads(timing.threads)
+            timing.runs_s.append(once(run))
+    return timings
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,9 @@ class Job:
         workload: name in :data:`delaynet_lava.bench.worker.WORKLOADS`.
         options: its arguments, plain values.
         needs: modules without which it is left out, by the name of their package.
-        repeats: runs that count, at least.
+        repeats: runs that count, at least. fill_s: seconds that they fill, at least, unless they are many.
         timeout_s: ended and left out after this long.
+        turns: name of a group that shares a process and takes turns; "": alone.
     """
 
     name: str
@@ -132,7 +137,9 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     needs: dict[str, str] = field(default_factory=dict)
     repeats: int = 5
+    fill_s: float = 3.0
     timeout_s: float = 1800.0
+    turns: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ class Figure:
         amount: sample-steps of a run.
         threads: as chosen; None where there is no choice. trials_s: see :class:`Timing`.
         memory_mib: resident memory before the first run, packages and inputs included.
-        peak_memory_mib: the most there ever was, of the largest process.
+        peak_memory_mib: the most there ever was, of the largest process; one figure for all that take turns.
         facts: what the workload says of itself.
     """
 
@@ -189,20 +196,38 @@ def installed(module: str) -> bool:
         return False
 
 
-def measure(job: Job) -> Figure | LeftOut:
-    """Run a job in a process of its own."""
-    missing = [package for package, module in job.needs.items() if not installed(module)]
-    if missing:
-        return LeftOut(job.name, f"{' and '.join(missing)} not installed")
+def groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that share a process, in the order of the first of each."""
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(f"turns {job.turns}" if job.turns else f"job {job.name}", []).append(job)
+    return list(found.values())
+
+
+def measure(jobs: Sequence[Job]) -> list[Figure | LeftOut]:
+    """Run a group of jobs in a process of its own."""
+    missing = {job.name: [p for p, module in job.needs.items() if not installed(module)] for job in jobs}
+    reasons = {
+        name: f"{' and '.join(packages)} not installed" for name, packages in missing.items() if packages
+    }
+    there = [job for job in jobs if job.name not in reasons]
+    figures = {}
     with tempfile.TemporaryDirectory(prefix="delaynet-bench-") as folder:
-        result = Path(folder, "result.json")
-        content = {"workload": job.workload, "options": job.options, "repeats": job.repeats}
-        Path(folder, "job.json").write_text(json.dumps(content))
+        works = [[job.workload, job.options] for job in there]
+        content = {
+            "works": works,
+            "repeats": max((job.repeats for job in there), default=0),
+            "fill_s": max((job.fill_s for job in there), default=0),
+        }
+        Path(folder, "jobs.json").write_text(json.dumps(content))
         command = [sys.executable, "-m", "delaynet_lava.bench.worker", folder]
-        problem = _run(command, job.timeout_s)
-        if problem:
-            return LeftOut(job.name, problem)
-        return Figure(name=job.name, **json.loads(result.read_text()))
+        problem = _run(command, sum(job.timeout_s for job in there)) if there else ""
+        if there and not problem:
+            results = json.loads(Path(folder, "results.json").read_text())
+            figures = {
+                job.name: Figure(job.name, **result) for job, result in zip(there, results, strict=True)
+            }
+    return [figures.get(job.name) or LeftOut(job.name, reasons.get(job.name, problem)) for job in jobs]
 
 
 def _run(command: list[str], timeout_s: float) -> str:

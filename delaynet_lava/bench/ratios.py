@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from delaynet_lava.bench.harness import Figure, Job, LeftOut, installed, measure
+from delaynet_lava.bench.harness import Figure, Job, LeftOut, groups, installed, measure
 from delaynet_lava.bench.subject import RATE, Subject, calibrated, cue_inputs
 
 __all__ = ["PARTS", "SLAYER", "Plan", "Ratio", "Report", "measure_ratios", "plan_ratios"]
@@ -29,7 +29,7 @@ PEERS: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is run: samples and steps of a training step and of the emulator, Lava's steps."""
+    """How much is run: samples and steps of a training step and of the emulator, Lava's steps; how often."""
 
     train_samples: int
     train_steps: int
@@ -37,10 +37,11 @@ class Sizes:
     emulator_steps: int
     lava_steps: int
     repeats: int
+    fill_s: float
 
 
-FULL = Sizes(64, 2250, 256, 2250, 300, 5)
-QUICK = Sizes(16, 150, 64, 300, 50, 2)
+FULL = Sizes(64, 2250, 256, 2250, 300, 5, 3.0)
+QUICK = Sizes(16, 150, 64, 300, 50, 2, 0.2)
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ def _training(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
         "steps": sizes.train_steps,
     }
     ours = f"training: {OURS}"
-    jobs = [Job(ours, "training", options, SLAYER, sizes.repeats)]
+    jobs = [Job(ours, "training", options, SLAYER, sizes.repeats, sizes.fill_s)]
     pairs = []
     for name, workload, needs in PEERS:
-        jobs.append(Job(f"training: {name}", workload, options, needs, sizes.repeats))
+        jobs.append(Job(f"training: {name}", workload, options, needs, sizes.repeats, sizes.fill_s))
         goal = 25.0 if workload in ("slayer", "loop") else None
         pairs.append(_Pair(f"training vs {name}", ours, jobs[-1].name, goal))
     return jobs, pairs
@@ -139,7 +140,9 @@ def _training(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
 
 def _lava_job(name: str, subject: Subject, sizes: Sizes, **options: Any) -> Job:
     options = {"subject": subject.options(), "steps": sizes.lava_steps, **options}
-    return Job(f"Lava: {name}", "lava", options, LAVA, sizes.repeats)
+    # A step is a dozen messages between processes; how long one takes changes from minute to minute.
+    turns = f"Lava, {subject.neurons}"
+    return Job(f"Lava: {name}", "lava", options, LAVA, sizes.repeats, sizes.fill_s, turns=turns)
 
 
 def _emulator(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
@@ -149,7 +152,7 @@ def _emulator(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
         "steps": sizes.emulator_steps,
     }
     jobs = [
-        Job(f"emulator: {OURS}", "emulator", options, {}, sizes.repeats),
+        Job(f"emulator: {OURS}", "emulator", options, {}, sizes.repeats, sizes.fill_s),
         _lava_job("stock", subject, sizes, models="stock"),
     ]
     return jobs, [_Pair("emulator vs stock Lava", jobs[0].name, jobs[1].name, 20000.0)]
@@ -205,15 +208,15 @@ def plan_ratios(model: str | None = None, quick: bool = False, parts: Sequence[s
 
 
 def measure_ratios(plan: Plan, start: Callable[[str], None] = lambda name: None) -> Report:
-    """Measure a plan, one thing after the other.
+    """Measure a plan, one thing after the other; what takes turns, together.
 
     Args:
-        start: called with the name of each thing before it is measured.
+        start: called with the names of each group of things before it is measured.
     """
     results = []
-    for job in plan.jobs:
-        start(job.name)
-        results.append(measure(job))
+    for group in groups(plan.jobs):
+        start(" / ".join(job.name for job in group))
+        results += measure(group)
     figures = {r.name: r for r in results if isinstance(r, Figure)}
     return Report(
         network=plan.network,

@@ -93,8 +93,10 @@ def _series(name: str, over: str, quick: bool, points: Points) -> Plan:
     if part == "training":
         # Over many thousand steps the exact gradient leaves the range of floats.
         needs, points = SLAYER, [(x, {**options, "feedback": FEEDBACK}) for x, options in points]
-    repeats = QUICK.repeats if quick else FULL.repeats
-    jobs = [(x, Job(f"{name}: {x:g}", part, options, needs, repeats)) for x, options in points]
+    sizes = QUICK if quick else FULL
+    jobs = [
+        (x, Job(f"{name}: {x:g}", part, options, needs, sizes.repeats, sizes.fill_s)) for x, options in points
+    ]
     return Plan(name, over, jobs)
 
 
@@ -153,7 +155,7 @@ def measure_scaling(plans: Sequence[Plan], start: Callable[[str], None] = lambda
         measured = []
         for x, job in plan.points:
             start(job.name)
-            result = measure(job)
+            (result,) = measure([job])
             if isinstance(result, LeftOut):
                 left_out.append(result)
             else:

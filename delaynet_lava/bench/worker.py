@@ -1,10 +1,11 @@
-"""The process in which one thing is measured: ``python -m delaynet_lava.bench.worker FOLDER``.
+"""The process in which something is measured: ``python -m delaynet_lava.bench.worker FOLDER``.
 
-Reads ``job.json`` in the folder and writes ``result.json`` there.
+Reads ``jobs.json`` in the folder and writes ``results.json`` there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -51,26 +52,31 @@ def _use_threads(number: int) -> None:
         numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Measure; plain values, the arguments of :class:`~delaynet_lava.bench.harness.Figure`."""
-    work = _workload(job["workload"])(**job["options"])
-    numbers = sorted({1, machine.cores()}) if work.threads else [machine.cores()]
-    try:
+def run(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measure; for each job plain values, the arguments of :class:`~delaynet_lava.bench.harness.Figure`."""
+    with contextlib.ExitStack() as stack:
+        works = []
+        for name, options in content["works"]:
+            works.append(_workload(name)(**options))
+            stack.callback(works[-1].close)
+        numbers = [sorted({1, machine.cores()}) if work.threads else [machine.cores()] for work in works]
         before = machine.memory_mib()
-        timing = take(work.run, job["repeats"], numbers, _use_threads, work.fill)
-        facts = work.facts()
-    finally:
-        work.close()
-    return {
-        "runs_s": timing.runs_s,
-        "warm_up_s": timing.warm_up_s,
-        "amount": work.amount,
-        "threads": timing.threads if work.threads else None,
-        "trials_s": {str(number): seconds for number, seconds in timing.trials_s.items()},
-        "memory_mib": before,
-        "peak_memory_mib": machine.memory_mib(peak=True),
-        "facts": facts,
-    }
+        runs = [work.run for work in works]
+        timings = take(runs, content["repeats"], content["fill_s"], numbers, _use_threads)
+        facts = [work.facts() for work in works]
+    return [
+        {
+            "runs_s": timing.runs_s,
+            "warm_up_s": timing.warm_up_s,
+            "amount": work.amount,
+            "threads": timing.threads if work.threads else None,
+            "trials_s": {str(number): seconds for number, seconds in timing.trials_s.items()},
+            "memory_mib": before,
+            "peak_memory_mib": machine.memory_mib(peak=True),
+            "facts": seen,
+        }
+        for work, timing, seen in zip(works, timings, facts, strict=True)
+    ]
 
 
 def _end_with_parent() -> None:
@@ -88,10 +94,10 @@ def _end_with_parent() -> None:
 
 
 def main(folder: str) -> None:
-    """Run the job of a folder."""
+    """Run the jobs of a folder."""
     _end_with_parent()
-    result = run(json.loads(Path(folder, "job.json").read_text()))
-    Path(folder, "result.json").write_text(json.dumps(result))
+    results = run(json.loads(Path(folder, "jobs.json").read_text()))
+    Path(folder, "results.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

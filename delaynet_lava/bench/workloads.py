@@ -88,4 +88,4 @@ def lava(subject: dict[str, Any], steps: int, models: str, delayed: bool = True)
             "emulator_agrees": all(bool((a == b[0]).all()) for a, b in pairs),
         }
 
-    return Work(run, steps, facts, source.stop, threads=False, fill=False)
+    return Work(run, steps, facts, source.stop, threads=False)

@@ -103,11 +103,13 @@ def bench(
 ) -> int:
     """Measure this package against SLAYER, Lava and others on this machine; minutes.
 
-    Each thing runs in a process of its own; what is not installed is left out and said.
+    Each thing runs in a process of its own, graphs of Lava's take turns; what is not installed is left
+    out and said.
     Exit code 1 where Lava's simulator and the emulator disagree. Example: delaynet bench --json bench.json
     """
     from delaynet_lava.analysis import figures as pictures
     from delaynet_lava.bench import PARTS, SCALED, machine, plots
+    from delaynet_lava.bench.harness import groups
     from delaynet_lava.bench.ratios import measure_ratios, plan_ratios
     from delaynet_lava.bench.scaling import measure_scaling, plan_scaling
 
@@ -126,7 +128,7 @@ def bench(
             report = measure_scaling(series, _announce(advance))
     else:
         plan = plan_ratios(model, quick, parts)
-        with progress("measuring", len(plan.jobs)) as advance:
+        with progress("measuring", len(groups(plan.jobs))) as advance:
             report = measure_ratios(plan, _announce(advance))
     if json != "-":
         _head(about["machine"], about["versions"])
