@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from delaynet_lava import emulator
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava.emulator import emulate
+from delaynet_lava.emulator import Extremes, emulate, extremes
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes
 from delaynet_lava.kernels.events import (
@@ -46,22 +46,30 @@ def all_equal(a, b):
     return bool(a.require_equal(b)) and a.steps == b.steps
 
 
+def joined(parts):
+    """Extremes of all samples from those of some each."""
+    return [Extremes(*map(np.concatenate, zip(*layer, strict=True))) for layer in zip(*parts, strict=True)]
+
+
 @settings(max_examples=25, deadline=None)
 @given(network=strategies.networks(overflow=True), seed=st.integers(0, 99))
 def test_results_do_not_depend_on_threads_batches_or_parts(network, seed):
     inputs = strategies.inputs_for(network, steps=90, batch=5, seed=seed)
-    whole = emulate(network, inputs, BOTH)
+    whole, ends = emulate(network, inputs, BOTH), extremes(network, inputs)
     threads = numba.get_num_threads()
     try:
         numba.set_num_threads(1)
         assert all_equal(whole, emulate(network, inputs, BOTH))
+        np.testing.assert_equal(extremes(network, inputs), ends)
     finally:
         numba.set_num_threads(threads)
-    parts = [emulate(network, inputs[a:b], BOTH) for a, b in ((0, 1), (1, 4), (4, 5))]
-    assert all_equal(whole, emulator.Trace.join(parts))
+    batches = [inputs[a:b] for a, b in ((0, 1), (1, 4), (4, 5))]
+    assert all_equal(whole, emulator.Trace.join([emulate(network, part, BOTH) for part in batches]))
+    np.testing.assert_equal(joined([extremes(network, part) for part in batches]), ends)
     cuts = sorted(np.random.default_rng(seed).integers(1, 90, 3).tolist())
     pieces = [p for p in np.split(inputs, cuts, axis=1) if p.shape[1]]
     assert all_equal(whole, emulate(network, iter(pieces), BOTH))
+    np.testing.assert_equal(extremes(network, iter(pieces)), ends)
 
 
 @settings(max_examples=10, deadline=None)
