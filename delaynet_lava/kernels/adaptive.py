@@ -9,6 +9,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.neurons import SMALLEST, UNIT, ZERO
 from delaynet_lava.kernels.recurrence import FAST, GROUPS, TURN
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
@@ -36,7 +37,7 @@ def _update(v, a, z, total, distance, beta, alpha, rho, threshold):
         z[i] = UNIT if distance[i] > ZERO else ZERO
 
 
-@nb.njit(parallel=True, cache=True, fastmath=FAST)
+@compiled(parallel=True, fastmath=FAST)
 def run(bits, w_in, w_rec, beta, alpha, rho, threshold, fired, distance):
     """Run the layer from rest.
 
@@ -86,7 +87,7 @@ def _step_back(gz, distance, gv, ga, beta, alpha, rho, threshold, dampening):
         ga[i] = now if abs(now) > SMALLEST else ZERO
 
 
-@nb.njit(parallel=True, cache=True, fastmath=FAST)
+@compiled(parallel=True, fastmath=FAST)
 def back_propagate(
     grad_spikes, shift, distance, bits, fired, w_in, w_rec, beta, alpha, rho, threshold, dampening,
     reset_grad, feedback_grad, grad_input, grad_w_in, grad_w_rec,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, SMALLEST, UNIT, ZERO
 from delaynet_lava.kernels.recurrence import FAST, GROUPS, SPAN
@@ -106,7 +107,7 @@ def _forget(j, steps, first, fired, alpha, rows, faded, latest, weights, plain, 
             faded[j] = UNIT
 
 
-@nb.njit(parallel=True, cache=True, fastmath=FAST)
+@compiled(parallel=True, fastmath=FAST)
 def accumulate(
     first, steps, bits, fired, channels, delay, v, threshold, reset, surrogate, width, height, alpha, kappa,
     trace, latest, faded, eligible, filtered, summed,

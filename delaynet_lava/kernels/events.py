@@ -17,6 +17,7 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.fixedpoint import STATE_SHIFT, UV_HALF, reset_membrane
+from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.state import advance
 from delaynet_lava.kernels.vectors import LANES, add_words
@@ -85,7 +86,7 @@ class EventList(NamedTuple):
     weight: np.ndarray
 
 
-@nb.njit(cache=True)
+@compiled()
 def _survey(weight, delay, count, lag):
     """Count each sender's synapses, and note the delay of the last.
 
@@ -106,7 +107,7 @@ def _survey(weight, delay, count, lag):
     return axonal, lowest, highest
 
 
-@nb.njit(cache=True)
+@compiled()
 def _sort(weight, delay, exponent, place, lag, target, word):
     """Write the synapses, those of sender j from ``place[j]`` on, which is moved behind the last."""
     for post in range(weight.shape[0]):
@@ -177,7 +178,7 @@ def _holds(record, batch, steps, width):
     return record.shape[0] == batch and record.shape[1] >= steps and record.shape[2] == width
 
 
-@nb.njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def run_layer(
     bits, values, first, steps, lead, forward, recurrent, encode, du, dv, bias, threshold, reset, unit_exp,
     limit, clock, u, v, pending, fired, u_record, v_record, before_reset, counts,

@@ -21,6 +21,7 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.fixedpoint import V_MAX
+from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, ZERO, step_back
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
@@ -129,7 +130,7 @@ def _add_senders(spikes, b, first, when, ring, rows, totals):
     when[:] = 0
 
 
-@nb.njit(parallel=True, cache=True, fastmath=FAST)
+@compiled(parallel=True, fastmath=FAST)
 def backward_segment(
     first, steps, grad_spikes, grad_population, grad_voltage, shift, v, u,
     bits, late, fired, w_in, w_rec, delay, layout,

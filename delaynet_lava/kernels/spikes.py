@@ -7,6 +7,8 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from delaynet_lava.kernels.compiled import compiled
+
 __all__ = ["count", "lowest_bit", "pack", "pack_tensor", "unpack", "unpack_tensor", "words"]
 
 ONE = np.uint64(1)
@@ -52,7 +54,7 @@ def pack_tensor(values: np.ndarray, bits: np.ndarray) -> bool:
     return bool(_pack_by_step(np.ascontiguousarray(values), bits))
 
 
-@nb.njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def _pack_by_step(values, bits):
     """:func:`pack_tensor` of (B, T, N), C order."""
     batch, steps, n = values.shape
@@ -70,7 +72,7 @@ def _pack_by_step(values, bits):
     return others == 0
 
 
-@nb.njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def _pack_by_neuron(values, bits):
     """:func:`pack_tensor` of (B, N, T), C order: many steps of a neuron at once."""
     batch, n, steps = values.shape
@@ -108,7 +110,7 @@ def _ones(_, word):
     return nb.int64(nb.uint64), generate
 
 
-@nb.njit(cache=True)
+@compiled()
 def count(bits, shift, totals):
     """Write the number of spikes of step t to float32 (B, T) at step ``t + shift``; the first stay."""
     for b in range(totals.shape[0]):
@@ -119,7 +121,7 @@ def count(bits, shift, totals):
             totals[b, t + shift] = total
 
 
-@nb.njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def unpack_tensor(bits, shift, values):
     """Write the spikes of step t to float32 (B, T, N) at step ``t + shift``; the first are 0."""
     batch, steps, n = values.shape
