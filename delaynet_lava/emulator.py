@@ -5,89 +5,55 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes as bits_of
-from delaynet_lava.kernels.events import (
-    NO_SYNAPSES,
-    event_list,
-    largest_sum,
-    longest_delay,
-    padded,
-    ring_length,
-    run_layer,
-    state_type,
-)
-from delaynet_lava.network import RESETS, Dense, Layer, Network
+from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list
+from delaynet_lava.kernels.layer import NO_BITS, NO_RECORD, NO_VALUES, LayerRun
+from delaynet_lava.network import RESETS, Dense, Layer, Network, Synapse
 from delaynet_lava.trace import Trace, check_inputs, recorded_layers
 
-__all__ = ["Extremes", "emulate", "extremes"]
+__all__ = ["Extremes", "emulate", "extremes", "lay_out"]
 
 _CHUNK = 1024
 _WATCHED = 128
-_NO_BITS, _NO_VALUES = np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.int32)
+_SORTED: WeakKeyDictionary[Synapse, EventList] = WeakKeyDictionary()
 
 
-class _LayerState:
-    """A layer laid out for the kernel, with the state of every sample."""
+def lay_out(layer: Layer, batch: int, lead: int = 1, spiking: bool = True) -> LayerRun:
+    """A layer for the compiled loop, at rest.
 
-    def __init__(self, layer: Layer, batch: int) -> None:
-        neuron, self.size = layer.neuron, layer.size
-        lanes = padded(self.size)
-        self.forward = self.recurrent = NO_SYNAPSES
-        self.encode = np.zeros(2, np.int64)
-        delay = largest = 0
-        if isinstance(layer, Dense):
-            self.forward = event_list(layer.synapse.weight, layer.synapse.delay, layer.synapse.weight_exp)
-            if layer.recurrent is not None:
-                back = layer.recurrent
-                self.recurrent = event_list(back.weight, back.delay, back.weight_exp)
-            delay = max(longest_delay(self.forward), longest_delay(self.recurrent))
-            largest = largest_sum(self.forward) + largest_sum(self.recurrent)
-        else:
-            self.encode[:] = layer.weight, layer.bias
-            largest = 255 * abs(layer.weight) + abs(layer.bias)
-        shifted = neuron.shifted_bias(self.size)
-        word = state_type(largest, int(np.abs(shifted).max(initial=0)))
-        bias: np.ndarray = np.zeros(lanes, word)
-        bias[: self.size] = shifted
-        self.parameters = (
-            neuron.du if isinstance(layer, Dense) else fx.DECAY_ONE,
-            neuron.dv,
-            bias,
-            neuron.threshold,
-            RESETS[neuron.reset],
-            *neuron.grid,
-        )
-        self.u: np.ndarray = np.zeros((batch, lanes), word)
-        self.v: np.ndarray = np.zeros((batch, lanes), word)
-        self.pending: np.ndarray = np.zeros((batch, ring_length(delay), lanes), word)
-        self.counts = np.zeros((batch, 3), np.int64)
+    Args:
+        lead: lag of an undelayed input, see :func:`kernels.events.run_layer`.
+        spiking: whether its membranes are compared with the threshold.
+    """
+    neuron, size = layer.neuron, layer.size
+    forward = recurrent = NO_SYNAPSES
+    du, encode, largest = fx.DECAY_ONE, (1, 0), 0
+    if isinstance(layer, Dense):
+        du, forward = neuron.du, _events(layer.synapse)
+        if layer.recurrent is not None:
+            recurrent = _events(layer.recurrent)
+    else:
+        encode = layer.weight, layer.bias
+        largest = 255 * abs(layer.weight) + abs(layer.bias)
+    threshold = neuron.threshold if spiking else NEVER
+    bias = neuron.shifted_bias(size)
+    return LayerRun(
+        batch, size, forward, recurrent, (du, neuron.dv), threshold, RESETS[neuron.reset], neuron.grid, bias,
+        lead, encode, largest,
+    )  # fmt: skip
 
-    @property
-    def voltage(self) -> np.ndarray:
-        """int32 (batch, neurons), the membrane now."""
-        return self.v[:, : self.size].astype(np.int32)
 
-    def run(
-        self,
-        bits: np.ndarray,
-        values: np.ndarray,
-        clock: int,
-        steps: int,
-        voltage: np.ndarray,
-        current: np.ndarray = _NO_VALUES,
-        before_reset: bool = False,
-    ) -> np.ndarray:
-        fired = np.empty((len(self.u), steps, bits_of.words(self.size)), np.uint64)
-        run_layer(
-            bits, values, 0, steps, 1, self.forward, self.recurrent, self.encode, *self.parameters, clock,
-            self.u, self.v, self.pending, fired, current, voltage, before_reset, self.counts,
-        )  # fmt: skip
-        return fired
+def _events(synapse: Synapse) -> EventList:
+    """Sorted once for each synapse, whose arrays never change: of thousands of neurons that takes seconds."""
+    if synapse not in _SORTED:
+        _SORTED[synapse] = event_list(synapse.weight, synapse.delay, synapse.weight_exp)
+    return _SORTED[synapse]
 
 
 def _chunks(
@@ -107,8 +73,8 @@ def _chunks(
 def _incoming(network: Network, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A chunk as the first layer takes it: bits or values."""
     if isinstance(network.layers[0], Dense):
-        return bits_of.pack(chunk), _NO_VALUES
-    return _NO_BITS, chunk.astype(np.int32)
+        return bits_of.pack(chunk), NO_VALUES
+    return NO_BITS, chunk.astype(np.int32)
 
 
 def emulate(
@@ -136,17 +102,19 @@ def emulate(
     """
     chosen = recorded_layers(network, record, layers)
     started = time.perf_counter()
-    states: list[_LayerState] = []
+    states: list[LayerRun] = []
     spikes: dict[int, list[np.ndarray]] = {k: [] for k in chosen if "spikes" in record}
     voltage: dict[int, list[np.ndarray]] = {k: [] for k in chosen if "voltage" in record}
     clock = 0
     for chunk in _chunks(network, inputs):
         batch, steps, _ = chunk.shape
-        states = states or [_LayerState(layer, batch) for layer in network.layers]
+        states = states or [lay_out(layer, batch) for layer in network.layers]
         bits, values = _incoming(network, chunk)
         for k, state in enumerate(states):
-            seen = np.empty((batch, steps, state.size), np.int32) if k in voltage else _NO_VALUES
-            bits, values = state.run(bits, values, clock, steps, seen), _NO_VALUES
+            seen = np.empty((batch, steps, state.size), np.int32) if k in voltage else NO_RECORD
+            fired = np.empty((batch, steps, bits_of.words(state.size)), np.uint64)
+            state.advance(bits, values, 0, steps, clock, fired, seen, before_reset=False)
+            bits, values = fired, NO_VALUES
             if k in spikes:
                 spikes[k].append(bits_of.unpack(bits, state.size))
             if k in voltage:
@@ -157,7 +125,7 @@ def emulate(
     return Trace(
         backend="emulator",
         steps=clock,
-        batch=len(states[0].u),
+        batch=len(states[0].counts),
         final_voltage=[s.voltage for s in states],
         u_wraps=[int(s.counts[:, 0].sum()) for s in states],
         v_saturations=[int(s.counts[:, 1].sum()) for s in states],
@@ -191,19 +159,21 @@ def extremes(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> lis
     Raises:
         InputError: inputs that the network does not take.
     """
-    states: list[_LayerState] = []
+    states: list[LayerRun] = []
     found: list[Extremes] = []
     clock = 0
     for chunk in _chunks(network, inputs, _WATCHED):
         batch, steps, _ = chunk.shape
         if not states:
-            states = [_LayerState(layer, batch) for layer in network.layers]
+            states = [lay_out(layer, batch) for layer in network.layers]
             # A run begins at rest, which counts.
             found = [Extremes(*np.zeros((4, batch, state.size), np.int32)) for state in states]
         bits, values = _incoming(network, chunk)
         for state, (u_low, u_high, v_low, v_high) in zip(states, found, strict=True):
-            u, v = np.empty((2, batch, steps, padded(state.size)), np.int32)
-            bits, values = state.run(bits, values, clock, steps, v, u, True), _NO_VALUES
+            u, v = np.empty((2, batch, steps, state.lanes), np.int32)
+            fired = np.empty((batch, steps, bits_of.words(state.size)), np.uint64)
+            state.advance(bits, values, 0, steps, clock, fired, v, u)
+            bits, values = fired, NO_VALUES
             for seen, low, high in ((u, u_low, u_high), (v, v_low, v_high)):
                 np.minimum(low, seen.min(axis=1)[:, : state.size], out=low)
                 np.maximum(high, seen.max(axis=1)[:, : state.size], out=high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import tracemalloc
@@ -17,7 +18,7 @@ from delaynet_lava import emulator
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import Extremes, emulate, extremes
 from delaynet_lava.errors import InputError
-from delaynet_lava.kernels import spikes
+from delaynet_lava.kernels import layer, spikes
 from delaynet_lava.kernels.events import (
     event_list,
     largest_sum,
@@ -25,6 +26,7 @@ from delaynet_lava.kernels.events import (
     ring_length,
     state_type,
 )
+from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.state import advance
 from delaynet_lava.kernels.vectors import (
     BLOCK,
@@ -88,7 +90,7 @@ def test_narrow_and_wide_state_hold_the_same_integers(network):
     inputs = strategies.inputs_for(network)
     trace = emulate(network, inputs, BOTH)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emulator, "state_type", lambda *_: np.dtype(np.int64))
+        patch.setattr(layer, "state_type", lambda *_: np.dtype(np.int64))
         assert all_equal(trace, emulate(network, inputs, BOTH))
 
 
@@ -100,25 +102,44 @@ def test_a_narrow_state_where_it_does_not_fit_would_be_noticed():
     right = emulate(network, inputs, BOTH)
     assert right.u_wraps == [2]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emulator, "state_type", lambda *_: np.dtype(np.int32))
+        patch.setattr(layer, "state_type", lambda *_: np.dtype(np.int32))
         assert not right.compare(emulate(network, inputs, BOTH))
 
 
-@pytest.mark.parametrize("wrong", ["neurons", "steps", "batch"])
+def test_synapses_are_sorted_once_and_forgotten_with_their_network(monkeypatch):
+    calls = []
+    monkeypatch.setattr(emulator, "event_list", lambda *args: calls.append(args) or event_list(*args))
+    network = Network((Dense(Synapse([[2, 4]]), Neuron(100, 4096, 100), Synapse([[6]], 3)),))
+    inputs = np.ones((1, 9, 2), np.uint8)
+    assert all_equal(emulate(network, inputs, BOTH), emulate(network, inputs, BOTH))
+    assert len(calls) == 2
+    other = Network((Dense(Synapse([[2, 6]]), Neuron(100, 4096, 100), network.layers[0].recurrent),))
+    assert not emulate(network, inputs, BOTH).compare(emulate(other, inputs, BOTH))
+    assert len(calls) == 3
+    kept = len(emulator._SORTED)
+    del network, other
+    gc.collect()
+    assert len(emulator._SORTED) == kept - 3
+
+
+@pytest.mark.parametrize("wrong", ["neurons", "steps", "spikes", "batch"])
 def test_what_is_written_by_address_must_have_the_shape_of_the_layout(wrong):
     network = Network((Dense(Synapse([[2] * 20] * 6), Neuron(100, 4096, 100)),))
-    state = emulator._LayerState(network.layers[0], 2)
-    bits, values = np.zeros((2, 3, 1), np.uint64), np.zeros((0, 0, 0), np.int32)
+    run = emulator.lay_out(network.layers[0], 2)
+    bits, fired = np.zeros((2, 2, 6, 1), np.uint64)
     voltage, current = np.zeros((2, 2, 3, 16), np.int32)
-    state.run(bits, values, 0, 3, voltage, current, True)
+    run.advance(bits, NO_VALUES, 0, 3, 0, fired, voltage, current)
     if wrong == "neurons":
         current = np.zeros((2, 3, 6), np.int32)
     elif wrong == "steps":
         voltage = np.zeros((2, 2, 16), np.int32)
+    elif wrong == "spikes":
+        fired = np.zeros((2, 5, 1), np.uint64)
     else:
-        state.v = state.v[:1]
+        u, v, pending = run.state
+        run.state = u, v[:1], pending
     with pytest.raises(ValueError, match="shapes of one layout"):
-        state.run(bits, values, 3, 3, voltage, current, True)
+        run.advance(bits, NO_VALUES, 3, 3, 3, fired, voltage, current)
 
 
 def test_word_of_the_state():

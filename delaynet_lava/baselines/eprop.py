@@ -14,32 +14,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from delaynet_lava.emulator import lay_out
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE, RESET_ZERO, STATE_SHIFT, WEIGHT_SCALE
 from delaynet_lava.kernels import spikes
 from delaynet_lava.kernels.eligibility import accumulate
-from delaynet_lava.kernels.events import (
-    NEVER,
-    NO_SYNAPSES,
-    event_list,
-    largest_sum,
-    longest_delay,
-    padded,
-    ring_length,
-    run_layer,
-    state_type,
-)
+from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.recurrence import GROUPS, SPAN
 from delaynet_lava.kernels.vectors import BLOCK
 from delaynet_lava.network import RESETS
-from delaynet_lava.network import Dense as Layer
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout
 
 __all__ = ["FEEDBACKS", "Step", "eprop_step"]
 
 FEEDBACKS = ("symmetric", "random")
 _CHUNK = 4 * SPAN
-_NO_RECORD = np.zeros((0, 0, 0), np.int32)
 
 
 class Step(NamedTuple):
@@ -52,38 +41,6 @@ class Step(NamedTuple):
 
     population: torch.Tensor
     out: torch.Tensor
-
-
-class _Sweep:
-    """A layer that runs forward, a piece of time at a time; only its spikes are kept."""
-
-    def __init__(self, layer: Layer, lead: int, spiking: bool, batch: int, steps: int) -> None:
-        weight, neuron = layer.synapse.weight, layer.neuron
-        self.lead = lead
-        self.forward, self.recurrent = event_list(weight, np.zeros_like(weight), 0), NO_SYNAPSES
-        if layer.recurrent is not None:
-            back = layer.recurrent
-            self.recurrent = event_list(back.weight, back.delay, 0)
-        largest = largest_sum(self.forward) + largest_sum(self.recurrent)
-        self.threshold = neuron.threshold if spiking else NEVER
-        self.du, self.dv, self.reset, self.grid = neuron.du, neuron.dv, RESETS[neuron.reset], neuron.grid
-        word, lanes = state_type(largest), padded(layer.size)
-        self.bias: np.ndarray = np.zeros(lanes, word)
-        self.u: np.ndarray = np.zeros((batch, lanes), word)
-        self.v: np.ndarray = np.zeros((batch, lanes), word)
-        self.pending: np.ndarray = np.zeros((batch, ring_length(longest_delay(self.recurrent)), lanes), word)
-        self.fired = np.empty((batch, steps, spikes.words(layer.size)), np.uint64)
-        self.membrane = np.empty((batch, min(_CHUNK, steps) if spiking else 0, lanes), np.int32)
-        self.counts = np.zeros((batch, 3), np.int64)
-
-    def run(self, bits: np.ndarray, first: int, steps: int) -> None:
-        """Advance; ``membrane`` then holds these steps before the reset."""
-        record = self.membrane if self.membrane.shape[1] else _NO_RECORD
-        run_layer(
-            bits, _NO_RECORD, first, steps, self.lead, self.forward, self.recurrent, np.array([1, 0]),
-            self.du, self.dv, self.bias, self.threshold, self.reset, *self.grid, first, self.u, self.v,
-            self.pending, self.fired, _NO_RECORD, record, True, self.counts,
-        )  # fmt: skip
 
 
 def _parts(net: torch.nn.Sequential) -> tuple[DelayRecurrent | Dense, Readout]:
@@ -124,32 +81,36 @@ class _Sums(NamedTuple):
 def _sweep(hidden: DelayRecurrent | Dense, readout: Readout, bits: np.ndarray, want_sum: bool) -> _Sums:
     layer, dynamics = hidden.layer(), hidden._dynamics()
     (batch, steps), (n, channels) = bits.shape[:2], layer.synapse.weight.shape
-    first_layer = _Sweep(layer, 0, True, batch, steps)
-    second = _Sweep(readout.layer(), int(hidden.delay_shift), False, batch, steps)
+    out = readout.layer()
+    first_run = lay_out(layer, batch, lead=0)
+    second_run = lay_out(out, batch, int(hidden.delay_shift), spiking=False)
+    fired, silent = (np.empty((batch, steps, spikes.words(size)), np.uint64) for size in (n, out.size))
+    membrane = np.empty((batch, min(_CHUNK, steps), first_run.lanes), np.int32)
+    threshold, reset = layer.neuron.threshold, RESETS[layer.neuron.reset]
     # Spikes of later steps reach no membrane that the loss sees.
     seen = steps - int(readout.delay_shift)
     useful = seen - int(hidden.delay_shift)
     delay = dynamics.delay[: 0 if layer.recurrent is None else n]
     width = -(-(channels + len(delay)) // BLOCK) * BLOCK
-    erased = n if first_layer.reset == RESET_ZERO else 0
+    erased = n if reset == RESET_ZERO else 0
     trace, eligible = np.zeros((batch, width), np.float32), np.zeros((batch, n, width), np.float32)
     latest, faded = np.zeros((batch, erased, width), np.float32), np.zeros((batch, erased), np.float32)
     filtered = np.zeros((batch, n), np.float32)
     summed = np.zeros((GROUPS, n if want_sum else 0, width), np.float32)
-    alpha, kappa = (1 - part.dv / DECAY_ONE for part in (first_layer, second))
+    alpha, kappa = (1 - part.neuron.dv / DECAY_ONE for part in (layer, out))
     population = np.empty((batch, steps), np.float32)
     for first in range(0, steps, _CHUNK):
         length = min(_CHUNK, steps - first)
-        first_layer.run(bits, first, length)
-        second.run(first_layer.fired, first, max(0, min(length, seen - first)))
+        first_run.advance(bits, NO_VALUES, first, length, first, fired, membrane)
+        read = max(0, min(length, seen - first))
+        second_run.advance(fired, NO_VALUES, first, read, first, silent)
         accumulate(
-            first, max(0, min(length, useful - first)), bits, first_layer.fired, channels, delay,
-            first_layer.membrane, first_layer.threshold, first_layer.reset, dynamics.surrogate,
+            first, max(0, min(length, useful - first)), bits, fired, channels, delay,
+            membrane, threshold, reset, dynamics.surrogate,
             dynamics.width, dynamics.height, alpha, kappa, trace, latest, faded, eligible, filtered, summed,
         )  # fmt: skip
-        fired = spikes.unpack(first_layer.fired[:, first : first + length], n)
-        population[:, first : first + length] = fired.sum(axis=2)
-    membranes = second.v[:, : readout.shape[0]].astype(np.float32) / float(WEIGHT_SCALE << STATE_SHIFT)
+        population[:, first : first + length] = spikes.unpack(fired[:, first : first + length], n).sum(axis=2)
+    membranes = second_run.voltage.astype(np.float32) / float(WEIGHT_SCALE << STATE_SHIFT)
     step = Step(torch.from_numpy(population), torch.from_numpy(membranes))
     return _Sums(eligible, filtered, summed.sum(axis=0), step)
 

@@ -17,7 +17,7 @@ from delaynet_lava.fixedpoint import MEMBRANE_BITS, STATE_SHIFT, WEIGHT_SCALE
 from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
-from delaynet_lava.kernels.layout import LayerPass, integers
+from delaynet_lava.kernels.training_pass import LayerPass, integers
 from delaynet_lava.kernels.vectors import ROWS, in_blocks
 
 __all__ = ["Outcome", "SpikeBits", "delayed_recurrence"]

@@ -1,4 +1,4 @@
-"""One layer of a training pass laid out for the compiled loops: parameters, synapses, state, records."""
+"""The forward pass of one layer in training, and what of it the backward pass asks for once more."""
 
 from __future__ import annotations
 
@@ -9,17 +9,8 @@ import numpy as np
 
 from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE, membrane_grid
 from delaynet_lava.kernels.dynamics import Dynamics
-from delaynet_lava.kernels.events import (
-    NEVER,
-    NO_SYNAPSES,
-    EventList,
-    event_list,
-    largest_sum,
-    padded,
-    ring_length,
-    run_layer,
-    state_type,
-)
+from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list, ring_length
+from delaynet_lava.kernels.layer import NO_BITS, NO_RECORD, NO_VALUES, LayerRun
 from delaynet_lava.kernels.recurrence import SPAN
 from delaynet_lava.kernels.spikes import words
 
@@ -27,8 +18,6 @@ __all__ = ["LayerPass"]
 
 KEPT = 1 << 29
 """Bytes of membranes that a pass keeps; more are computed again."""
-NOTHING = np.zeros((0, 0, 0), np.int32)
-_AS_IT_IS = np.array([1, 0])
 
 
 def _synapses(weight: np.ndarray, delay: np.ndarray) -> EventList:
@@ -72,32 +61,26 @@ class LayerPass:
         currents: bool,
     ) -> None:
         self.n, self.lead = len(dyn.delay), lead
-        self.lanes = lanes = padded(self.n)
         self.du, self.dv, self.reset = du, dv, dyn.reset
-        self.grid = membrane_grid(dyn.membrane_bits, dyn.full_scale_exp)
-        unit_exp, _ = self.grid
+        unit_exp, limit = membrane_grid(dyn.membrane_bits, dyn.full_scale_exp)
         self.threshold = vth << STATE_SHIFT >> unit_exp << unit_exp if dyn.spiking else NEVER
-        self.bits = np.zeros((0, 0, 0), np.uint64) if bits is None else bits
-        self.values = NOTHING if values is None else values
-        self.forward = self.recurrent = NO_SYNAPSES
-        if w_in is not None:
-            self.forward = _synapses(w_in, np.zeros(w_in.shape[1], np.int32))
-        if w_rec is not None:
-            self.recurrent = _synapses(w_rec, dyn.delay)
-        largest = (
-            int(np.abs(self.values).max(initial=0)) + largest_sum(self.forward) + largest_sum(self.recurrent)
-        )
-        self.ring = ring_length(0 if w_rec is None else int(dyn.delay.max(initial=0)))
-        shifted = np.zeros(self.n, np.int64) if bias is None else bias
-        self.word = state_type(largest, int(np.abs(shifted).max(initial=0)))
-        self.bias: np.ndarray = np.zeros(lanes, self.word)
-        self.bias[: self.n] = shifted
+        self.bits = NO_BITS if bits is None else bits
+        self.values = NO_VALUES if values is None else values
         batch, steps = (self.bits if values is None else self.values).shape[:2]
+        self._run = LayerRun(
+            batch, self.n,
+            NO_SYNAPSES if w_in is None else _synapses(w_in, np.zeros(w_in.shape[1], np.int32)),
+            NO_SYNAPSES if w_rec is None else _synapses(w_rec, dyn.delay),
+            (du, dv), self.threshold, self.reset, (unit_exp, limit), bias, lead,
+            largest=int(np.abs(self.values).max(initial=0)),
+        )  # fmt: skip
+        self.lanes = self._run.lanes
+        self.ring = ring_length(0 if w_rec is None else int(dyn.delay.max(initial=0)))
         self.fired = np.empty((batch, steps, words(self.n)), np.uint64)
-        self.counts = np.zeros((batch, 3), np.int64)
-        size = 4 * batch * steps * lanes * (2 if currents else 1)
+        size = 4 * batch * steps * self.lanes * (2 if currents else 1)
         recompute = size > KEPT if dyn.recompute is None else dyn.recompute
-        self._run(training, dyn.want_voltage or not dyn.spiking, currents, recompute)
+        self._pass(training, dyn.want_voltage or not dyn.spiking, currents, recompute)
+        self.counts = self._run.counts.copy()
 
     def _pieces(self, recompute: bool) -> list[tuple[int, int]]:
         """First step and number of steps of each piece of time that is recorded at once.
@@ -109,37 +92,27 @@ class LayerPass:
         length = -(-isqrt(steps * self.ring) // SPAN) * SPAN if recompute else steps
         return [(first, min(length, steps - first)) for first in range(0, steps, length)]
 
-    def _run(self, training: bool, wanted: bool, currents: bool, recompute: bool) -> None:
+    def _pass(self, training: bool, wanted: bool, currents: bool, recompute: bool) -> None:
         batch, steps = self.fired.shape[:2]
-        state: list[np.ndarray] = [
-            np.zeros((batch, self.lanes), self.word),
-            np.zeros((batch, self.lanes), self.word),
-            np.zeros((batch, self.ring, self.lanes), self.word),
-        ]
         pieces = self._pieces(recompute)
         self._starts: list[list[np.ndarray]] = []
         self._pieces_run = pieces
         length = pieces[0][1] if training or wanted else 0
-        self._v = np.empty((batch, length, self.lanes), np.int32) if length else NOTHING
-        self._u = np.empty_like(self._v) if currents else NOTHING
-        self.voltage = NOTHING
+        self._v = np.empty((batch, length, self.lanes), np.int32) if length else NO_RECORD
+        self._u = np.empty_like(self._v) if currents else NO_RECORD
+        self.voltage = NO_RECORD
         if wanted:
             alone = len(pieces) == 1
             self.voltage = self._v[:, :, : self.n] if alone else np.empty((batch, steps, self.n), np.int32)
         for first, length in pieces:
             if len(pieces) > 1 and training:
-                self._starts.append([part.copy() for part in state])
-            self._advance(first, length, state, self.counts)
+                self._starts.append([part.copy() for part in self._run.state])
+            self._advance(first, length)
             if wanted and len(pieces) > 1:
                 self.voltage[:, first : first + length] = self._v[:, :length, : self.n]
 
-    def _advance(self, first: int, steps: int, state: list[np.ndarray], counts: np.ndarray) -> None:
-        u, v, pending = state
-        run_layer(
-            self.bits, self.values, first, steps, self.lead, self.forward, self.recurrent, _AS_IT_IS,
-            self.du, self.dv, self.bias, self.threshold, self.reset, *self.grid, first, u, v, pending,
-            self.fired, self._u, self._v, True, counts,
-        )  # fmt: skip
+    def _advance(self, first: int, steps: int) -> None:
+        self._run.advance(self.bits, self.values, first, steps, first, self.fired, self._v, self._u)
 
     def membranes(self) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
         """From the last piece of time to the first: its first step, its length, v and u.
@@ -147,11 +120,11 @@ class LayerPass:
         Both are int32 (B, K, P), filled for the first ``length`` steps; u is empty where not wanted. The
         next piece overwrites them.
         """
-        ignored = np.zeros_like(self.counts)
         for k in range(len(self._pieces_run) - 1, -1, -1):
             first, length = self._pieces_run[k]
             if self._starts:
-                self._advance(first, length, [part.copy() for part in self._starts[k]], ignored)
+                self._run.restore(self._starts[k])
+                self._advance(first, length)
             yield first, length, self._v, self._u
 
 

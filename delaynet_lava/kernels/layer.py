@@ -1,0 +1,100 @@
+"""One layer laid out for the compiled loop: synapses, parameters, and the state of every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from delaynet_lava.kernels.events import (
+    EventList,
+    largest_sum,
+    longest_delay,
+    padded,
+    ring_length,
+    run_layer,
+    state_type,
+)
+
+__all__ = ["NO_BITS", "NO_RECORD", "NO_VALUES", "LayerRun"]
+
+NO_BITS = np.zeros((0, 0, 0), np.uint64)
+NO_VALUES = NO_RECORD = np.zeros((0, 0, 0), np.int32)
+
+
+class LayerRun:
+    """A layer that runs forward from rest, a piece of time at a time.
+
+    Args:
+        batch, neurons: how many samples and neurons.
+        forward, recurrent: synapses; :data:`kernels.events.NO_SYNAPSES` where there are none.
+        decays: of current and membrane.
+        threshold: shifted; :data:`kernels.events.NEVER` for neurons that do not spike.
+        reset, grid: ``RESET_ZERO`` or ``RESET_SUBTRACT``; see :func:`fixedpoint.membrane_grid`.
+        bias: (neurons,), shifted; None: none.
+        lead, encode: see :func:`kernels.events.run_layer`.
+        largest: bound on what a value adds to a synaptic input, where values come in.
+
+    Attributes:
+        lanes: neurons of the layout.
+        state: current (batch, lanes), membrane (batch, lanes), inputs to come (batch, ring, lanes).
+        counts: int64 (batch, 3): u wraps, v saturations, spikes so far.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        neurons: int,
+        forward: EventList,
+        recurrent: EventList,
+        decays: tuple[int, int],
+        threshold: int,
+        reset: int,
+        grid: tuple[int, int],
+        bias: np.ndarray | None = None,
+        lead: int = 1,
+        encode: tuple[int, int] = (1, 0),
+        largest: int = 0,
+    ) -> None:
+        self.size, self.lanes = neurons, padded(neurons)
+        shifted = np.zeros(neurons, np.int64) if bias is None else bias
+        largest += largest_sum(forward) + largest_sum(recurrent)
+        word = state_type(largest, int(np.abs(shifted).max(initial=0)))
+        full: np.ndarray = np.zeros(self.lanes, word)
+        full[:neurons] = shifted
+        weighted = np.array(encode, np.int64)
+        self._parameters = (
+            lead, forward, recurrent, weighted, *decays, full, threshold, reset, *grid,
+        )  # fmt: skip
+        ring = ring_length(max(longest_delay(forward), longest_delay(recurrent)))
+        shapes = (batch, self.lanes), (batch, self.lanes), (batch, ring, self.lanes)
+        self.state: tuple[np.ndarray, ...] = tuple(np.zeros(shape, word) for shape in shapes)
+        self.counts = np.zeros((batch, 3), np.int64)
+
+    @property
+    def voltage(self) -> np.ndarray:
+        """int32 (batch, neurons), the membrane now."""
+        return self.state[1][:, : self.size].astype(np.int32)
+
+    def restore(self, state: Sequence[np.ndarray]) -> None:
+        """Go on from a state that was copied before."""
+        for now, then in zip(self.state, state, strict=True):
+            now[:] = then
+
+    def advance(
+        self,
+        bits: np.ndarray,
+        values: np.ndarray,
+        first: int,
+        steps: int,
+        clock: int,
+        fired: np.ndarray,
+        voltage: np.ndarray = NO_RECORD,
+        current: np.ndarray = NO_RECORD,
+        before_reset: bool = True,
+    ) -> None:
+        """Run some steps; the arguments are those of :func:`kernels.events.run_layer`."""
+        run_layer(
+            bits, values, first, steps, *self._parameters, clock, *self.state, fired, current, voltage,
+            before_reset, self.counts,
+        )  # fmt: skip
