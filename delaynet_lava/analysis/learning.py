@@ -93,6 +93,10 @@ def draw_branching(trainings: Sequence[Training]) -> Figure:
     figure, axes = _axes("branching factor")
     _curves(axes, trainings, "branching")
     axes.axhline(1.0, color=GREY, lw=0.8, ls="--")
-    axes.annotate("critical", (1, 1), xytext=(0, 3), textcoords="offset points", fontsize=8, color=GREY)
+    # Beside the axes: no curve goes there.
+    beside = ("axes fraction", "data")
+    axes.annotate(
+        "critical", (1, 1), (4, 0), beside, "offset points", va="center", fontsize=8, color=GREY
+    )  # fmt: skip
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     return figure
