@@ -54,12 +54,22 @@ export_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 export_app.command()(export.export)
 
 
+def _plain_help(command: click.Command) -> click.Command:
+    """Without the backslashes that typer writes before ``[required]`` for rich, which prints nothing here."""
+    shown = command.get_help
+    command.get_help = lambda context: shown(context).replace("\\[", "[")  # type: ignore[method-assign]
+    for child in getattr(command, "commands", {}).values():
+        _plain_help(child)
+    return command
+
+
 def _execute(typer_app: typer.Typer, name: str, args: list[str]) -> int:
     """Run a command; every expected failure is one line on stderr and an exit code."""
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
     try:
-        result = typer.main.get_command(typer_app).main(args, prog_name=name, standalone_mode=False)
+        command = _plain_help(typer.main.get_command(typer_app))
+        result = command.main(args, prog_name=name, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
