@@ -57,7 +57,7 @@ export_app.command()(export.export)
 def _plain_help(command: click.Command) -> click.Command:
     """Without the backslashes that typer writes before ``[required]`` for rich, which prints nothing here."""
     shown = command.get_help
-    command.get_help = lambda context: shown(context).replace("\\[", "[")  # type: ignore[method-assign]
+    command.get_help = lambda ctx: shown(ctx).replace("\\[", "[")  # type: ignore[method-assign]
     for child in getattr(command, "commands", {}).values():
         _plain_help(child)
     return command
