@@ -54,12 +54,21 @@ export_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 export_app.command()(export.export)
 
 
-def _plain_help(command: click.Command) -> click.Command:
-    """Without the backslashes that typer writes before ``[required]`` for rich, which prints nothing here."""
-    shown = command.get_help
-    command.get_help = lambda ctx: shown(ctx).replace("\\[", "[")  # type: ignore[method-assign]
-    for child in getattr(command, "commands", {}).values():
-        _plain_help(child)
+class _Context(click.Context):
+    """Help without the backslashes that typer writes before ``[required]`` for rich, which prints nothing."""
+
+    def get_help(self) -> str:
+        return super().get_help().replace("\\[", "[")
+
+
+def _commands(typer_app: typer.Typer) -> click.Command:
+    """What typer makes of an app, with contexts of ours all over."""
+    command = typer.main.get_command(typer_app)
+    waiting = [command]
+    while waiting:
+        one = waiting.pop()
+        one.context_class = _Context
+        waiting += one.commands.values() if isinstance(one, click.Group) else []
     return command
 
 
@@ -68,8 +77,7 @@ def _execute(typer_app: typer.Typer, name: str, args: list[str]) -> int:
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
     try:
-        command = _plain_help(typer.main.get_command(typer_app))
-        result = command.main(args, prog_name=name, standalone_mode=False)
+        result = _commands(typer_app).main(args, prog_name=name, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
