@@ -112,7 +112,7 @@ def emulate(
         bits, values = _incoming(network, chunk)
         for k, state in enumerate(states):
             seen = np.empty((batch, steps, state.size), np.int32) if k in voltage else NO_RECORD
-            fired = np.empty((batch, steps, bits_of.words(state.size)), np.uint64)
+            fired = state.room(steps)
             state.advance(bits, values, 0, steps, clock, fired, seen, before_reset=False)
             bits, values = fired, NO_VALUES
             if k in spikes:
@@ -171,7 +171,7 @@ def extremes(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> lis
         bits, values = _incoming(network, chunk)
         for state, (u_low, u_high, v_low, v_high) in zip(states, found, strict=True):
             u, v = np.empty((2, batch, steps, state.lanes), np.int32)
-            fired = np.empty((batch, steps, bits_of.words(state.size)), np.uint64)
+            fired = state.room(steps)
             state.advance(bits, values, 0, steps, clock, fired, v, u)
             bits, values = fired, NO_VALUES
             for seen, low, high in ((u, u_low, u_high), (v, v_low, v_high)):

@@ -20,6 +20,7 @@ from delaynet_lava.emulator import Extremes, emulate, extremes
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import layer, spikes
 from delaynet_lava.kernels.events import (
+    NO_SYNAPSES,
     event_list,
     largest_sum,
     longest_delay,
@@ -122,7 +123,7 @@ def test_synapses_are_sorted_once_and_forgotten_with_their_network(monkeypatch):
     assert len(emulator._SORTED) == kept - 3
 
 
-@pytest.mark.parametrize("wrong", ["neurons", "steps", "spikes", "batch"])
+@pytest.mark.parametrize("wrong", ["neurons", "steps", "spikes", "synapses", "batch"])
 def test_what_is_written_by_address_must_have_the_shape_of_the_layout(wrong):
     network = Network((Dense(Synapse([[2] * 20] * 6), Neuron(100, 4096, 100)),))
     run = emulator.lay_out(network.layers[0], 2)
@@ -135,6 +136,9 @@ def test_what_is_written_by_address_must_have_the_shape_of_the_layout(wrong):
         voltage = np.zeros((2, 2, 16), np.int32)
     elif wrong == "spikes":
         fired = np.zeros((2, 5, 1), np.uint64)
+    elif wrong == "synapses":
+        wide = event_list(np.full((20, 20), 2), np.zeros((20, 20), int), 0)
+        run = layer.LayerRun(2, 6, wide, NO_SYNAPSES, (4096, 100), 100 << 6, 0, (0, fx.V_MAX))
     else:
         u, v, pending = run.state
         run.state = u, v[:1], pending

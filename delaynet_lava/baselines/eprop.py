@@ -84,7 +84,7 @@ def _sweep(hidden: DelayRecurrent | Dense, readout: Readout, bits: np.ndarray, w
     out = readout.layer()
     first_run = lay_out(layer, batch, lead=0)
     second_run = lay_out(out, batch, int(hidden.delay_shift), spiking=False)
-    fired, silent = (np.empty((batch, steps, spikes.words(size)), np.uint64) for size in (n, out.size))
+    fired, silent = first_run.room(steps), second_run.room(steps)
     membrane = np.empty((batch, min(_CHUNK, steps), first_run.lanes), np.int32)
     threshold, reset = layer.neuron.threshold, RESETS[layer.neuron.reset]
     # Spikes of later steps reach no membrane that the loss sees.

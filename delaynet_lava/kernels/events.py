@@ -220,6 +220,8 @@ def run_layer(
         or (pending.shape[0], pending.shape[2]) != u.shape
         or (fired.shape[0], words) != (batch, (lanes + 63) // 64)
         or fired.shape[1] < first + steps
+        or (forward.rows.shape[0] > 0 and forward.rows.shape[1] != lanes)
+        or (recurrent.rows.shape[0] > 0 and recurrent.rows.shape[1] != lanes)
         or (u_record.shape[0] > 0 and not _holds(u_record, batch, steps, lanes))
         or (v_record.shape[0] > 0 and not _holds(v_record, batch, steps, min(lanes, v_record.shape[2])))
     ):

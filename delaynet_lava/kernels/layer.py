@@ -15,6 +15,7 @@ from delaynet_lava.kernels.events import (
     run_layer,
     state_type,
 )
+from delaynet_lava.kernels.spikes import words
 
 __all__ = ["NO_BITS", "NO_RECORD", "NO_VALUES", "LayerRun"]
 
@@ -75,6 +76,10 @@ class LayerRun:
     def voltage(self) -> np.ndarray:
         """int32 (batch, neurons), the membrane now."""
         return self.state[1][:, : self.size].astype(np.int32)
+
+    def room(self, steps: int) -> np.ndarray:
+        """uint64 (batch, steps, words), not filled: where spikes of so many steps go."""
+        return np.empty((len(self.counts), steps, words(self.size)), np.uint64)
 
     def restore(self, state: Sequence[np.ndarray]) -> None:
         """Go on from a state that was copied before."""

@@ -12,7 +12,6 @@ from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list, ring_length
 from delaynet_lava.kernels.layer import NO_BITS, NO_RECORD, NO_VALUES, LayerRun
 from delaynet_lava.kernels.recurrence import SPAN
-from delaynet_lava.kernels.spikes import words
 
 __all__ = ["LayerPass"]
 
@@ -76,7 +75,7 @@ class LayerPass:
         )  # fmt: skip
         self.lanes = self._run.lanes
         self.ring = ring_length(0 if w_rec is None else int(dyn.delay.max(initial=0)))
-        self.fired = np.empty((batch, steps, words(self.n)), np.uint64)
+        self.fired = self._run.room(steps)
         size = 4 * batch * steps * self.lanes * (2 if currents else 1)
         recompute = size > KEPT if dyn.recompute is None else dyn.recompute
         self._pass(training, dyn.want_voltage or not dyn.spiking, currents, recompute)
