@@ -100,6 +100,11 @@ class Plan:
     jobs: list[Job]
     pairs: list[_Pair]
 
+    @property
+    def groups(self) -> list[list[Job]]:
+        """The jobs, those that take turns together."""
+        return groups(self.jobs)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -214,7 +219,7 @@ def measure_ratios(plan: Plan, start: Callable[[str], None] = lambda name: None)
         start: called with the names of each group of things before it is measured.
     """
     results = []
-    for group in groups(plan.jobs):
+    for group in plan.groups:
         start(" / ".join(job.name for job in group))
         results += measure(group)
     figures = {r.name: r for r in results if isinstance(r, Figure)}

@@ -109,7 +109,6 @@ def bench(
     """
     from delaynet_lava.analysis import figures as pictures
     from delaynet_lava.bench import PARTS, SCALED, machine, plots
-    from delaynet_lava.bench.harness import groups
     from delaynet_lava.bench.ratios import measure_ratios, plan_ratios
     from delaynet_lava.bench.scaling import measure_scaling, plan_scaling
 
@@ -128,7 +127,7 @@ def bench(
             report = measure_scaling(series, _announce(advance))
     else:
         plan = plan_ratios(model, quick, parts)
-        with progress("measuring", len(groups(plan.jobs))) as advance:
+        with progress("measuring", len(plan.groups)) as advance:
             report = measure_ratios(plan, _announce(advance))
     if json != "-":
         _head(about["machine"], about["versions"])
