@@ -188,7 +188,8 @@ def report(network: Network, observed: list[Extremes] | None = None) -> list[dic
                 None if max(-lowest, highest) == UNBOUNDED else float(headroom_bits(lowest, highest, limit))
                 for lowest, highest in zip(low, high, strict=True)
             ]
-            least = None if None in spare else min(spare)  # type: ignore[type-var]
+            bounded = [bits for bits in spare if bits is not None]
+            least = min(bounded) if len(bounded) == len(spare) else None
             row: dict[str, Any] = {
                 "layer": k,
                 "state": name,

@@ -550,6 +550,7 @@ def figures(profiler):
             value = value.sum() if name == "execution_time" else value
             found[name] = value.tolist() if np.isfinite(value).all() else None
         except Exception:
+            # What a board's profiler lacks is a gap in the answer, not the end of a run that went well.
             found[name] = None
     return found
 
@@ -637,6 +638,7 @@ def installed(package):
 
         return version(package)
     except Exception:
+        # No such module before Python 3.8, no such package, or metadata that cannot be read.
         return "unknown"
 
 
