@@ -2,9 +2,9 @@
 
 from delaynet_lava._version import __version__
 from delaynet_lava.emulator import emulate
+from delaynet_lava.formats.netx import read as load
+from delaynet_lava.formats.netx import write as save
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
-from delaynet_lava.netx import read as load
-from delaynet_lava.netx import write as save
 from delaynet_lava.trace import Trace
 
 __all__ = [

@@ -1,7 +1,7 @@
 """The intermediate representation: a network as frozen dataclasses of integers.
 
 Everything in this package reads or writes a :class:`Network`: export makes one from a trained
-model, :mod:`delaynet_lava.netx` reads and writes it as ``net.h5``, the emulator, Lava and the
+model, :mod:`delaynet_lava.formats.netx` reads and writes it as ``net.h5``, the emulator, Lava and the
 chip run it. What stands here is what runs; units and ranges are those of
 :mod:`delaynet_lava.fixedpoint`.
 

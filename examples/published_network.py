@@ -20,11 +20,11 @@ import numpy as np
 import delaynet_lava
 from delaynet_lava.errors import BackendMissing, InputError
 from delaynet_lava.evaluation import evaluate
-from delaynet_lava.export import check
 from delaynet_lava.export.float_network import read_published
 from delaynet_lava.export.relay import relay
 from delaynet_lava.export.retime import Rebinned, retime
 from delaynet_lava.hw_profiles import load_profile
+from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.tasks.cue import CueAccumulation
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "published_cue_125.npz"

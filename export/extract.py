@@ -14,7 +14,7 @@ import torch
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.model_file import ModelFile
+from delaynet_lava.formats.model_file import ModelFile
 from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synapse
 
 __all__ = ["extract", "quantize_weight"]

@@ -6,15 +6,15 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from delaynet_lava import netx
 from delaynet_lava._version import __version__
 from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.export.extract import extract
 from delaynet_lava.export.relay import RelayReport, relay
 from delaynet_lava.export.retime import RetimeReport, retime
-from delaynet_lava.export.rules import Finding, check
+from delaynet_lava.formats import netx
+from delaynet_lava.formats.model_file import ModelFile, load_model
 from delaynet_lava.hw_profiles import HardwareProfile, load_profile
-from delaynet_lava.model_file import ModelFile, load_model
+from delaynet_lava.hw_profiles.rules import Finding, check
 from delaynet_lava.network import Network
 
 __all__ = ["ExportReport", "RuleBroken", "export_netx"]

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from delaynet_lava import netx
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 
 __all__ = [

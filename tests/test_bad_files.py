@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from netx_tools import NEURON, a_network, arrays, put, read_quietly, refused, stock_file
 
-from delaynet_lava import netx, netx_read, untrusted_hdf5
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx, netx_read, untrusted_hdf5
 
 Layer = dict[str, Any]
 

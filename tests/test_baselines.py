@@ -10,15 +10,15 @@ import torch
 
 pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
-from delaynet_lava.baselines import lif, lsnn
-from delaynet_lava.baselines.eprop import eprop_step
 from delaynet_lava.emulator import emulate
 from delaynet_lava.export import extract
 from delaynet_lava.nn import AdaptiveRecurrent, DelayRecurrent, Dense
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training_options import PRESETS
+from delaynet_lava.training.baselines import lif, lsnn
+from delaynet_lava.training.baselines.eprop import eprop_step
+from delaynet_lava.training.options import PRESETS
 
 LIF = replace(PRESETS["lif-2s"], neurons=40, input_gain=0.1)
 LSNN = replace(PRESETS["lsnn"], neurons=40)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from delaynet_lava.analysis import figures
+from delaynet_lava import pictures
 from delaynet_lava.bench import harness, machine, plots, ratios, scaling
 from delaynet_lava.bench.harness import Figure, Job, LeftOut, take
 from delaynet_lava.bench.peers import LastMembrane, PlainLoop, TunedLoop
@@ -379,10 +379,10 @@ def test_the_pictures_show_every_figure_and_goal(tmp_path):
     assert labels == ["training: slope 1.00", "emulator: slope 2.00", "slope 1"]
     assert spikes.get_xscale() == spikes.get_yscale() == "log"
     path = tmp_path / "a.png"
-    figures.write(picture, str(path))
+    pictures.write(picture, str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"ends in '.gif'"):
-        figures.write(picture, str(tmp_path / "a.gif"))
+        pictures.write(picture, str(tmp_path / "a.gif"))
 
 
 # The command

@@ -17,11 +17,11 @@ import pytest
 from bundle_tools import NETWORK, a_bundle
 from netx_tools import arrays
 
-from delaynet_lava import netx
 from delaynet_lava.deploy import bundle, payload, results
 from delaynet_lava.deploy.bundle import Loihi, read_inputs, read_manifest, write_bundle
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
 from delaynet_lava.network import Encoder, Network, Neuron
 
 STEPS = 20

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from delaynet_lava import netx
 from delaynet_lava.cli import export_main, main
-from delaynet_lava.model_file import ModelFile, save_model
+from delaynet_lava.formats import netx
+from delaynet_lava.formats.model_file import ModelFile, save_model
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 
 

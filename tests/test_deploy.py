@@ -16,9 +16,9 @@ import pytest
 from slurm_tools import Cluster, cluster, wait_for
 from ssh_tools import FrontNode, front_node
 
-from delaynet_lava import netx
 from delaynet_lava.cli import main
 from delaynet_lava.deploy import job as jobs
+from delaynet_lava.formats import netx
 
 pytest.importorskip("lava", reason="lava-nc is not installed")
 

@@ -20,12 +20,12 @@ import torch
 
 pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
-from delaynet_lava.distributed import Group, process_group
 from delaynet_lava.errors import DelayNetError, InputError
-from delaynet_lava.model_file import load_model, load_tensors
+from delaynet_lava.formats.model_file import load_model, load_tensors
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training import PRESETS, CueOptions, Epoch, _Trainer, train_cue
-from delaynet_lava.training_options import command_line
+from delaynet_lava.training.distributed import Group, process_group
+from delaynet_lava.training.options import command_line
+from delaynet_lava.training.trainer import PRESETS, CueOptions, Epoch, _Trainer, train_cue
 
 # An odd batch: the shares of two processes differ. Threads of kernels are not what is tested here.
 OPTIONS = replace(PRESETS["smoke"], batch=33, branching=0.05, anneal_epochs=3, average=0.5)
@@ -34,7 +34,7 @@ OPTIONS = replace(PRESETS["smoke"], batch=33, branching=0.05, anneal_epochs=3, a
 WATCHED = """
 import os, sys
 import numba, torch
-from delaynet_lava import training
+from delaynet_lava.training import trainer as training
 from delaynet_lava.cli import main
 from delaynet_lava.tasks.cue import CueAccumulation
 
@@ -222,7 +222,7 @@ def test_a_training_that_lost_a_process_ends_and_goes_on_with_another_number(
 
 LOST = """
 import os
-from delaynet_lava.distributed import process_group
+from delaynet_lava.training.distributed import process_group
 with process_group() as group:
     for k in range(4):
         assert group.total([k, 0.25 * group.rank]) == [2 * k, 0.25]

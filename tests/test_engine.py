@@ -338,8 +338,8 @@ def test_a_stream_takes_no_more_memory_when_it_is_longer():
 LONG_TRAINING_STEP = """
 import resource, torch
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava import delaynet
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training import delaynet
+from delaynet_lava.training.options import CueOptions
 
 task = CueAccumulation(7, 30_000 - 1050, 0, "train")
 spikes, labels = task.batch(0, 64)

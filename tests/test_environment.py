@@ -322,7 +322,7 @@ assert not any(name.partition(".")[0] == "lava" for name in sys.modules)
 print(json.dumps(outcome))
 """
 
-NEED_LAVA = ("delaynet_lava.lava", "delaynet_lava.nn")
+NEED_LAVA = ("delaynet_lava.lava", "delaynet_lava.nn.slayer")
 WORK_WITHOUT = {
     "delaynet_lava",
     "delaynet_lava.cli",
@@ -332,18 +332,15 @@ WORK_WITHOUT = {
     "delaynet_lava.kernels.autograd",
     "delaynet_lava.kernels.events",
     "delaynet_lava.kernels.recurrence",
-    "delaynet_lava.model_file",
+    "delaynet_lava.formats.model_file",
     "delaynet_lava.network",
-    "delaynet_lava.netx",
+    "delaynet_lava.formats.netx",
     "delaynet_lava.tasks.cue",
     "delaynet_lava.trace",
 }
 
 
-TRAINING = tuple(
-    f"delaynet_lava.{name}"
-    for name in ("training", "networks", "delaynet", "baselines", "analysis.initial", "search.worker")
-)
+TRAINING = tuple(f"delaynet_lava.{name}" for name in ("nn", "training", "analysis.initial", "search.worker"))
 
 
 def test_without_lava_all_but_two_packages_can_be_imported(tmp_path: Path) -> None:

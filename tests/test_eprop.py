@@ -11,10 +11,10 @@ import torch
 
 pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
-from delaynet_lava.baselines import eprop
-from delaynet_lava.baselines.eprop import eprop_step
 from delaynet_lava.errors import InputError
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout
+from delaynet_lava.training.baselines import eprop
+from delaynet_lava.training.baselines.eprop import eprop_step
 
 CHANNELS, NEURONS, CLASSES = 20, 70, 3
 NEURON = {"threshold": 1.5, "current_decay": 1.0, "requires_grad": True, "tau_grad": 1.3, "scale_grad": 0.9}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from delaynet_lava.hdf5_format import FormatError, Reader
+from delaynet_lava.formats.hdf5_format import FormatError, Reader
 
 OLD = ("earliest", "v108")
 TYPES = ["i1", "u1", "?", *(order + kind for order in "<>" for kind in ("i2", "u2", "i4", "u4", "i8", "u8"))]

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from netx_tools import Edit, a_network, arrays, put, read_quietly, refused
 
-from delaynet_lava import netx, untrusted_hdf5
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx, untrusted_hdf5
 from delaynet_lava.network import Network
 
 

@@ -10,11 +10,12 @@ import torch
 
 pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
-from delaynet_lava import delaynet
-from delaynet_lava.analysis.initial import branching_factor, examine
+from delaynet_lava.analysis.initial import examine
 from delaynet_lava.cli import main
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training import delaynet
+from delaynet_lava.training.branching import branching_factor
+from delaynet_lava.training.options import CueOptions
 
 OPTIONS = CueOptions(neurons=27, cues=1, wait_ms=300)
 PAPER = dict(surrogate="paper", surrogate_width=1.39, dampening=1.0, curriculum=False, control=0.0)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delaynet_lava import netx
 from delaynet_lava.analysis import overflow
 from delaynet_lava.analysis.bitdepth import layer_memory
 from delaynet_lava.analysis.cost import cost
@@ -21,11 +20,12 @@ from delaynet_lava.cli import main
 from delaynet_lava.emulator import extremes
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import evaluate
-from delaynet_lava.export import check
-from delaynet_lava.export.placement import place
+from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
-from delaynet_lava.lattice import lattice_delays
+from delaynet_lava.hw_profiles.placement import place
+from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
+from delaynet_lava.nn.lattice import lattice_delays
 from delaynet_lava.tasks.cue import CueAccumulation
 
 SHORT = ["--samples", "5", "--seed", "3", "--cues", "1", "--wait-ms", "150"]
@@ -246,7 +246,7 @@ def drawn(monkeypatch) -> dict[str, list[str]]:
     def note(figure, path):
         labels[path] = [axes.get_xlabel() for axes in figure.axes]
 
-    monkeypatch.setattr("delaynet_lava.analysis.figures.write", note)
+    monkeypatch.setattr("delaynet_lava.pictures.write", note)
     return labels
 
 

@@ -17,8 +17,9 @@ from lava_tools import cuba, stock_run, write_stock  # noqa: E402
 from strategies import inputs_for, networks  # noqa: E402
 
 from delaynet_lava import fixedpoint as fx  # noqa: E402
-from delaynet_lava import lava, netx  # noqa: E402
+from delaynet_lava import lava  # noqa: E402
 from delaynet_lava.emulator import emulate  # noqa: E402
+from delaynet_lava.formats import netx  # noqa: E402
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse  # noqa: E402
 from delaynet_lava.trace import Comparison, Trace  # noqa: E402
 

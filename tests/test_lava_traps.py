@@ -24,9 +24,10 @@ from lava.utils.weightutils import SignMode  # noqa: E402
 from lava_tools import bare_model, cuba, stock_run, write_stock  # noqa: E402
 from strategies import inputs_for  # noqa: E402
 
-from delaynet_lava import lava, netx  # noqa: E402
+from delaynet_lava import lava  # noqa: E402
 from delaynet_lava.emulator import emulate  # noqa: E402
 from delaynet_lava.errors import InputError  # noqa: E402
+from delaynet_lava.formats import netx  # noqa: E402
 from delaynet_lava.lava import blocks  # noqa: E402
 from delaynet_lava.network import Dense, Network, Neuron, Synapse  # noqa: E402
 

@@ -12,8 +12,8 @@ from delaynet_lava.analysis import memory
 from delaynet_lava.cli import main
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats.netx import write
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
-from delaynet_lava.netx import write
 from delaynet_lava.tasks.cue import RIGHT_P, CueAccumulation, last_cues_accuracy
 from delaynet_lava.trace import decide
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import inputs_for, networks
 
-from delaynet_lava import fixedpoint, netx
+from delaynet_lava import fixedpoint
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 
 

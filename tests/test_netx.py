@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from netx_tools import NEURON, arrays, put_keys, read_quietly, stock_file
 from strategies import inputs_for, networks
 
-from delaynet_lava import netx
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
+from delaynet_lava.formats.netx import NetxWarning
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
-from delaynet_lava.netx import NetxWarning
 
 JSON = st.dictionaries(
     st.text(max_size=8),
@@ -415,7 +415,7 @@ def test_reading_needs_neither_lava_nor_torch(tmp_path: Path, recurrent: Network
     netx.write(recurrent, tmp_path / "net.h5")
     code = (
         "import sys; sys.modules.update(lava=None, torch=None)\n"
-        "from delaynet_lava import netx\n"
+        "from delaynet_lava.formats import netx\n"
         "netx.write(netx.read(sys.argv[1]), sys.argv[2])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "net.h5"), str(tmp_path / "copy.h5")]

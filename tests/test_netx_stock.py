@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from lava.lib.dl import slayer  # noqa: E402
 from netx_tools import read_quietly  # noqa: E402
 
-from delaynet_lava import netx  # noqa: E402
+from delaynet_lava.formats import netx  # noqa: E402
 from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synapse  # noqa: E402
 
 

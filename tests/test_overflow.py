@@ -15,7 +15,7 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.analysis.overflow import UNBOUNDED, bounds, report, worst_found
 from delaynet_lava.emulator import Extremes, emulate, extremes
 from delaynet_lava.errors import InputError
-from delaynet_lava.model_file import load_model
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 
 

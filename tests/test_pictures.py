@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delaynet_lava.analysis import activity, figures, learning
+from delaynet_lava import pictures
+from delaynet_lava.analysis import activity, learning
 from delaynet_lava.cli import main
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
-from delaynet_lava.lattice import lattice_delays, lattice_positions
-from delaynet_lava.model_file import ModelFile, save_model
+from delaynet_lava.formats.model_file import ModelFile, save_model
+from delaynet_lava.formats.netx import write
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
-from delaynet_lava.netx import write
+from delaynet_lava.nn.lattice import lattice_delays, lattice_positions
 from delaynet_lava.tasks.cue import CueAccumulation
 
 
@@ -102,7 +103,7 @@ def test_each_picture_is_a_command(kind, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["plot", kind, source, "-o", str(tmp_path / "p.gif")])
     assert stop.value.code == 2
-    assert figures.FORMATS[0] in capsys.readouterr().err
+    assert pictures.FORMATS[0] in capsys.readouterr().err
 
 
 def test_a_picture_of_the_cue_task_is_of_its_samples():

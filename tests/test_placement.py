@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from strategies import networks
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.export.cores import RESOURCES, Part
-from delaynet_lava.export.placement import COLUMNS, MODEL_COLUMNS, Placement, draw_placement, place
 from delaynet_lava.hw_profiles import HardwareProfile, Limit, System, load_profile
+from delaynet_lava.hw_profiles.cores import RESOURCES, Part
+from delaynet_lava.hw_profiles.placement import COLUMNS, MODEL_COLUMNS, Placement, draw_placement, place
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 
 KEYS = [r.key for r in RESOURCES]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tomli
 
-from delaynet_lava import netx
 from delaynet_lava.cli import main
 from delaynet_lava.errors import InputError
-from delaynet_lava.export import check
+from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import KEYS, STATUSES, load_profile, profile_names
+from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 
 MINE = """

@@ -10,11 +10,11 @@ import pytest
 import delaynet_lava
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import evaluate
-from delaynet_lava.export import check
 from delaynet_lava.export.float_network import FloatNetwork, read_published
 from delaynet_lava.export.relay import relay
 from delaynet_lava.export.retime import Rebinned, retime
 from delaynet_lava.hw_profiles import load_profile
+from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.trace import decide
 

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from strategies import inputs_for
 
 import delaynet_lava
-from delaynet_lava import netx
 from delaynet_lava.cli import main
 from delaynet_lava.errors import InputError
-from delaynet_lava.export import RuleBroken, check, export_netx
+from delaynet_lava.export import RuleBroken, export_netx
 from delaynet_lava.export.relay import relay
+from delaynet_lava.formats import netx
+from delaynet_lava.formats.model_file import ModelFile, save_model
 from delaynet_lava.hw_profiles import load_profile
-from delaynet_lava.model_file import ModelFile, save_model
+from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 from delaynet_lava.trace import Trace, decide
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delaynet_lava import netx
-from delaynet_lava.export import Finding, check
-from delaynet_lava.export.rules import RULES
+from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import HardwareProfile, Limit, System, load_profile
+from delaynet_lava.hw_profiles.rules import RULES, Finding, check
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 
 SPIKING = 100

@@ -24,13 +24,13 @@ import slurm_tools
 import sqlalchemy
 from postgres_tools import PASSWORD, QUOTED, postgresql
 
-from delaynet_lava.analysis.figures import write
 from delaynet_lava.analysis.search_plots import draw_search
 from delaynet_lava.cli import main
 from delaynet_lava.cli.train import parse_options
 from delaynet_lava.errors import DelayNetError, InputError
-from delaynet_lava.lattice import PAPER_SHARES
-from delaynet_lava.model_file import load_model
+from delaynet_lava.formats.model_file import load_model
+from delaynet_lava.nn.lattice import PAPER_SHARES
+from delaynet_lava.pictures import write
 from delaynet_lava.search import coordinator, worker
 from delaynet_lava.search.coordinator import Record, ranked
 from delaynet_lava.search.space import (
@@ -57,7 +57,7 @@ from delaynet_lava.search.study import (
     top_up,
     unfinished,
 )
-from delaynet_lava.training import train_cue
+from delaynet_lava.training.trainer import train_cue
 
 require_optuna()  # quiet
 

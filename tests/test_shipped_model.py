@@ -11,7 +11,7 @@ import delaynet_lava
 from delaynet_lava.cli import main
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export import export_netx
-from delaynet_lava.model_file import load_model
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.tasks.cue import CueAccumulation
 
 

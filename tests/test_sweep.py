@@ -25,7 +25,7 @@ from delaynet_lava.analysis.sweep import (
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export.extract import extract
-from delaynet_lava.model_file import load_model
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 from delaynet_lava.tasks.cue import CueAccumulation
 

@@ -10,20 +10,19 @@ import torch
 
 pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
-from delaynet_lava import delaynet
 from delaynet_lava.cli import main
 from delaynet_lava.cli.train import parse_options
-from delaynet_lava.distributed import Group
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.export import extract
-from delaynet_lava.loss import loss_of
-from delaynet_lava.model_file import load_model
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.nn import delay_groups, lattice_delays, lattice_positions
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.trace import decide
-from delaynet_lava.training import PRESETS, CueOptions, _Trainer, accuracy, train_cue
+from delaynet_lava.training.distributed import Group
+from delaynet_lava.training.loss import loss_of
+from delaynet_lava.training.trainer import PRESETS, CueOptions, _Trainer, accuracy, delaynet, train_cue
 
 SMOKE = replace(PRESETS["smoke"], anneal_epochs=3)
 

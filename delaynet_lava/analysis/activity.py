@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
-from delaynet_lava.lattice import lattice_positions
 from delaynet_lava.network import Dense, Network
+from delaynet_lava.nn.lattice import lattice_positions
+from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.errors import InputError
 from delaynet_lava.network import Network, time_constant_ms
+from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

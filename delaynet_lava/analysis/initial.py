@@ -13,31 +13,15 @@ import torch
 
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training.branching import branching_factor
+from delaynet_lava.training.options import CueOptions
 
-__all__ = ["InitialReport", "branching_factor", "branching_sums", "examine"]
+__all__ = ["InitialReport", "examine"]
 
 # A layer that is silent, or fires at every other step, gives the readout nothing to tell apart.
 RATES = (1e-4, 0.5)
 # Contributions that differ by more than this are lost when single precision adds them up.
 RESOLUTION = 2.0**23
-
-
-def branching_sums(population: torch.Tensor) -> tuple[float, int]:
-    """Sum of n[t + 1] / n[t] over samples and steps with spikes, and how many these are.
-
-    Args:
-        population: (samples, steps), n[t]: the number of neurons that fire at step t.
-    """
-    before, after = population[:, :-1], population[:, 1:]
-    there = before > 0
-    return float((after[there] / before[there]).double().sum()), int(there.sum())
-
-
-def branching_factor(population: torch.Tensor) -> float:
-    """Mean of n[t + 1] / n[t] over samples and steps with spikes; 0 where there are none."""
-    ratios, count = branching_sums(population)
-    return ratios / max(1, count)
 
 
 @dataclass(frozen=True)

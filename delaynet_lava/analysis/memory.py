@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.evaluation import evaluate, unwanted
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.network import Network
+from delaynet_lava.pictures import COLOURS, GREY, bare
 from delaynet_lava.tasks.cue import CueAccumulation, last_cues_accuracy
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from delaynet_lava.analysis.sweep import Point, smallest_keeping
 from delaynet_lava.emulator import Extremes, extremes
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import Evaluation, Task, evaluate
-from delaynet_lava.export.placement import Placement, place
-from delaynet_lava.export.rules import Finding, check
 from delaynet_lava.hw_profiles import HardwareProfile
-from delaynet_lava.lattice import lattice_positions, outwards
+from delaynet_lava.hw_profiles.placement import Placement, place
+from delaynet_lava.hw_profiles.rules import Finding, check
 from delaynet_lava.network import Dense, Network, Synapse, time_constant_ms
+from delaynet_lava.nn.lattice import lattice_positions, outwards
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,8 +14,8 @@ from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.analysis.page import Picture, Section, Table
 from delaynet_lava.analysis.report import KEPT, Report, Run, Sweep, lattice, recorded_findings
 from delaynet_lava.errors import InputError
-from delaynet_lava.export import placement
-from delaynet_lava.export.rules import RULES
+from delaynet_lava.hw_profiles import placement
+from delaynet_lava.hw_profiles.rules import RULES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.errors import InputError
+from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import Task, evaluate
 from delaynet_lava.network import Dense, Layer, Network, Synapse
+from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.bench.ratios import Ratio
 from delaynet_lava.bench.scaling import Series
+from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava import netx
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 from delaynet_lava.tasks.cue import CHANNELS, CLASSES, CueAccumulation
 
@@ -125,7 +125,7 @@ def _read(path: str) -> Network:
         network = netx.read(path)
     else:
         from delaynet_lava.export import extract  # needs torch
-        from delaynet_lava.model_file import load_model
+        from delaynet_lava.formats.model_file import load_model
 
         network = extract(load_model(path))
     first, last = network.layers[0], network.layers[-1]

@@ -107,7 +107,7 @@ def bench(
     out and said.
     Exit code 1 where Lava's simulator and the emulator disagree. Example: delaynet bench --json bench.json
     """
-    from delaynet_lava.analysis import figures as pictures
+    from delaynet_lava import pictures
     from delaynet_lava.bench import PARTS, SCALED, machine, plots
     from delaynet_lava.bench.ratios import measure_ratios, plan_ratios
     from delaynet_lava.bench.scaling import measure_scaling, plan_scaling

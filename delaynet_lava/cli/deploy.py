@@ -10,8 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava import netx
-from delaynet_lava.cli.cue_task import require_cue
 from delaynet_lava.cli.output import (
     complain,
     figures,
@@ -29,8 +27,10 @@ from delaynet_lava.deploy.preflight import Target, broken, preflight, system_nam
 from delaynet_lava.deploy.slurm import SlurmMissing
 from delaynet_lava.errors import InputError
 from delaynet_lava.export.retime import at_step_of
+from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.tasks.registry import require_cue
 
 NAME = "delaynet deploy"
 

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava import netx
-from delaynet_lava.analysis import figures as pictures
+from delaynet_lava import pictures
 from delaynet_lava.analysis import memory
-from delaynet_lava.cli.cue_task import require_cue
 from delaynet_lava.cli.output import complain, grid, progress, require_folder, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
+from delaynet_lava.tasks.registry import require_cue
 
 COLUMNS = ["net", "cues", "wait ms", "right", "95 % interval", "last 7 cues", "margin", "rate"]
 

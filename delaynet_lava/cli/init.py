@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava.cli.cue_task import require_task
 from delaynet_lava.cli.output import complain, figures, say, write_json
 from delaynet_lava.cli.train import parse_options
 from delaynet_lava.errors import InputError
-from delaynet_lava.training_options import PRESETS
+from delaynet_lava.tasks.registry import require_task
+from delaynet_lava.training.options import PRESETS
 
 
 def init(
@@ -33,8 +33,8 @@ def init(
     options = parse_options(preset, seed, set_ or [])
     if options.network != "delaynet":
         raise InputError("delaynet init", f"examines DelayNets, {options.network!r} is another network")
-    from delaynet_lava import delaynet  # needs SLAYER
     from delaynet_lava.analysis.initial import examine
+    from delaynet_lava.training import delaynet  # needs SLAYER
 
     report = examine(delaynet.build(options), options, samples)
     if json != "-":

@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava import netx
-from delaynet_lava.analysis import figures as pictures
+from delaynet_lava import pictures
 from delaynet_lava.analysis import report_sections as parts
 from delaynet_lava.analysis.page import Section, Table, write_page
 from delaynet_lava.analysis.report import Report, Sweep, gather
 from delaynet_lava.analysis.sweep import KINDS, sweep, usual_values
-from delaynet_lava.cli.cue_task import require_cue
 from delaynet_lava.cli.output import lines, progress, require_folder, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import Task
 from delaynet_lava.export.retime import at_step_of
+from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.cue import CLASSES, RECALL_MS, CueAccumulation
+from delaynet_lava.tasks.registry import require_cue
 
 SAMPLES, SWEEP_SAMPLES = 32, 256
 LONGER = 3  # a sweep also runs the shortest wait, and so many times the wait

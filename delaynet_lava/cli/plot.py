@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava import netx
+from delaynet_lava import pictures
 from delaynet_lava.analysis import activity, learning
-from delaynet_lava.analysis import figures as pictures
-from delaynet_lava.cli.cue_task import require_cue
 from delaynet_lava.cli.output import say, speak_warnings
 from delaynet_lava.errors import InputError
 from delaynet_lava.export.retime import at_step_of
-from delaynet_lava.model_file import load_model
+from delaynet_lava.formats import netx
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.tasks.registry import require_cue
 
 app = typer.Typer(
     help="Pictures of trainings and networks (.png, .svg or .pdf).",

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava import netx
-from delaynet_lava.cli.cue_task import require_cue
 from delaynet_lava.cli.output import complain, figures, progress, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
 from delaynet_lava.export.retime import at_step_of
+from delaynet_lava.formats import netx
 from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.tasks.registry import require_cue
 
 
 def _print(result: Evaluation) -> None:

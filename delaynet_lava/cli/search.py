@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from delaynet_lava.cli.cue_task import require_task
 from delaynet_lava.cli.output import complain, lines, progress, require_folder, say, write_json
 from delaynet_lava.cli.train import parse_options
 from delaynet_lava.errors import DelayNetError, InputError
-from delaynet_lava.training_options import PRESETS, command_line
+from delaynet_lava.tasks.registry import require_task
+from delaynet_lava.training.options import PRESETS, command_line
 
 if TYPE_CHECKING:
     from delaynet_lava.search.coordinator import Record
@@ -102,7 +102,7 @@ def search(
     require_folder("--plot", plot)
     require_folder("--json", json)
     if plot is not None:
-        from delaynet_lava.analysis.figures import check_format
+        from delaynet_lava.pictures import check_format
 
         check_format(plot)
     wanted, url = _define(folder, task, preset, seed, set_ or [], space, storage, sampler, prune, slurm)
@@ -130,10 +130,10 @@ def search(
         for path in exported:
             say(f"exported: {path}")
     if plot is not None:
-        from delaynet_lava.analysis import figures
+        from delaynet_lava import pictures
         from delaynet_lava.analysis.search_plots import draw_search
 
-        figures.write(draw_search(records, wanted.space), plot)
+        pictures.write(draw_search(records, wanted.space), plot)
     content = {"folder": str(folder), "storage": wanted.url(), "sampler": sampler, "seed": seed}
     content |= {"best": best[0].trial if best else None, "exported": exported}
     write_json(json, content | {"trials": [asdict(record) for record in records]})

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava.cli.cue_task import require_task
 from delaynet_lava.cli.output import figures, grid, progress, say, write_json
 from delaynet_lava.errors import InputError
-from delaynet_lava.training_options import PRESETS, CueOptions, explained
+from delaynet_lava.tasks.registry import require_task
+from delaynet_lava.training.options import PRESETS, CueOptions, explained
 
 
 def _parse(name: str, text: str, like: Any) -> Any:
@@ -75,8 +75,8 @@ def train(
     if show:
         grid(["option", "value", "meaning"], [list(row) for row in explained(options)], left=True)
         return 0
-    from delaynet_lava.distributed import process_group
-    from delaynet_lava.training import Epoch, train_cue
+    from delaynet_lava.training.distributed import process_group
+    from delaynet_lava.training.trainer import Epoch, train_cue
 
     with process_group() as group:
         if group.rank > 0:

@@ -1,7 +1,7 @@
 """A bundle: a folder that runs a network on given inputs with nothing but Lava and h5py beside it.
 
     run.py         :mod:`delaynet_lava.deploy.payload` as it stands
-    net.h5         the network, as :func:`delaynet_lava.netx.write` writes it
+    net.h5         the network, as :func:`delaynet_lava.formats.netx.write` writes it
     inputs.npz     bits: np.packbits of the spikes (samples, steps, channels) along axis 2; labels: int64
     manifest.json  what is in it, the hashes of these files, and what is to be done
 
@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava import netx
 from delaynet_lava._version import __version__
 from delaynet_lava.deploy import payload
 from delaynet_lava.deploy.untrusted import (
@@ -42,6 +41,7 @@ from delaynet_lava.deploy.untrusted import (
 )
 from delaynet_lava.errors import InputError
 from delaynet_lava.files import replace_file
+from delaynet_lava.formats import netx
 from delaynet_lava.network import Encoder, Network
 from delaynet_lava.trace import check_inputs
 

@@ -12,9 +12,9 @@ from delaynet_lava.deploy import payload
 from delaynet_lava.deploy.hosts import NOT_FOUND, Host
 from delaynet_lava.deploy.slurm import Node, Partition, SlurmMissing, partitions
 from delaynet_lava.errors import InputError
-from delaynet_lava.export.placement import place
-from delaynet_lava.export.rules import Finding, check
 from delaynet_lava.hw_profiles import HardwareProfile
+from delaynet_lava.hw_profiles.placement import place
+from delaynet_lava.hw_profiles.rules import Finding, check
 from delaynet_lava.network import Network
 
 __all__ = ["GENERATIONS", "LAVA", "Target", "broken", "preflight"]

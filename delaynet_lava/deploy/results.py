@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from delaynet_lava import netx
 from delaynet_lava.deploy import payload
 from delaynet_lava.deploy.bundle import Manifest, read_inputs, read_manifest
 from delaynet_lava.deploy.untrusted import (
@@ -27,6 +26,7 @@ from delaynet_lava.deploy.untrusted import (
 )
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
 from delaynet_lava.network import Network
 from delaynet_lava.trace import Comparison, Trace, decide
 

@@ -12,8 +12,8 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from delaynet_lava import network as ir
-from delaynet_lava import netx
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
 from delaynet_lava.lava.blocks import Block, BlockModel, build_blocks, require_supported
 from delaynet_lava.lava.simulation import building
 from delaynet_lava.quiet import quiet_import

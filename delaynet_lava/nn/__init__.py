@@ -1,19 +1,15 @@
-"""SLAYER blocks with axonal delays inside the recurrent loop. Needs lava-dl (Python 3.10)."""
+"""SLAYER blocks with axonal delays inside the recurrent loop, and lattices of delays."""
 
-from delaynet_lava.errors import BackendMissing
-from delaynet_lava.quiet import quiet_import
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-try:
-    with quiet_import():
-        import lava.lib.dl.slayer  # noqa: F401
-except ImportError as error:
-    raise BackendMissing("delaynet_lava.nn", "lava-dl", str(error)) from error
+from delaynet_lava.nn.lattice import PAPER_SHARES, delay_groups, lattice_delays, lattice_positions
 
-from delaynet_lava.lattice import PAPER_SHARES, delay_groups, lattice_delays, lattice_positions
-from delaynet_lava.nn.adaptive import AdaptiveRecurrent
-from delaynet_lava.nn.blocks import Neuron
-from delaynet_lava.nn.dense import Dense, Readout
-from delaynet_lava.nn.recurrent import DelayRecurrent
+if TYPE_CHECKING:
+    from delaynet_lava.nn.adaptive import AdaptiveRecurrent
+    from delaynet_lava.nn.blocks import Neuron
+    from delaynet_lava.nn.dense import Dense, Readout
+    from delaynet_lava.nn.recurrent import DelayRecurrent
 
 __all__ = [
     "PAPER_SHARES",
@@ -26,3 +22,18 @@ __all__ = [
     "lattice_delays",
     "lattice_positions",
 ]
+
+# Imported when first asked for: they bring torch and SLAYER, which the lattice and the rest do without.
+_BLOCKS = {
+    "AdaptiveRecurrent": "adaptive",
+    "DelayRecurrent": "recurrent",
+    "Dense": "dense",
+    "Neuron": "blocks",
+    "Readout": "dense",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _BLOCKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_BLOCKS[name]}"), name)

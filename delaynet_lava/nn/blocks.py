@@ -8,19 +8,18 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from lava.lib.dl.slayer.neuron import cuba
-from lava.lib.dl.slayer.synapse import layer as synapse
-from lava.lib.dl.slayer.utils.quantize import quantize
 
-from delaynet_lava import fixedpoint, network, netx
+from delaynet_lava import fixedpoint, network
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats import netx
 from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrence
 from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
+from delaynet_lava.nn import slayer
 
 __all__ = ["Neuron"]
 
 
-class Neuron(cuba.Neuron):
+class Neuron(slayer.neuron.Neuron):
     """SLAYER's CUBA neuron with a threshold that can be trained.
 
     ``vth`` is a parameter in SLAYER's units; the threshold in use is ``floor(64 vth) / 64``, as
@@ -99,7 +98,7 @@ class _Block(torch.nn.Module):
         self.overflows = torch.zeros(2, dtype=torch.int64)
         self.neuron = _neuron(neuron_params, type(self).__name__)
         self.neuron.shape = torch.Size([out_neurons])
-        into = synapse.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
+        into = slayer.synapse.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
         into.pre_hook_fx = pre_hook_fx or self.neuron.quantize_8bit
         self.add_module(self._entry, into)
 
@@ -125,8 +124,8 @@ class _Block(torch.nn.Module):
             x,
             self.input_matrix(),
             self.recurrent_matrix(),
-            quantize(self.neuron.current_decay),
-            quantize(self.neuron.voltage_decay),
+            slayer.quantize(self.neuron.current_decay),
+            slayer.quantize(self.neuron.voltage_decay),
             self.neuron.vth,
             self._dynamics(),
             bits=bits,
@@ -231,8 +230,8 @@ class _Spiking(_Block):
         width = self.neuron.tau_grad * self.neuron.threshold
         height = self.neuron.scale_grad / width
         if self.surrogate == "slayer":
-            width *= cuba.TAU_RHO_MULT
-            height *= cuba.SCALE_RHO_MULT / cuba.TAU_RHO_MULT / 2
+            width *= slayer.neuron.TAU_RHO_MULT
+            height *= slayer.neuron.SCALE_RHO_MULT / slayer.neuron.TAU_RHO_MULT / 2
         return Dynamics(
             delay=self._feedback_delay(),
             reset=network.RESETS[self.reset],

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lava.lib.dl.slayer.block import cuba
-from lava.lib.dl.slayer.neuron.norm import MeanOnlyBatchNorm
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
-from delaynet_lava.model_file import ModelFile
+from delaynet_lava.formats.model_file import ModelFile
+from delaynet_lava.nn import slayer
 from delaynet_lava.nn.adaptive import AdaptiveRecurrent
 from delaynet_lava.nn.dense import Dense, Readout
 from delaynet_lava.nn.recurrent import DelayRecurrent
@@ -42,7 +41,7 @@ def _neuron_params(neuron: Any, where: str) -> dict[str, Any]:
             where, "has a decay for each neuron, but the chip's LIF has one a layer", "use shared_param=True"
         )
     norm = getattr(neuron, "norm", None)
-    if norm is not None and not isinstance(norm, MeanOnlyBatchNorm):
+    if norm is not None and not isinstance(norm, slayer.MeanOnlyBatchNorm):
         raise InputError(
             where,
             f"normalises with {type(norm).__name__}, whose factor no exponent of net.h5 expresses",
@@ -88,28 +87,28 @@ def _sizes(part: Any, where: str) -> dict[str, int]:
 def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
     kind = type(block)
     entry: dict[str, Any] = {"type": "FusedDense" if kind is Dense else kind.__name__}
-    if kind is cuba.Input:
+    if kind is slayer.block.Input:
         entry["delay_shift"] = bool(block.delay_shift)
         if block.neuron is not None:
             entry["neuron"] = _neuron_params(block.neuron, where)
         if block.shape is not None:
             entry["shape"] = [int(n) for n in block.shape]
-    elif kind is cuba.Flatten:
+    elif kind is slayer.block.Flatten:
         pass
-    elif kind is cuba.Average:
+    elif kind is slayer.block.Average:
         entry["num_outputs"] = int(block.num_outputs)
-    elif kind in (cuba.Dense, cuba.Affine, cuba.Recurrent, *_OWN.values()):
+    elif kind in (slayer.block.Dense, slayer.block.Affine, slayer.block.Recurrent, *_OWN.values()):
         _check_hook(block, where)
         main = block.input_synapse if hasattr(block, "input_synapse") else block.synapse
         entry |= _sizes(main, where)
-        if not (kind is cuba.Affine and not block.dynamics):
+        if not (kind is slayer.block.Affine and not block.dynamics):
             entry["neuron"] = _neuron_params(block.neuron, where)
-        if kind is not cuba.Affine:
+        if kind is not slayer.block.Affine:
             entry["delay_shift"] = bool(block.delay_shift)
         if kind in (DelayRecurrent, Dense):
             left_out = () if kind is DelayRecurrent else ("self_connection", "feedback_grad")
             entry |= {key: getattr(block, key) for key in _OPTIONS if key not in left_out}
-        if getattr(block, "bias", None) is not None and kind is cuba.Recurrent:
+        if getattr(block, "bias", None) is not None and kind is slayer.block.Recurrent:
             raise InputError(where, "has a bias before its neuron, which net.h5 cannot express")
     elif kind is AdaptiveRecurrent:
         # Kept with its history; the export refuses it.

@@ -24,8 +24,8 @@ import tomli
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MAX_DELAY
-from delaynet_lava.lattice import delay_groups
-from delaynet_lava.training_options import CueOptions, text_of
+from delaynet_lava.nn.lattice import delay_groups
+from delaynet_lava.training.options import CueOptions, text_of
 
 __all__ = [
     "Space",

@@ -29,7 +29,7 @@ from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.files import replace_file
 from delaynet_lava.search.space import Space, options_of
 from delaynet_lava.search.storage import full_url, open_storage
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training.options import CueOptions
 
 if TYPE_CHECKING:
     from optuna import Study

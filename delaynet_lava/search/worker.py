@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from delaynet_lava.errors import DelayNetError, InputError
-from delaynet_lava.model_file import load_model
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.search.space import plain, suggest
 from delaynet_lava.search.study import (
     STORAGE,
@@ -25,8 +25,8 @@ from delaynet_lava.search.study import (
     open_study,
     unfinished,
 )
-from delaynet_lava.training import Epoch, train_cue
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training.options import CueOptions
+from delaynet_lava.training.trainer import Epoch, train_cue
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training.options import CueOptions
 
 __all__ = ["loss_of"]
 

@@ -28,19 +28,19 @@ from madgrad import MADGRAD
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from delaynet_lava import delaynet
 from delaynet_lava._version import __version__
-from delaynet_lava.analysis.initial import branching_sums
-from delaynet_lava.baselines.eprop import eprop_step
-from delaynet_lava.distributed import Group
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE
-from delaynet_lava.loss import loss_of
-from delaynet_lava.model_file import ModelFile, load_tensors, save_model, write_tensors
-from delaynet_lava.networks import as_tensor, build_network
+from delaynet_lava.formats.model_file import ModelFile, load_tensors, save_model, write_tensors
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training_options import PRESETS, CueOptions, command_line
+from delaynet_lava.training import delaynet
+from delaynet_lava.training.baselines.eprop import eprop_step
+from delaynet_lava.training.branching import branching_sums
+from delaynet_lava.training.distributed import Group
+from delaynet_lava.training.loss import loss_of
+from delaynet_lava.training.networks import as_tensor, build_network
+from delaynet_lava.training.options import PRESETS, CueOptions, command_line
 
 __all__ = ["PRESETS", "CueOptions", "Epoch", "train_cue"]
 
@@ -327,7 +327,7 @@ def train_cue(
 
     Args:
         on_epoch: called after each epoch with its record and the share of annealing done.
-        group: of :func:`delaynet_lava.distributed.process_group`; None: this process alone.
+        group: of :func:`delaynet_lava.training.distributed.process_group`; None: this process alone.
 
     Raises:
         InputError: a checkpoint of other options is in the way, the place can't be written, or

@@ -2,7 +2,7 @@
 
 Sizes are checked before anything is unpacked, and nothing leads out of the file: soft and external
 links, external raw data and virtual datasets are refused. The file is read into memory once, so
-what was checked is what is read. This module knows no key; :mod:`delaynet_lava.netx_read` does.
+what was checked is what is read. This module knows no key; :mod:`delaynet_lava.formats.netx_read` does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.hdf5_format import Dataset, FormatError, Reader
+from delaynet_lava.formats.hdf5_format import Dataset, FormatError, Reader
 
 __all__ = ["MAX_BYTES", "MAX_ELEMENTS", "Group", "open_untrusted"]
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.lattice import PAPER_SHARES
+from delaynet_lava.nn.lattice import PAPER_SHARES
 from delaynet_lava.tasks.cue import RIGHT_P
 
 __all__ = ["PRESETS", "CueOptions", "command_line", "explained"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from delaynet_lava.delaynet import decay
 from delaynet_lava.nn import AdaptiveRecurrent, Readout
 from delaynet_lava.nn.initial import draw, draw_recurrent
 from delaynet_lava.tasks.cue import CHANNELS, CLASSES
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training.delaynet import decay
+from delaynet_lava.training.options import CueOptions
 
 __all__ = ["ADAPTATION_TAU_MS", "build"]
 

@@ -35,9 +35,9 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.files import replace_file
+from delaynet_lava.formats.netx_read import FORMAT_VERSION, MAX_LAYERS, MAX_TEXT, read_network
+from delaynet_lava.formats.untrusted_hdf5 import MAX_BYTES, MAX_ELEMENTS, open_untrusted
 from delaynet_lava.network import Dense, Encoder, Network, Neuron
-from delaynet_lava.netx_read import FORMAT_VERSION, MAX_LAYERS, MAX_TEXT, read_network
-from delaynet_lava.untrusted_hdf5 import MAX_BYTES, MAX_ELEMENTS, open_untrusted
 
 __all__ = ["NetxWarning", "read", "write", "write_layer"]
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from delaynet_lava.analysis.figures import COLOURS, GREY, bare
 from delaynet_lava.errors import InputError
-from delaynet_lava.export.cores import (
+from delaynet_lava.hw_profiles import HardwareProfile
+from delaynet_lava.hw_profiles.cores import (
     AXONS_IN,
     AXONS_OUT,
     MEMORY,
@@ -27,8 +27,8 @@ from delaynet_lava.export.cores import (
     least_cores,
     reached,
 )
-from delaynet_lava.hw_profiles import HardwareProfile
 from delaynet_lava.network import Network
+from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

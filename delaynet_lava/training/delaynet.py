@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
-from delaynet_lava.lattice import lattice_delays
 from delaynet_lava.nn import DelayRecurrent, Readout
 from delaynet_lava.nn.initial import initialise
+from delaynet_lava.nn.lattice import lattice_delays
 from delaynet_lava.tasks.cue import CHANNELS, CLASSES
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training.options import CueOptions
 
 __all__ = ["build", "decay", "membrane"]
 

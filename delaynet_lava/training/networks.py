@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from delaynet_lava import delaynet
-from delaynet_lava.baselines import lif, lsnn
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS, full_scale_above
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.kernels.autograd import STATE_SCALE
-from delaynet_lava.model_file import load_model
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training import delaynet
+from delaynet_lava.training.baselines import lif, lsnn
+from delaynet_lava.training.options import CueOptions
 
 __all__ = ["as_tensor", "build_network"]
 

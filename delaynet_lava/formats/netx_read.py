@@ -1,7 +1,7 @@
 """What the keys of a ``net.h5`` mean: from an HDF5 tree to a :class:`Network`.
 
 Stock NetX's meaning wherever the keys are stock NetX's; ours for the keys listed in
-:mod:`delaynet_lava.netx`. What stock NetX ignores, and would change the network if it did not, is
+:mod:`delaynet_lava.formats.netx`. What stock NetX ignores, and would change the network if it did not, is
 returned as a note, never passed over.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats.untrusted_hdf5 import MAX_ELEMENTS, Group
 from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synapse
-from delaynet_lava.untrusted_hdf5 import MAX_ELEMENTS, Group
 
 __all__ = ["FORMAT_VERSION", "MAX_LAYERS", "MAX_TEXT", "read_network"]
 

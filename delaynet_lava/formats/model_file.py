@@ -90,7 +90,7 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
         raise InputError(
             where,
             f"holds more than tensors and plain values and was not opened ({_head(error)})",
-            "save it with delaynet_lava.model_file.save_model",
+            "save it with delaynet_lava.formats.model_file.save_model",
         ) from error
     except OSError as error:
         raise InputError(where, f"cannot be read ({error.strerror or error})") from error

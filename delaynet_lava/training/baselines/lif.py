@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from delaynet_lava.delaynet import decay
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout
 from delaynet_lava.nn.initial import draw, initialise
 from delaynet_lava.tasks.cue import CHANNELS, CLASSES
-from delaynet_lava.training_options import CueOptions
+from delaynet_lava.training.delaynet import decay
+from delaynet_lava.training.options import CueOptions
 
 __all__ = ["build"]
 

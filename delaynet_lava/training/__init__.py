@@ -1,0 +1,1 @@
+"""Training: the trainer, what a recipe is made of, and the networks it starts from."""
