@@ -105,13 +105,18 @@ def emulate(
     states: list[LayerRun] = []
     spikes: dict[int, list[np.ndarray]] = {k: [] for k in chosen if "spikes" in record}
     voltage: dict[int, list[np.ndarray]] = {k: [] for k in chosen if "voltage" in record}
+    last, decision = len(network.layers) - 1, network.answer
+    scores = None
     clock = 0
     for chunk in _chunks(network, inputs):
         batch, steps, _ = chunk.shape
         states = states or [lay_out(layer, batch) for layer in network.layers]
         bits, values = _incoming(network, chunk)
+        window = decision.within(clock, steps)
         for k, state in enumerate(states):
-            seen = np.empty((batch, steps, state.size), np.int32) if k in voltage else NO_RECORD
+            summed = k == last and decision.of_membranes and window.stop > window.start
+            kept = summed or k in voltage
+            seen = np.empty((batch, steps, state.size), np.int32) if kept else NO_RECORD
             fired = state.room(steps)
             state.advance(bits, values, 0, steps, clock, fired, seen, before_reset=False)
             bits, values = fired, NO_VALUES
@@ -119,6 +124,12 @@ def emulate(
                 spikes[k].append(bits_of.unpack(bits, state.size))
             if k in voltage:
                 voltage[k].append(seen)
+            if k == last and decision.kind != "last":
+                scores = np.zeros((batch, state.size), np.int64) if scores is None else scores
+                if summed:
+                    scores += seen[:, window].sum(axis=1, dtype=np.int64)
+                elif not decision.of_membranes:
+                    bits_of.tally(bits, window.start, window.stop, scores)
         clock += steps
     if not states:
         raise InputError("inputs", "are empty, no part came")
@@ -132,6 +143,7 @@ def emulate(
         spike_counts=[s.counts[:, 2].copy() for s in states],
         spikes={k: _joined(parts) for k, parts in spikes.items()},
         voltage={k: _joined(parts) for k, parts in voltage.items()},
+        scores=scores,
         wall_s=time.perf_counter() - started,
     )
 

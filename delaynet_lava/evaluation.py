@@ -142,7 +142,7 @@ def evaluate(
     main = backend(run_on)
     other = None if check is None else backend(check)
     last = len(network.layers) - 1
-    record: tuple[str, ...] = ("spikes", "voltage") if other else ("spikes",)
+    record: tuple[str, ...] = ("spikes", "voltage") if other else ()
     layers = None if other else [last]
     size = _batch_size(network, task.steps, other is not None)
     # Lava takes seconds a sample and says when each is done; the emulator is done before that matters.

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
+from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError
 
-__all__ = ["Dense", "Encoder", "Layer", "Network", "Neuron", "Synapse", "time_constant_ms"]
+__all__ = ["Decision", "Dense", "Encoder", "Layer", "Network", "Neuron", "Synapse", "time_constant_ms"]
 
 RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 DELAY_LIMIT = (1 << 15) - 1
@@ -271,9 +272,10 @@ class Network:
         task: name and options of the task it was trained for; empty where unknown.
         profile: name of the hardware profile it was exported for.
         provenance: how it was made: command, seed, versions, figures.
+        decision: how it answers, or the text of that (:class:`Decision`); None: as :attr:`answer` says.
 
     Raises:
-        InputError: no layers, layers that do not fit each other.
+        InputError: no layers, layers that do not fit each other, spikes counted of a readout.
     """
 
     layers: tuple[Layer, ...]
@@ -283,6 +285,7 @@ class Network:
     task: dict[str, Any] = field(default_factory=dict)
     profile: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+    decision: Decision | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -310,6 +313,14 @@ class Network:
                 f"{size} output neurons cannot form {self.average} equal groups",
             )
         _require(np.isfinite(self.dt_ms) and self.dt_ms > 0, "dt", f"{self.dt_ms} ms is not positive")
+        if isinstance(self.decision, str):
+            object.__setattr__(self, "decision", Decision.parse(self.decision))
+        _require(
+            self.answer.kind != "count" or not self.layers[-1].neuron.is_readout,
+            "decision",
+            f"{self.answer} counts the spikes of a readout, which has none",
+            "use last, sum or mean",
+        )
 
     @property
     def channels(self) -> int:
@@ -321,6 +332,11 @@ class Network:
     def outputs(self) -> int:
         """Number of values a decision is taken over: output neurons, or groups of them."""
         return self.average or self.layers[-1].size
+
+    @property
+    def answer(self) -> Decision:
+        """How the network answers: ``decision``, or else ``last`` of a readout, ``count`` of spikes."""
+        return self.decision or Decision("last" if self.layers[-1].neuron.is_readout else "count")
 
     def with_(self, **changes: Any) -> Network:
         """A copy with some attributes replaced."""

@@ -10,7 +10,16 @@ import numpy as np
 from delaynet_lava.errors import InputError, MismatchError
 from delaynet_lava.network import Network
 
-__all__ = ["RECORDABLE", "Comparison", "Difference", "Trace", "check_inputs", "decide", "recorded_layers"]
+__all__ = [
+    "RECORDABLE",
+    "Comparison",
+    "Difference",
+    "Trace",
+    "check_inputs",
+    "decide",
+    "recorded_layers",
+    "scores",
+]
 
 RECORDABLE = ("spikes", "voltage")
 
@@ -71,6 +80,8 @@ class Trace:
         u_wraps, v_saturations: for every layer, how often the current left its 24 bits and the
             membrane was clipped. Zero is the only quiet value. Empty: not counted, as on a board.
         spike_counts: int64 (batch,) for every layer. Empty: not counted.
+        scores: int64 (batch, neurons) of the last layer, what the network's decision adds up over its
+            window. None: the decision is on ``final_voltage``, or has to be taken from what was recorded.
         wall_s: seconds the execution itself took.
     """
 
@@ -83,13 +94,14 @@ class Trace:
     spike_counts: list[np.ndarray]
     spikes: dict[int, np.ndarray] = field(default_factory=dict)
     voltage: dict[int, np.ndarray] = field(default_factory=dict)
+    scores: np.ndarray | None = None
     wall_s: float = 0.0
 
     def compare(self, other: Trace) -> Comparison:
         """Count the integers that differ in everything both traces hold.
 
-        Final voltages always are; spikes, voltages, spike counts and overflow counters where both
-        have them.
+        Final voltages always are; spikes, voltages, scores, spike counts and overflow counters where
+        both have them.
 
         Raises:
             InputError: the traces are of different extent and can't be compared at all.
@@ -112,6 +124,8 @@ class Trace:
                 if mine and yours:
                     x, y = (np.reshape(counts[layer], (-1, 1, 1)) for counts in (mine, yours))
                     pairs.append((name.replace("_", " "), x, y, last))
+            if layer == len(self.final_voltage) - 1 and self.scores is not None and other.scores is not None:
+                pairs.append(("scores", self.scores[:, None], other.scores[:, None], last))
             for what, x, y, offset in pairs:
                 differ = x != y
                 compared += x.size
@@ -160,6 +174,7 @@ class Trace:
             spike_counts=[cat("spike_counts", k) for k in layers if head.spike_counts],
             spikes={k: cat("spikes", k) for k in head.spikes},
             voltage={k: cat("voltage", k) for k in head.voltage},
+            scores=None if head.scores is None else np.concatenate([t.scores for t in traces]),
             wall_s=sum(t.wall_s for t in traces),
         )
 
@@ -212,20 +227,34 @@ def check_inputs(network: Network, inputs: np.ndarray) -> np.ndarray:
     return x
 
 
-def decide(network: Network, trace: Trace) -> np.ndarray:
-    """Class of each sample, int64 (batch,): argmax over outputs.
+def scores(network: Network, trace: Trace) -> np.ndarray:
+    """What the network's decision compares, int64 (batch, outputs): see :class:`network.Decision`.
 
-    Readout neurons answer with their membrane after the last step, spiking ones with their spike
-    count. Where the network ends in an average, groups are summed first. The first of equals wins.
+    Where the network ends in an average, groups are summed first.
 
     Raises:
-        InputError: the last layer spikes and its spikes were not recorded.
+        InputError: the run was shorter than the decision's window, or what it asks for is in the trace
+            neither as ``scores`` nor recorded.
     """
-    last = len(network.layers) - 1
-    if network.layers[last].neuron.is_readout:
-        score = trace.final_voltage[last].astype(np.int64)
-    elif last in trace.spikes:
-        score = trace.spikes[last].sum(axis=1, dtype=np.int64)
+    last, decision = len(network.layers) - 1, network.answer
+    decision.require_steps(trace.steps)
+    if decision.kind == "last":
+        values = trace.final_voltage[last].astype(np.int64)
+    elif trace.scores is not None:
+        values = trace.scores
     else:
-        raise InputError(f"layer {last}", "spikes were not recorded, so there is no decision")
-    return score.reshape(len(score), network.outputs, -1).sum(axis=2).argmax(axis=1)
+        name = "voltage" if decision.of_membranes else "spikes"
+        if last not in getattr(trace, name):
+            raise InputError(f"layer {last}", f"{name} were not recorded, so there is no decision {decision}")
+        window = decision.within(0, trace.steps)
+        values = getattr(trace, name)[last][:, window].sum(axis=1, dtype=np.int64)
+    return values.reshape(len(values), network.outputs, -1).sum(axis=2)
+
+
+def decide(network: Network, trace: Trace) -> np.ndarray:
+    """Class of each sample, int64 (batch,): argmax over :func:`scores`. The first of equals wins.
+
+    Raises:
+        InputError: as :func:`scores`.
+    """
+    return scores(network, trace).argmax(axis=1)

@@ -15,7 +15,7 @@ import torch
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.model_file import ModelFile
-from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synapse
+from delaynet_lava.network import Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
 
 __all__ = ["extract", "quantize_weight"]
 
@@ -178,6 +178,17 @@ def _last_delay(layer: Layer, delays: np.ndarray, where: str) -> Layer:
     return Dense(Synapse(layer.synapse.weight, delay, layer.synapse.weight_exp), layer.neuron)
 
 
+def _decision(text: Any, name: str) -> Decision | None:
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InputError(f"{name}: decision", f"is a {type(text).__name__}, expected a text")
+    try:
+        return Decision.parse(text)
+    except InputError as error:
+        raise InputError(f"{name}: {error.where}", error.problem, error.remedy) from error
+
+
 def extract(model: ModelFile, name: str = "model") -> Network:
     """The :class:`Network` of integers that a trained model computes with.
 
@@ -244,4 +255,5 @@ def extract(model: ModelFile, name: str = "model") -> Network:
         dt_ms=float(model.config.get("dt_ms", 1.0)),
         task=dict(model.config.get("task") or {}),
         provenance=dict(model.provenance),
+        decision=_decision(model.config.get("decision"), name),
     )

@@ -10,6 +10,7 @@ With steps of k times dt, k the smallest whole number at which every lag rounds 
   ``q = 1 - dv / 4096``, rounded to its mantissa, at a higher exponent where it must be;
 - a current that lasts would act once instead of k times a new step: threshold and bias are divided by
   ``1 + p + ... + p^(k - 1)``, ``p = 1 - du / 4096``, instead of multiplying the weights (du = 4096: by 1);
+- a window of the decision becomes that of the new steps which it touches;
 - weights and resets stay. A neuron fires at most once in k old steps, and what arrived in different old
   steps of one new step arrives together.
 
@@ -199,7 +200,8 @@ def retime(network: Network, delay_max: int = fx.MAX_DELAY) -> tuple[Network, Re
         )
     dt_new = network.dt_ms * factor
     report = RetimeReport(delay_max, factor, network.dt_ms, dt_new, tuple(changes))
-    return network.with_(layers=tuple(layers), dt_ms=dt_new), report
+    decision = None if network.decision is None else network.decision.coarser(factor)
+    return network.with_(layers=tuple(layers), dt_ms=dt_new, decision=decision), report
 
 
 def rebin(spikes: np.ndarray, factor: int) -> tuple[np.ndarray, int]:

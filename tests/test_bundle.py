@@ -190,7 +190,7 @@ HASH = {"sha256": "0" * 64, "bytes": 1}
     "changes",
     [
         {"format": "other"},
-        {"version": 2},
+        {"version": 1},
         {"version": True},
         {"name": "a/b"},
         {"name": "a\u202eb"},

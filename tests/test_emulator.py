@@ -217,8 +217,7 @@ def test_decisions():
     assert decide(grouped, emulate(grouped, x)).tolist() == [0, 1]
     readout = Network((Dense(synapse, Neuron(vth=131071, du=4096, dv=0)),))
     assert decide(readout, emulate(readout, x, ())).tolist() == [1, 2]
-    with pytest.raises(InputError, match="not recorded"):
-        decide(spiking, emulate(spiking, x, ()))
+    assert decide(spiking, emulate(spiking, x, ())).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

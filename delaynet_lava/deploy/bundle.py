@@ -29,6 +29,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava._version import __version__
+from delaynet_lava.decision import Decision
 from delaynet_lava.deploy import payload
 from delaynet_lava.deploy.untrusted import (
     MAX_BYTES,
@@ -90,6 +91,7 @@ class Manifest:
         layers: number of neurons of each.
         shards: in how many shares the samples run.
         record: ("spikes",) or ().
+        decision: how the network answers, the text of a :class:`network.Decision`.
         task, seed: where the inputs come from.
         versions: of the packages that wrote it.
         loihi: for the backend "loihi2", else None.
@@ -105,6 +107,7 @@ class Manifest:
     layers: tuple[int, ...]
     shards: int
     record: tuple[str, ...]
+    decision: str
     task: dict[str, Any]
     seed: int
     versions: dict[str, str]
@@ -149,7 +152,8 @@ def write_bundle(
         raise InputError(
             "labels", f"have shape {answers.shape} and type {answers.dtype}, expected a class each"
         )
-    if "spikes" not in record and not network.layers[-1].neuron.is_readout:
+    network.answer.require_steps(spikes.shape[1])
+    if "spikes" not in record and network.answer.kind == "count":
         raise InputError("record", "the last layer answers by its spikes", "record them")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -175,6 +179,7 @@ def write_bundle(
             "layers": [layer.size for layer in network.layers],
             "shards": shards,
             "record": list(record),
+            "decision": str(network.answer),
             "task": dict(task or {}),
             "seed": seed,
             "versions": _versions(),
@@ -280,17 +285,22 @@ def _manifest(values: dict[str, Any], content: bytes, where: str) -> Manifest:
             loihi = Loihi(**Fields(loihi, "loihi", [f.name for f in fields(Loihi)]).values)
         except InputError as error:
             raise InputError(f"{where}: {error.where}", error.problem, error.remedy) from error
-    samples = read.integer("samples", 1, MAX_SAMPLES)
+    samples, steps = read.integer("samples", 1, MAX_SAMPLES), read.integer("steps", 1, MAX_STEPS)
+    try:
+        Decision.parse(read.text("decision")).require_steps(steps)
+    except InputError as error:
+        raise InputError(f"{where}: {error.where}", error.problem, error.remedy) from error
     return Manifest(
         name=read.text("name", _NAME.pattern),
         backend=backend,
         files=parts,
         samples=samples,
-        steps=read.integer("steps", 1, MAX_STEPS),
+        steps=steps,
         channels=read.integer("channels", 1, MAX_NEURONS),
         layers=tuple(layers),
         shards=read.integer("shards", 1, min(samples, MAX_SHARDS)),
         record=tuple(record),
+        decision=read.text("decision"),
         task=task,
         seed=read.integer("seed", 0, 1 << 63),
         versions=read.strings("versions"),

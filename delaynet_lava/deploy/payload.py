@@ -31,7 +31,7 @@ import warnings
 
 MANIFEST, STATUS, RESULT, ARRAYS = "manifest.json", "status-{}.json", "result-{}.json", "result-{}.npz"
 FILES = ("run.py", "net.h5", "inputs.npz")
-BUNDLE_FORMAT, RESULT_FORMAT, VERSION = "delaynet_lava.bundle", "delaynet_lava.result", 1
+BUNDLE_FORMAT, RESULT_FORMAT, VERSION = "delaynet_lava.bundle", "delaynet_lava.result", 2
 MAX_DELAY = 62
 # What NetX gives to every bias, unless the file says otherwise.
 BIAS_EXP = 6
@@ -130,6 +130,15 @@ def read_layers(path):
             elif kind not in ("input", "flatten", "average"):
                 raise Failure(f"net.h5: layer {index}: unknown type {kind!r}")
     return layers
+
+
+def summed_steps(decision, steps):
+    """First and last + 1 of the steps whose membranes the answer adds up; None: it adds none."""
+    kind, _, window = decision.partition(":")
+    if kind not in ("sum", "mean"):
+        return None
+    start, _, stop = window.partition(":")
+    return int(start or 0), int(stop or steps)
 
 
 def read_layer(layer, kind, where):
@@ -310,14 +319,12 @@ class Graph:
         out.connect(process.inp)
         return process.out
 
-    def voltages(self):
-        """int32 (neurons,) for each layer."""
+    def voltage(self, layer):
+        """int32 (neurons,)."""
         import numpy as np
 
         # A chip's 24 bits may come without their sign spread to the left.
-        return [
-            neuron.v.get().reshape(-1).astype(np.int64).astype(np.int32) << 8 >> 8 for neuron in self.neurons
-        ]
+        return self.neurons[layer].v.get().reshape(-1).astype(np.int64).astype(np.int32) << 8 >> 8
 
 
 class Execution:
@@ -366,6 +373,24 @@ class Execution:
         except RuntimeError as error:
             raise Failure(self.problem() or f"lava: {error}") from error
         self.clock.wall_s += time.time() - started
+
+    def advance_adding(self, steps, window, graph):
+        """Run that many steps; the sum of the last layer's membranes in the window, int64 (neurons,).
+
+        Nothing in Lava's stock neurons adds membranes up, so the run stops after each step of the window.
+        """
+        import numpy as np
+
+        start, stop = window
+        if start:
+            self.advance(start)
+        total = np.zeros(graph.neurons[-1].v.shape, np.int64).reshape(-1)
+        for _ in range(start, stop):
+            self.advance(1)
+            total += graph.voltage(-1)
+        if stop < steps:
+            self.advance(steps - stop)
+        return total
 
     def problem(self):
         """What ended one of Lava's processes; None where all of them are alive."""
@@ -456,14 +481,15 @@ def forget():
     logging.getLogger().handlers.clear()
 
 
-def execute(layers, inputs, feed, records, clock, loihi=None):
-    """Yield final voltages and what a profiler found, sample after sample.
+def execute(layers, inputs, feed, records, clock, loihi=None, window=None):
+    """Yield final voltages, sums and what a profiler found, sample after sample.
 
     Each sample has a fresh graph, and so starts from rest. To clear the one before, Var by Var, takes the
     simulator longer than to compile another, and on a board not all of it is within reach.
 
     Args:
         loihi: None for the simulator; where the board is, from the manifest.
+        window: of :func:`summed_steps`; None: there are no sums.
     """
     from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg
 
@@ -481,11 +507,15 @@ def execute(layers, inputs, feed, records, clock, loihi=None):
         else:
             config, profiler = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=chosen), None
         with Execution(graph, config, clock, stop=bool(loihi)) as execution:
-            execution.advance(len(feed))
-            voltages = graph.voltages()
+            sums = None
+            if window is None:
+                execution.advance(len(feed))
+            else:
+                sums = execution.advance_adding(len(feed), window, graph)
+            voltages = [graph.voltage(k) for k in range(len(layers))]
         # What Lava chose for one graph serves the next ones.
         models.update({type(process): process.model_class for process in graph.processes})
-        yield voltages, figures(profiler)
+        yield voltages, sums, figures(profiler)
 
 
 def loihi_models(classes):
@@ -582,14 +612,16 @@ def run_shard(folder, shard, status):
     feed = shared((steps, channels))
     wanted = "spikes" in manifest["record"]
     records = [shared((steps, layer.size)) if wanted else None for layer in layers]
-    spikes, voltages, profiles = [], [], []
+    spikes, voltages, scores, profiles = [], [], [], []
+    window = summed_steps(manifest["decision"], steps)
     clock = types.SimpleNamespace(build_s=0.0, wall_s=0.0)
     loihi = manifest["loihi"] if manifest["backend"] == "loihi2" else None
-    executed = execute(layers, inputs, feed, records, clock, loihi)
+    executed = execute(layers, inputs, feed, records, clock, loihi, window)
     # Closed, also where what is done here fails, it ends Lava's processes.
     with contextlib.closing(executed):
-        for last, profile in executed:
+        for last, sums, profile in executed:
             voltages.append(last)
+            scores.append(sums)
             spikes.append([np.packbits(record, axis=1) for record in records if wanted])
             profiles.append(profile)
             status.done += 1
@@ -597,6 +629,8 @@ def run_shard(folder, shard, status):
     arrays = {f"voltage_{k}": np.stack([v[k] for v in voltages]) for k in range(len(layers))}
     if wanted:
         arrays.update((f"spikes_{k}", np.stack([s[k] for s in spikes])) for k in range(len(layers)))
+    if window is not None:
+        arrays["scores"] = np.stack(scores)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     content = buffer.getvalue()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from delaynet_lava.decision import Decision
 from delaynet_lava.deploy import payload
 from delaynet_lava.deploy.bundle import Manifest, read_inputs, read_manifest
 from delaynet_lava.deploy.untrusted import (
@@ -78,6 +79,8 @@ class Shard:
         spikes: layer -> uint8 (samples, steps, ceil(neurons / 8)), packed along the last axis, where
             recorded.
         voltage: int32 (samples, neurons) for every layer, the membranes after the last step.
+        scores: int64 (samples, neurons) of the last layer, the sums of its membranes where the network
+            answers by them; else None.
         wall_s, build_s: seconds the samples ran, and seconds that compiling their graphs took.
         profile: for each sample what Lava's profiler gave, in its units; None where there is none, and
             ``profile_error`` says why on a board.
@@ -88,6 +91,7 @@ class Shard:
     samples: range
     spikes: dict[int, np.ndarray]
     voltage: list[np.ndarray]
+    scores: np.ndarray | None
     wall_s: float
     build_s: float
     profile: list[dict[str, Any]] | None
@@ -155,6 +159,9 @@ def read_shard(folder: str | os.PathLike, shard: int, manifest: Manifest | None 
         expected[f"voltage_{k}"] = ((len(samples), size), np.int32)
         if "spikes" in manifest.record:
             expected[f"spikes_{k}"] = ((len(samples), manifest.steps, -(-size // 8)), np.uint8)
+    summed = Decision.parse(manifest.decision).of_membranes
+    if summed:
+        expected["scores"] = ((len(samples), manifest.layers[-1]), np.int64)
     arrays_path = Path(folder) / payload.ARRAYS.format(shard)
     arrays = read_arrays(checked_bytes(arrays_path, part), str(arrays_path), expected)
     return Shard(
@@ -162,6 +169,7 @@ def read_shard(folder: str | os.PathLike, shard: int, manifest: Manifest | None 
         samples=samples,
         spikes={k: arrays[f"spikes_{k}"] for k in range(len(manifest.layers)) if manifest.record},
         voltage=[arrays[f"voltage_{k}"] for k in range(len(manifest.layers))],
+        scores=arrays["scores"] if summed else None,
         wall_s=read.number("wall_s"),
         build_s=read.number("build_s"),
         profile=_profile(read, len(samples)),
@@ -247,6 +255,7 @@ def _parts(manifest: Manifest, shards: tuple[Shard, ...]) -> Iterator[tuple[int,
                     v_saturations=[],
                     spike_counts=[s.sum(axis=(1, 2), dtype=np.int64) for s in spikes.values()],
                     spikes=spikes,
+                    scores=None if shard.scores is None else shard.scores[chosen],
                     wall_s=shard.wall_s * batch / len(shard.samples),
                 ),
             )
@@ -264,6 +273,10 @@ def merge(folder: str | os.PathLike) -> Outcome:
     if network.channels != manifest.channels or [k.size for k in network.layers] != list(manifest.layers):
         raise InputError(
             str(path), f"is not the network that {payload.MANIFEST} describes: {network.summary()}"
+        )
+    if str(network.answer) != manifest.decision:
+        raise InputError(
+            str(path), f"answers by {network.answer}, {payload.MANIFEST} names {manifest.decision}"
         )
     _, labels = read_inputs(folder, manifest)
     shards = tuple(read_shard(folder, k, manifest) for k in range(manifest.shards))
@@ -288,6 +301,8 @@ def compare_with_emulator(
     manifest = outcome.manifest
     if network.channels != manifest.channels or [k.size for k in network.layers] != list(manifest.layers):
         raise InputError("network", f"is not of the bundle's shape: {network.summary()}")
+    if str(network.answer) != manifest.decision:
+        raise InputError("network", f"answers by {network.answer}, the bundle by {manifest.decision}")
     bits, _ = read_inputs(folder, manifest)
     total, firsts = Comparison(0, 0), []
     for start, part in outcome.parts():

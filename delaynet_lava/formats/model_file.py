@@ -3,8 +3,9 @@
 A dict of ``format``, ``version``, ``config``, ``state_dict`` and ``provenance``, loaded with
 ``weights_only=True``. Training and export meet here, and only here.
 
-``config`` is ``{"layers": [{"type": ..., ...}, ...], "task": {...}, "dt_ms": 1.0}``; the tensors of
-layer i start with ``"i."`` in ``state_dict``. The entries of a layer are those that
+``config`` is ``{"layers": [{"type": ..., ...}, ...], "task": {...}, "dt_ms": 1.0}``, and ``"decision"``, the
+text of a :class:`~delaynet_lava.decision.Decision`, where the network answers in its own way. The tensors
+of layer i start with ``"i."`` in ``state_dict``. The entries of a layer are those that
 :mod:`delaynet_lava.nn.model` writes.
 """
 

@@ -19,6 +19,8 @@ something that NetX's keys do not:
     neuron/{membraneBits, fullScaleExp}     a membrane of fewer bits; absent: 24 and 23
     delaynet/version            1; a group at the root, with
     delaynet/{dt_ms, profile, task, provenance}     the last two JSON objects
+    delaynet/decision           how the network answers (:class:`~delaynet_lava.network.Decision` as
+                                text); absent: "last" of a readout, "count" of spiking neurons
 """
 
 from __future__ import annotations
@@ -115,6 +117,8 @@ def _write_metadata(group: h5py.Group, network: Network, where: str) -> None:
     group["profile"] = _text(network.profile, f"{where}: profile")
     for key in ("task", "provenance"):
         group[key] = _text(_json(getattr(network, key), f"{where}: {key}"), f"{where}: {key}")
+    if network.decision is not None:
+        group["decision"] = str(network.decision)
 
 
 def _write_layers(group: h5py.Group, network: Network, where: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.untrusted_hdf5 import MAX_ELEMENTS, Group
-from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synapse
+from delaynet_lava.network import Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
 
 __all__ = ["FORMAT_VERSION", "MAX_LAYERS", "MAX_TEXT", "read_network"]
 
@@ -42,7 +42,7 @@ _KEYS = {
     | {"biasExp", "reset", "membraneBits", "fullScaleExp"}
     | {"theta", "tauRho", "scaleRho", "wgtExp", "weight_exp"},
     "simulation": frozenset({"Ts", "tSample"}),
-    "delaynet": frozenset({"version", "dt_ms", "task", "profile", "provenance"}),
+    "delaynet": frozenset({"version", "dt_ms", "task", "profile", "provenance", "decision"}),
     "root": frozenset({"layer", "simulation", "delaynet"}),
 }
 _REFUSED_LAYERS = {
@@ -348,6 +348,9 @@ def _metadata(root: Group, stack: _Stack) -> dict[str, Any]:
         )
     stack.note_unknown(group, _KEYS["delaynet"])
     found: dict[str, Any] = {key: _json(group, key) for key in ("task", "provenance") if key in group.keys}
+    if "decision" in group.keys:
+        with _named(group, {}):
+            found["decision"] = Decision.parse(group.text("decision"))
     if "profile" in group.keys:
         found["profile"] = group.text("profile", MAX_TEXT)
     if "dt_ms" in group.keys:

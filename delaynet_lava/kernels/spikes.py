@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 from delaynet_lava.kernels.compiled import compiled
 
-__all__ = ["count", "lowest_bit", "pack", "pack_tensor", "unpack", "unpack_tensor", "words"]
+__all__ = ["count", "lowest_bit", "pack", "pack_tensor", "tally", "unpack", "unpack_tensor", "words"]
 
 ONE = np.uint64(1)
 
@@ -119,6 +119,18 @@ def count(bits, shift, totals):
             for w in range(bits.shape[2]):
                 total += _ones(bits[b, t, w])
             totals[b, t + shift] = total
+
+
+@compiled(parallel=True)
+def tally(bits, first, stop, totals):
+    """Add the number of spikes of each neuron in steps ``first`` to ``stop - 1`` to int64 (B, N)."""
+    for b in nb.prange(totals.shape[0]):
+        for t in range(first, stop):
+            for w in range(bits.shape[2]):
+                word = bits[b, t, w]
+                while word != 0:
+                    totals[b, 64 * w + lowest_bit(word)] += 1
+                    word &= word - ONE
 
 
 @compiled(parallel=True)

@@ -153,6 +153,7 @@ class Network(hdf5.Network):
             layers=tuple(kept),
             input_shape=network.input_shape if whole_start else (),
             average=network.average if whole_end else None,
+            decision=network.decision if kept[-1] is network.layers[-1] else None,
         )
 
 

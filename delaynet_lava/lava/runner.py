@@ -102,7 +102,8 @@ def run(
     batch, steps, _ = inputs.shape
     clock = Clock(steps, pause=_longest_lag(network))
     wanted = [[what in record and k in chosen for what in RECORDABLE] for k in range(len(network.layers))]
-    records = [Record(clock, layer.size, *wanted[k]) for k, layer in enumerate(network.layers)]
+    answers = [None] * (len(network.layers) - 1) + [network.answer]
+    records = [Record(clock, layer.size, *wanted[k], answers[k]) for k, layer in enumerate(network.layers)]
     feed = _feed(network, clock)
     with building() as made:
         first = blocks.build_blocks(network, [{"record": kept} for kept in records])[0]
@@ -120,7 +121,7 @@ def run(
             traces.append(_read(records, steps, time.perf_counter() - started))
             lost += [kept.counts[LOST] for kept in records]
             for kept in records:
-                kept.counts[:] = 0
+                kept.clear()
             if progress is not None:
                 progress(k + 1, batch)
     for layer in np.flatnonzero(lost):
@@ -157,5 +158,6 @@ def _read(records: list[Record], steps: int, wall_s: float) -> Trace:
         spike_counts=[r.counts[[SPIKES]] for r in records],
         spikes={k: r.spikes[None].copy() for k, r in enumerate(records) if r.spikes is not None},
         voltage={k: r.voltage[None].copy() for k, r in enumerate(records) if r.voltage is not None},
+        scores=None if records[-1].scores is None else records[-1].scores[None].copy(),
         wall_s=wall_s,
     )

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from delaynet_lava.decision import Decision
+
 __all__ = ["CLIPS", "LOST", "SPIKES", "WRAPS", "Clock", "Feed", "Record"]
 
 WRAPS, CLIPS, SPIKES, LOST = range(4)
@@ -68,10 +70,15 @@ class Record:
         final: int32 (neurons,), the membrane after the last step.
         counts: int64 (4,): wraps of u, saturations of v, spikes, and steps at which u went so far
             that Lava's single wrap could not bring it back to 24 bits.
+        scores: int64 (neurons,), what the decision adds up over its window; None where it does not.
     """
 
-    def __init__(self, clock: Clock, neurons: int, spikes: bool, voltage: bool) -> None:
-        self.clock = clock
+    def __init__(
+        self, clock: Clock, neurons: int, spikes: bool, voltage: bool, decision: Decision | None = None
+    ) -> None:
+        self.clock, self.decision = clock, decision
+        adds = decision is not None and decision.kind != "last"
+        self.scores = _shared((neurons,), np.int64) if adds else None
         self.spikes = _shared((clock.steps, neurons), np.uint8) if spikes else None
         self.voltage = _shared((clock.steps, neurons), np.int32) if voltage else None
         self.final = _shared((neurons,), np.int32)
@@ -86,3 +93,11 @@ class Record:
             self.voltage[step] = voltage
         if step == self.clock.steps - 1:
             self.final[:] = voltage
+        if self.scores is not None and self.decision is not None and self.decision.covers(step):
+            self.scores += voltage if self.decision.of_membranes else spikes
+
+    def clear(self) -> None:
+        """Forget what adds up, before the next sample."""
+        self.counts[:] = 0
+        if self.scores is not None:
+            self.scores[:] = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.formats.model_file import ModelFile
@@ -130,10 +131,12 @@ def describe(
     task: dict[str, Any] | None = None,
     provenance: dict[str, Any] | None = None,
     dt_ms: float = 1.0,
+    decision: Decision | str | None = None,
 ) -> ModelFile:
     """What a ``model.pt`` says of a model: its layers' options and its tensors.
 
     Args:
+        decision: how the network answers; None: ``last`` of a readout, ``count`` of spiking neurons.
         model: a ``Sequential`` (or ``ModuleList``, or a module with ``blocks``) of
             this package's blocks and SLAYER's own cuba blocks.
 
@@ -143,6 +146,8 @@ def describe(
     blocks = _blocks(model)
     layers = [_describe_block(block, f"model: block {i}") for i, block in enumerate(blocks)]
     config = {"layers": layers, "task": task or {}, "dt_ms": dt_ms}
+    if decision is not None:
+        config["decision"] = str(Decision.parse(str(decision)))
     tensors = torch.nn.Sequential(*blocks).state_dict()
     return ModelFile(config, {k: v.detach().clone() for k, v in tensors.items()}, provenance or {})
 
