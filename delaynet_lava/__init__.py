@@ -1,11 +1,17 @@
 """Recurrent spiking networks with axonal delays, from SLAYER to Loihi 2 without losing a bit."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from delaynet_lava._version import __version__
 from delaynet_lava.emulator import emulate
 from delaynet_lava.formats.netx import read as load
 from delaynet_lava.formats.netx import write as save
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 from delaynet_lava.trace import Trace
+
+if TYPE_CHECKING:
+    from delaynet_lava.nn.model import load_model, save_model
 
 __all__ = [
     "Dense",
@@ -17,5 +23,16 @@ __all__ = [
     "__version__",
     "emulate",
     "load",
+    "load_model",
     "save",
+    "save_model",
 ]
+
+# Imported when first asked for: they bring torch.
+_LATER = {"load_model": "nn.model", "save_model": "nn.model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -8,11 +8,10 @@ from typing import Any
 
 from delaynet_lava._version import __version__
 from delaynet_lava.errors import DelayNetError, InputError
-from delaynet_lava.export.extract import extract
 from delaynet_lava.export.relay import RelayReport, relay
 from delaynet_lava.export.retime import RetimeReport, retime
+from delaynet_lava.export.source import network_of
 from delaynet_lava.formats import netx
-from delaynet_lava.formats.model_file import ModelFile, load_model
 from delaynet_lava.hw_profiles import HardwareProfile, load_profile
 from delaynet_lava.hw_profiles.rules import Finding, check
 from delaynet_lava.network import Network
@@ -77,27 +76,19 @@ def _legal_delays(
         raise InputError(f"{name}: {error.where}", error.problem, error.remedy) from error
 
 
-def _model_file(model: Any) -> tuple[ModelFile, str]:
-    if isinstance(model, ModelFile):
-        return model, "model"
-    if isinstance(model, (str, os.PathLike)):
-        return load_model(model), os.fspath(model)
-    from delaynet_lava.nn.model import describe  # needs SLAYER; a model.pt does not
-
-    return describe(model), "model"
-
-
 def export_netx(
     model: Any,
     path: str | os.PathLike,
     profile: str | os.PathLike = "loihi2",
     force: bool = False,
     delay_overflow: str = "error",
+    code: str | None = None,
 ) -> ExportReport:
     """Write the integers of a trained model as ``net.h5``.
 
     Args:
-        model: path of a ``model.pt``, a :class:`ModelFile`, or a torch module of SLAYER blocks.
+        model: path of a ``model.pt``, or what else :func:`~delaynet_lava.export.source.network_of` takes:
+            a torch network of SLAYER blocks, a NetX file that lava-dl wrote, a bare ``state_dict``.
         profile: name or path of a hardware profile, whose rules the network must keep.
         force: write even so. The findings stand in the file in any case, as
             ``provenance["export"]["findings"]``.
@@ -105,6 +96,7 @@ def export_netx(
             "relay" adds chains of relay neurons (:mod:`delaynet_lava.export.relay`, exact), "retime"
             takes a coarser time step (:mod:`delaynet_lava.export.retime`). What it did stands in the
             report and in ``provenance["export"]["delay_overflow"]``.
+        code: what makes the network of a bare ``state_dict``: ``file.py:Name`` or ``package.module:Name``.
 
     Returns:
         The report.
@@ -114,9 +106,9 @@ def export_netx(
             that can't be written.
         RuleBroken: the network breaks rules of the profile; nothing was written.
     """
-    file, name = _model_file(model)
+    network, name = network_of(model, code)
     chip = load_profile(profile)
-    network, delays = _legal_delays(extract(file, name), chip, delay_overflow, name)
+    network, delays = _legal_delays(network, chip, delay_overflow, name)
     findings = check(network, chip)
     if not force and any(f.severity == "error" for f in findings):
         raise RuleBroken(os.fspath(path), findings)

@@ -17,7 +17,7 @@ from delaynet_lava.errors import InputError  # noqa: E402
 from delaynet_lava.export import extract  # noqa: E402
 from delaynet_lava.export.extract import quantize_weight  # noqa: E402
 from delaynet_lava.nn import DelayRecurrent, Readout  # noqa: E402
-from delaynet_lava.nn.model import build, describe  # noqa: E402
+from delaynet_lava.nn.model import build, describe, load_model, save_model  # noqa: E402
 
 cuba = slayer.block.cuba
 STEPS = 90
@@ -248,6 +248,28 @@ def test_build_restores_what_describe_saw():
         assert (ours.grad is None) == (theirs.grad is None)
         if ours.grad is not None:
             assert torch.equal(ours.grad, theirs.grad)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(models(), st.integers(0, 10**6), st.booleans())
+def test_a_file_gives_back_the_network_that_was_saved(tmp_path_factory, drawn, seed, normalised):
+    model, _, _ = drawn
+    x = torch.from_numpy(np.random.default_rng(seed).random((3, model_inputs(model), STEPS)) < 0.3).float()
+    if normalised and type(model[0]) is cuba.Dense:
+        norm = slayer.neuron.norm.MeanOnlyBatchNorm(pre_hook_fx=model[0].neuron.quantize_8bit)
+        model[0].neuron.norm = norm
+        model(x)
+        model.eval()
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    save_model(model, path, task="cue")
+    before = torch.random.get_rng_state()
+    again = load_model(path)
+    assert torch.equal(before, torch.random.get_rng_state())
+    for block in model:
+        # The pass that measured the mean left its last state behind.
+        block.neuron.current_state, block.neuron.voltage_state = torch.zeros(1), torch.zeros(1)
+    for ours, theirs in zip(_outputs(model, x), _outputs(again, x), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_where_slayer_goes_on_the_block_wraps_as_the_chip_does():

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava.cli.output import complain, figures, say, write_json
+from delaynet_lava.cli.output import complain, figures, say, speak_warnings, write_json
+from delaynet_lava.errors import InputError
 from delaynet_lava.export import RuleBroken, export_netx
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A trained model.pt.")],
+    model: Annotated[
+        str, typer.Argument(help="A model.pt, a NetX file, or with --network a bare state_dict.")
+    ],
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="The net.h5 to write; default: beside the model.")
     ] = None,
@@ -27,15 +30,24 @@ def export(
             "retime (a coarser time step)."
         ),
     ] = "error",
+    network: Annotated[
+        str | None,
+        typer.Option(help="The code that makes the network of a state_dict: file.py:Name. It is run."),
+    ] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write the report here; - is stdout.")] = None,
 ) -> int:
-    """Turn a trained model.pt into the integers of a net.h5, checked against a chip.
+    """Turn a trained network into the integers of a net.h5, checked against a chip.
 
     Example: delaynet export model.pt -o net.h5
+
+    A state_dict alone does not say what its layers are: delaynet export state.pt --network mine.py:Network
     """
     target = output or str(Path(model).with_suffix(".h5"))
+    if Path(target).resolve() == Path(model).resolve():
+        raise InputError(model, "would be overwritten by what is made of it", "name another file with -o")
     try:
-        report = export_netx(model, target, profile, force, delay_overflow)
+        with speak_warnings("delaynet export"):
+            report = export_netx(model, target, profile, force, delay_overflow, network)
     except RuleBroken as broken:
         for finding in broken.findings:
             complain("delaynet export", str(finding))

@@ -91,7 +91,7 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
         raise InputError(
             where,
             f"holds more than tensors and plain values and was not opened ({_head(error)})",
-            "save it with delaynet_lava.formats.model_file.save_model",
+            "save it with delaynet_lava.save_model(net, path) where you trained it",
         ) from error
     except OSError as error:
         raise InputError(where, f"cannot be read ({error.strerror or error})") from error
@@ -119,7 +119,8 @@ def load_model(path: str | os.PathLike) -> ModelFile:
         raise InputError(
             where,
             f"has format {content.get('format')!r}, expected {FORMAT!r}",
-            "a bare state_dict does not say what the layers are: save with model_file.save_model",
+            "a bare state_dict does not say what its layers are: name the code that makes them with "
+            "--network file.py:Name, or save with delaynet_lava.save_model(net, path)",
         )
     if content.get("version") != VERSION:
         raise InputError(

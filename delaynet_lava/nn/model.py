@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -9,27 +10,46 @@ import torch
 from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
+from delaynet_lava.formats import model_file
 from delaynet_lava.formats.model_file import ModelFile
 from delaynet_lava.nn import slayer
 from delaynet_lava.nn.adaptive import AdaptiveRecurrent
 from delaynet_lava.nn.dense import Dense, Readout
 from delaynet_lava.nn.recurrent import DelayRecurrent
 
-__all__ = ["build", "describe"]
+__all__ = ["build", "describe", "load_model", "load_state", "save_model"]
 
 _SYNAPSES = ("synapse", "input_synapse", "recurrent_synapse")
 _OWN = {"DelayRecurrent": DelayRecurrent, "FusedDense": Dense, "Readout": Readout}
 """Blocks of this package by their name in a ``model.pt``, where "Dense" is SLAYER's."""
+_STOCK = ("Input", "Flatten", "Average", "Dense", "Affine", "Recurrent")
 _OPTIONS = ("self_connection", "reset", "surrogate", "reset_grad", "feedback_grad", "membrane_grad")
 
 
-def _blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The blocks of a Sequential or ModuleList, of a SLAYER-style ``model.blocks``, or the one block."""
-    if isinstance(model, (torch.nn.Sequential, torch.nn.ModuleList)):
-        return list(model)
-    if isinstance(getattr(model, "blocks", None), (torch.nn.Sequential, torch.nn.ModuleList)):
-        return list(model.blocks)
-    return [model]
+def blocks_of(model: Any) -> list[torch.nn.Module]:
+    """The blocks of a Sequential, ModuleList or list, of a SLAYER-style ``model.blocks``, or the one block.
+
+    Raises:
+        InputError: no module and no list of modules, or a module that torch does not know its blocks of.
+    """
+    if isinstance(model, torch.nn.Module):
+        inner = getattr(model, "blocks", model)
+        if isinstance(inner, (list, tuple)):
+            raise InputError(
+                "model: blocks",
+                f"is a {type(inner).__name__}, so torch does not know its parameters: model.parameters() and "
+                "model.state_dict() leave them out, and an optimiser trained none of them",
+                "make it a torch.nn.ModuleList and train again",
+            )
+        return list(inner) if isinstance(inner, (torch.nn.Sequential, torch.nn.ModuleList)) else [model]
+    blocks = list(model) if isinstance(model, (list, tuple)) else []
+    if not blocks or not all(isinstance(block, torch.nn.Module) for block in blocks):
+        raise InputError(
+            "model",
+            f"is a {type(model).__name__}, not a network of blocks",
+            "give a torch.nn.Sequential of them, or a module that keeps them in .blocks",
+        )
+    return blocks
 
 
 def _neuron_params(neuron: Any, where: str) -> dict[str, Any]:
@@ -127,8 +147,8 @@ def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
 
 
 def describe(
-    model: torch.nn.Module,
-    task: dict[str, Any] | None = None,
+    model: Any,
+    task: str | dict[str, Any] | None = None,
     provenance: dict[str, Any] | None = None,
     dt_ms: float = 1.0,
     decision: Decision | str | None = None,
@@ -136,14 +156,13 @@ def describe(
     """What a ``model.pt`` says of a model: its layers' options and its tensors.
 
     Args:
+        model: as of :func:`save_model`.
         decision: how the network answers; None: ``last`` of a readout, ``count`` of spiking neurons.
-        model: a ``Sequential`` (or ``ModuleList``, or a module with ``blocks``) of
-            this package's blocks and SLAYER's own cuba blocks.
 
     Raises:
         InputError: a block that can't be exported, by place, type and reason.
     """
-    blocks = _blocks(model)
+    blocks = blocks_of(model)
     layers = [_describe_block(block, f"model: block {i}") for i, block in enumerate(blocks)]
     config = {"layers": layers, "task": task or {}, "dt_ms": dt_ms}
     if decision is not None:
@@ -152,26 +171,124 @@ def describe(
     return ModelFile(config, {k: v.detach().clone() for k, v in tensors.items()}, provenance or {})
 
 
+def _build_block(entry: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+    """One block; what its entry does not say, its tensors do."""
+    kind = entry["type"]
+    options = {key: value for key, value in entry.items() if key not in ("type", "neuron")}
+    if any(name.endswith(".weight_g") for name in tensors):
+        options["weight_norm"] = True
+    if kind in _OWN:
+        return _OWN[kind](dict(entry["neuron"]), **options)
+    if kind == "Flatten":
+        return slayer.block.Flatten()
+    if kind == "Average":
+        return slayer.block.Average(**options)
+    params = dict(entry["neuron"]) if "neuron" in entry else None
+    if params is not None and "neuron.norm.running_mean" in tensors:
+        params["norm"] = slayer.MeanOnlyBatchNorm
+    if kind == "Input":
+        shape = options.pop("shape", None)
+        for name in ("weight", "bias"):
+            if name in tensors:
+                options[name] = float(tensors[name])
+        block = slayer.block.Input(neuron_params=params, **options)
+        block.input_shape = None if shape is None else torch.Size(shape)
+        return block
+    if kind == "Affine":
+        # Without dynamics a neuron still says how the weights are quantised.
+        options["dynamics"] = params is not None
+        params = params or {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0}
+    if "delay.delay" in tensors:
+        options["delay"] = True
+    if "mask" in tensors:
+        options["mask"] = tensors["mask"]
+    return getattr(slayer.block, kind)(params, **options)
+
+
+def load_state(net: Any, state: dict[str, torch.Tensor], name: str) -> None:
+    """Load tensors into a network that never ran, and put it into ``eval`` mode.
+
+    SLAYER gives delays and running means their shape in the first forward pass, without which torch refuses
+    the tensors; the shapes are taken from what is loaded.
+
+    Args:
+        name: how errors call the tensors.
+
+    Raises:
+        InputError: no network, or tensors of another one.
+    """
+    if not isinstance(net, torch.nn.Module):
+        raise InputError(name, f"the code made a {type(net).__name__}, expected a torch.nn.Module")
+    if state and all(key.startswith("module.") for key in state):  # saved from a DataParallel
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    parts = dict(net.named_modules())
+    for key, value in state.items():
+        owner, _, attribute = key.rpartition(".")
+        there = getattr(parts.get(owner), attribute, None)
+        lazy = attribute in ("delay", "running_mean", "spike_state")
+        if lazy and isinstance(there, torch.Tensor) and isinstance(value, torch.Tensor):
+            there.data = torch.zeros_like(value, dtype=there.dtype)
+            if attribute == "delay":
+                parts[owner].init = True
+    try:
+        net.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(name, f"does not fit the network ({problem})") from error
+    net.eval()
+
+
 def build(model: ModelFile) -> torch.nn.Sequential:
-    """The torch model of a ``model.pt`` made of this package's blocks.
+    """The torch model of a ``model.pt``: this package's blocks and SLAYER's, ready to run (``eval`` mode).
 
     Raises:
         InputError: another block type, options or tensors that do not fit.
     """
     blocks: list[torch.nn.Module] = []
-    for i, entry in enumerate(model.config["layers"]):
-        options = {k: v for k, v in entry.items() if k not in ("type", "neuron")}
-        where = f"model: layer {i}"
-        if entry["type"] not in _OWN:
-            raise InputError(where, f"is a {entry['type']}; only this package's blocks can be rebuilt")
-        try:
-            block = _OWN[entry["type"]](dict(entry["neuron"]), **options)
-        except (TypeError, KeyError) as error:
-            raise InputError(where, f"has options that do not fit ({error})") from error
-        blocks.append(block)
+    # Blocks draw weights when they are made; nobody else's random numbers shall change for it.
+    with torch.random.fork_rng(devices=()):
+        for i, entry in enumerate(model.config["layers"]):
+            where, prefix = f"model: layer {i}", f"{i}."
+            if entry["type"] not in (*_OWN, *_STOCK):
+                raise InputError(where, f"is a {entry['type']!r}, which this release does not rebuild")
+            mine = {k.removeprefix(prefix): v for k, v in model.state_dict.items() if k.startswith(prefix)}
+            try:
+                blocks.append(_build_block(entry, mine))
+            except (TypeError, KeyError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
+                raise InputError(where, f"has options that do not fit ({error})") from error
     net = torch.nn.Sequential(*blocks)
-    try:
-        net.load_state_dict(model.state_dict)
-    except RuntimeError as error:
-        raise InputError("model: state_dict", f"does not fit the layers ({error})") from error
+    load_state(net, model.state_dict, "model: state_dict")
     return net
+
+
+def save_model(
+    model: Any,
+    path: str | os.PathLike,
+    task: str = "",
+    provenance: dict[str, Any] | None = None,
+    dt_ms: float = 1.0,
+    decision: Decision | str | None = None,
+) -> None:
+    """Write a trained network as ``model.pt``, whoever trained it.
+
+    Args:
+        model: a ``Sequential`` or ``ModuleList`` of SLAYER's cuba blocks and this package's, a list of
+            them, or a module that keeps them in ``blocks``.
+        task: the word for its samples (docs/tasks.md), so that ``delaynet run`` knows what to run.
+        provenance: whatever should be remembered of the training: plain values, by name.
+        dt_ms: what a time step stands for.
+        decision: how the network answers; None: ``last`` of a readout, ``count`` of spiking neurons.
+
+    Raises:
+        InputError: a block that can't be exported, by place, type and reason; a place that can't be written.
+    """
+    model_file.save_model(path, describe(model, task, provenance, dt_ms, decision))
+
+
+def load_model(path: str | os.PathLike) -> torch.nn.Sequential:
+    """The network of a ``model.pt``, ready to run; no code of the file's is executed.
+
+    Raises:
+        InputError: not a ``model.pt``, a damaged one, or one of blocks that this release does not know.
+    """
+    return build(model_file.load_model(path))
