@@ -7,12 +7,21 @@ is in :mod:`delaynet_lava.fixedpoint`, the loops would go on with the old arithm
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import os
+import stat
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba as nb
+from numba.core.caching import FunctionCache, NullCache
+
+from delaynet_lava.kernels.threads import Spread
 
 __all__ = ["compiled"]
 
@@ -30,16 +39,82 @@ def _digest() -> str:
 _SOURCES = _digest()
 
 
+class _Cache(FunctionCache):
+    """Numba's cache, without which everything still runs: damaged files in it are made again."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever unpickling half a file raises
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk, say
+            super().save_overload(sig, data)
+
+
+@functools.cache
+def _elsewhere() -> str | None:
+    """Folder for what is compiled, where neither the package's nor the user's can be written; None: none.
+
+    Loading it runs its code: it must belong to this user, and to nobody else a place to write.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = None
+    with contextlib.suppress(OSError):
+        path = os.path.join(tempfile.gettempdir(), f"delaynet-numba-{user}")
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        found = os.lstat(path)
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o022:
+            folder = path if os.access(path, os.W_OK) else None
+    warnings.warn(
+        "neither the folder of delaynet_lava nor that of the user's cache can be written: compiled loops are "
+        + (f"kept in {folder}" if folder else "not kept, so that each process takes seconds for them")
+        + "; NUMBA_CACHE_DIR chooses another folder",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return folder
+
+
+def _cache(function: Callable[..., Any]) -> FunctionCache | NullCache:
+    try:
+        return _Cache(function)
+    except RuntimeError:  # no place that can be written
+        folder, before = _elsewhere(), nb.config.CACHE_DIR
+        if folder is None:
+            return NullCache()
+        try:
+            nb.config.CACHE_DIR = folder
+            return _Cache(function)
+        except (RuntimeError, OSError):
+            return NullCache()
+        finally:
+            nb.config.CACHE_DIR = before
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """``numba.njit`` with a cache that belongs to the sources as they are.
 
     Args:
-        options: of ``numba.njit``, beside ``cache``.
+        options: of ``numba.njit``, beside ``cache``. With ``parallel``, what comes of it is called from
+            Python only, see :class:`kernels.threads.Spread`.
     """
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def make(function: Callable[..., Any], name: str, **changed: Any) -> Any:
         # Files of the cache are named by this.
-        function.__qualname__ += f"_{_SOURCES}"
-        return nb.njit(cache=True, **options)(function)
+        function.__qualname__ = f"{name}_{_SOURCES}"
+        loop = nb.njit(**{**options, **changed})(function)
+        loop._cache = _cache(function)
+        return loop
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        name = function.__qualname__
+        if not options.get("parallel"):
+            return make(function, name)
+        return Spread(make(function, name), lambda: make(function, f"{name}_alone", parallel=False))
 
     return decorate

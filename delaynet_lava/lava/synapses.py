@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
@@ -15,6 +14,7 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.dense.process import DelayDense, Dense
 from lava.utils.weightutils import SignMode, clip_weights, determine_sign_mode, truncate_weights
 
+from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.network import Synapse
 
 __all__ = ["FastDelayDense", "FastDelayDenseFloat", "load_loop", "synapse_process"]
@@ -24,7 +24,7 @@ WEIGHT_BITS = 8
 LAVA_MAX_DELAY = 63
 
 
-@nb.njit(cache=True)
+@compiled()
 def _advance(a_buff, sums, payload, start, cell, weight):
     """Move ``a_buff`` on by one step, then add to ``sums`` what this step's spikes will cause.
 
