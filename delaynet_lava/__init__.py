@@ -8,6 +8,7 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.formats.netx import read as load
 from delaynet_lava.formats.netx import write as save
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
+from delaynet_lava.tasks.registry import task
 from delaynet_lava.trace import Trace
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "load_model",
     "save",
     "save_model",
+    "task",
 ]
 
 # Imported when first asked for: they bring torch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -12,21 +12,13 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.network import Network
+from delaynet_lava.tasks.base import Task, require_samples
 from delaynet_lava.trace import Comparison, Trace, decide
 
-__all__ = ["BACKENDS", "Evaluation", "Task", "backend", "evaluate", "unwanted"]
+__all__ = ["BACKENDS", "Evaluation", "backend", "evaluate", "require_fit", "unwanted"]
 
 BACKENDS = ("emulator", "lava")
 _BATCH_BYTES = 256 << 20
-
-
-class Task(Protocol):
-    """What a benchmark gives: a number of steps, and batches of inputs with labels."""
-
-    @property
-    def steps(self) -> int: ...
-
-    def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 @dataclass
@@ -113,6 +105,28 @@ def backend(name: str) -> Callable[..., Trace]:
     raise InputError("backend", f"{name!r} is not one of {list(BACKENDS)}")
 
 
+def require_fit(network: Network, task: Task, where: str) -> None:
+    """Refuse a task that a network cannot run: its inputs, its labels.
+
+    Args:
+        where: how the message names the network.
+
+    Raises:
+        InputError: for that reason.
+    """
+    problems = []
+    if task.channels != network.channels:
+        problems.append(f"takes {network.channels} inputs, the task has {task.channels}")
+    if task.classes is None:
+        problems.append(f"decides between {network.outputs} classes, the task has none")
+    elif task.classes != network.outputs:
+        problems.append(f"gives {network.outputs} outputs, the task has {task.classes} classes")
+    if problems:
+        raise InputError(
+            where, f"{'; '.join(problems)} ({task.word})", "run it on the task it was trained for"
+        )
+
+
 def _batch_size(network: Network, steps: int, recorded: bool) -> int:
     widest = max(network.channels, *(layer.size for layer in network.layers))
     everything = network.channels + 5 * sum(layer.size for layer in network.layers)
@@ -126,17 +140,21 @@ def evaluate(
     run_on: str = "emulator",
     check: str | None = None,
     on_samples: Callable[[int], None] | None = None,
+    split: str = "test",
 ) -> Evaluation:
     """Run the first ``samples`` samples of a task; with ``check`` on a second backend too.
 
     The check compares spikes and membranes of every layer at every step, and all counters.
 
     Raises:
-        InputError: no samples, a task that does not fit the network, an unknown backend.
+        InputError: no samples, or more than the task has; a task that does not fit the network; an
+            unknown backend.
         BackendMissing: a backend is not installed.
     """
     if samples < 1:
         raise InputError("samples", f"{samples} is below 1")
+    require_fit(network, task, "network")
+    require_samples(task, split, 0, samples)
     if check == run_on:
         raise InputError("check", f"{check!r} is the backend itself", "name another one")
     main = backend(run_on)
@@ -154,7 +172,7 @@ def evaluate(
     decisions, labels, traces = [], [], []
     total, first, compared, check_wall = 0, None, 0, 0.0
     for start in range(0, samples, size):
-        x, y = task.batch(start, min(size, samples - start))
+        x, y = task.batch(split, start, min(size, samples - start))
         trace = main(network, x, record=record, layers=layers, **watch)
         decisions.append(decide(network, trace))
         labels.append(y)

@@ -25,6 +25,7 @@ from delaynet_lava.export.relay import relay
 from delaynet_lava.export.retime import Rebinned, retime
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.hw_profiles.rules import check
+from delaynet_lava.tasks.base import batches
 from delaynet_lava.tasks.cue import CueAccumulation
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "published_cue_125.npz"
@@ -87,9 +88,9 @@ except BackendMissing as error:
 
 # The same fresh samples at each stage; accuracy, and how many decisions are those of the floats.
 rows: list[tuple[str, int, np.ndarray]] = []
-batches = [published.run(x)[0].argmax(axis=1) for x, _ in task.batches(samples, 64)]
-labels = np.concatenate([y for _, y in task.batches(samples, 64)])
-rows.append(("float32, lags 1, 80, 100 ms", published.w_rec.shape[0], np.concatenate(batches)))
+answers = [published.run(x)[0].argmax(axis=1) for x, _ in batches(task, "test", samples, 64)]
+labels = np.concatenate([y for _, y in batches(task, "test", samples, 64)])
+rows.append(("float32, lags 1, 80, 100 ms", published.w_rec.shape[0], np.concatenate(answers)))
 clipped = 0
 for bits in (8, 7, 6, 5):
     stage = published.quantise(bits)

@@ -20,7 +20,7 @@ k steps into one, and count those that are lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,8 +28,8 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import Task
 from delaynet_lava.network import BIAS_EXP_MAX, Dense, Encoder, Network, Neuron, Synapse, time_constant_ms
+from delaynet_lava.tasks.base import Task
 
 __all__ = ["LayerRetimed", "Rebinned", "RetimeReport", "at_step_of", "rebin", "retime"]
 
@@ -233,12 +233,15 @@ def rebin(spikes: np.ndarray, factor: int) -> tuple[np.ndarray, int]:
 
 
 @dataclass
-class Rebinned:
+class Rebinned(Task):
     """A task at a coarser time step.
 
     Attributes:
         task: the task at its own step. factor: its steps in one.
         spikes, merged: input spikes so far, and how many of them merged into another.
+
+    Raises:
+        InputError: its inputs are payloads.
     """
 
     task: Task
@@ -246,31 +249,58 @@ class Rebinned:
     spikes: int = 0
     merged: int = 0
 
-    @property
-    def steps(self) -> int:
-        """Coarse steps of a sample."""
-        return -(-self.task.steps // self.factor)
+    def __post_init__(self) -> None:
+        if self.task.payload_bits:
+            raise InputError(
+                f"task {self.task.word}",
+                "has whole numbers as inputs, and those of several steps don't merge into one as spikes do",
+                "run a network of its own time step",
+            )
+        self.name, self.word, self.seed = self.task.name, self.task.word, self.task.seed
+        self.channels, self.classes = self.task.channels, self.task.classes
+        self.dt_ms = self.task.dt_ms * self.factor
+        self.steps = -(-self.task.steps // self.factor)
 
-    def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def size(self, split: str) -> int | None:
+        """As many as at its own step."""
+        return self.task.size(split)
+
+    def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples ``first`` to ``first + count - 1``, rebinned, with their labels."""
-        x, y = self.task.batch(first, count)
+        x, y = self.task.batch(split, first, count)
         binned, merged = rebin(x, self.factor)
         self.spikes += int(x.sum(dtype=np.int64))
         self.merged += merged
         return binned, y
 
+    def lengths(self, split: str, first: int, count: int) -> np.ndarray:
+        """In coarse steps."""
+        return -(-self.task.lengths(split, first, count) // self.factor)
 
-def at_step_of(network: Network, task: Task, task_dt_ms: float = 1.0) -> Task:
+    def variations(self) -> Sequence[Task]:
+        """Those of the task, at the same coarse step."""
+        return [Rebinned(task, self.factor) for task in self.task.variations()]
+
+    def references(self) -> Mapping[str, float]:
+        """Those of the task."""
+        return self.task.references()
+
+    def describe(self, label: int) -> str:
+        """As the task does."""
+        return self.task.describe(label)
+
+
+def at_step_of(network: Network, task: Task) -> Task:
     """The task at the network's time step: itself, or :class:`Rebinned`.
 
     Raises:
         InputError: the network's step is not a whole number of the task's.
     """
-    factor = round(network.dt_ms / task_dt_ms)
-    if factor < 1 or abs(factor * task_dt_ms - network.dt_ms) > 1e-9:
+    factor = round(network.dt_ms / task.dt_ms)
+    if factor < 1 or abs(factor * task.dt_ms - network.dt_ms) > 1e-9:
         raise InputError(
             "time step",
-            f"the network's is {network.dt_ms:g} ms, the task's {task_dt_ms:g} ms: no whole number of them",
+            f"the network's is {network.dt_ms:g} ms, the task's {task.dt_ms:g} ms: no whole number of them",
             "retime the network to one",
         )
     return task if factor == 1 else Rebinned(task, factor)

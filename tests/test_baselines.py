@@ -36,7 +36,7 @@ def build(name, **options):
 
 
 def samples(first, count, split="train"):
-    spikes, labels = CueAccumulation(1, 150, 0, split).batch(first, count)
+    spikes, labels = CueAccumulation(1, 150, 0).batch(split, first, count)
     return torch.from_numpy(spikes).transpose(1, 2).float(), torch.from_numpy(labels)
 
 

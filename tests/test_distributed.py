@@ -42,7 +42,7 @@ train_cue, folder, arguments = training.train_cue, sys.argv[1], sys.argv[2:]
 
 def watched(options, path, preset, on_epoch=None, group=None):
     trainer = training._Trainer(options, group)
-    figures = trainer._step(CueAccumulation(1, 150, options.seed, "train"))
+    figures = trainer._step(CueAccumulation(1, 150, options.seed))
     gradients = {name: p.grad for name, p in trainer.net.named_parameters() if p.grad is not None}
     model = train_cue(options, path, preset, on_epoch, group)
     torch.save(
@@ -114,7 +114,7 @@ def stop_at(last: int) -> Any:
 
 def first_step(options: CueOptions) -> tuple[_Trainer, Any]:
     trainer = _Trainer(options, Group())
-    return trainer, trainer._step(CueAccumulation(1, 150, options.seed, "train"))
+    return trainer, trainer._step(CueAccumulation(1, 150, options.seed))
 
 
 def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:

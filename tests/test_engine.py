@@ -344,8 +344,8 @@ from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training import delaynet
 from delaynet_lava.training.options import CueOptions
 
-task = CueAccumulation(7, 30_000 - 1050, 0, "train")
-spikes, labels = task.batch(0, 64)
+task = CueAccumulation(7, 30_000 - 1050, 0)
+spikes, labels = task.batch("train", 0, 64)
 net = delaynet.build(CueOptions())
 hidden = net[0](torch.from_numpy(spikes).transpose(1, 2).to(torch.float32))
 assert hidden.shape == (64, 125, 30_000)

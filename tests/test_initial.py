@@ -35,7 +35,7 @@ def test_its_figures_are_those_of_the_network():
     weight = net[0].recurrent_matrix().detach().numpy() / net[0].neuron.threshold
     assert report.radius == pytest.approx(np.abs(np.linalg.eigvals(weight)).max(), rel=1e-5)
     assert report.absolute_radius == pytest.approx(np.abs(np.linalg.eigvals(abs(weight))).max(), rel=1e-5)
-    inputs, _ = CueAccumulation(1, 300, 0, "train").batch(0, 8)
+    inputs, _ = CueAccumulation(1, 300, 0).batch("train", 0, 8)
     spikes = net[0](torch.from_numpy(inputs).transpose(1, 2).float())
     assert report.rate == pytest.approx(float(spikes.mean()))
     assert report.loop == 1 + net[0].delay.float().mean()

@@ -94,7 +94,7 @@ def whole(tmp_path_factory) -> tuple[Network, dict, str, Path]:
 def test_every_figure_is_that_of_its_own_function(whole):
     network, report, _, _ = whole
     chip = load_profile("loihi2")
-    inputs, labels = TASK.batch(0, 5)
+    inputs, labels = TASK.batch("test", 0, 5)
     assert report["findings"] == [vars(f) for f in check(network, chip)] == []
     assert report["overflow"] == plain(overflow.report(network, extremes(network, inputs)))
     assert report["placement"] == plain(place(network, chip).as_dict())
@@ -106,7 +106,7 @@ def test_every_figure_is_that_of_its_own_function(whole):
     assert report["run"]["spikes"][0] > 0
     assert report["left_out"] == [] and report["sweep"] is None
     # Other samples are told apart.
-    others, _ = CueAccumulation(1, 150, 4).batch(0, 5)
+    others, _ = CueAccumulation(1, 150, 4).batch("test", 0, 5)
     assert report["cost"] != plain(cost(network, others, chip).as_dict())
     assert report["overflow"] != plain(overflow.report(network, extremes(network, others)))
 

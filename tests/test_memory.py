@@ -44,7 +44,7 @@ def test_the_model_of_the_last_cues_is_what_the_task_draws():
     task, samples = CueAccumulation(11, 150, seed=5), 4000
     right = 0
     for i in range(samples):
-        sides = task.sides(i)
+        sides = task.sides("test", i)
         right += (2 * sides[-7:].sum() > 7) == (2 * sides.sum() > 11)
     low, high = memory.wilson(int(right), samples)
     assert low - 0.01 < last_cues_accuracy(11) < high + 0.01
@@ -79,7 +79,7 @@ def test_a_sweep_counts_the_right_decisions_of_every_seed(tmp_path):
         net = network() if point.net == "sum" else network(-1)
         right = 0
         for seed in (1, 2):
-            x, labels = CueAccumulation(point.cues, point.wait_ms, seed).batch(0, 8)
+            x, labels = CueAccumulation(point.cues, point.wait_ms, seed).batch("test", 0, 8)
             right += int((decide(net, emulate(net, x)) == labels).sum())
         assert (point.right, point.samples) == (right, 16)
     assert points[0].accuracy > 0.9 > 0.2 > points[1].accuracy

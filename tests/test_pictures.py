@@ -108,6 +108,6 @@ def test_each_picture_is_a_command(kind, tmp_path, capsys):
 
 def test_a_picture_of_the_cue_task_is_of_its_samples():
     task = CueAccumulation(1, 150, 4)
-    inputs, _ = task.batch(0, 2)
+    inputs, _ = task.batch("test", 0, 2)
     seen = activity.observe(network(np.zeros(4, int)), inputs)
-    np.testing.assert_array_equal(seen.inputs, task.sample(0)[0])
+    np.testing.assert_array_equal(seen.inputs, task.batch("test", 0, 1)[0][0])

@@ -118,7 +118,7 @@ def test_only_the_soft_reset_stays_against_the_rules(published):
 def test_accuracy_on_fresh_samples_at_each_stage(published):
     network, _ = published
     task, samples = CueAccumulation(seed=11), 64
-    x, y = task.batch(0, samples)
+    x, y = task.batch("test", 0, samples)
     decisions = network.run(x)[0].argmax(axis=1)
     integers = network.quantise()
     result = evaluate(integers, task, samples)

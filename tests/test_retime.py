@@ -131,7 +131,7 @@ def test_a_task_runs_at_the_coarser_step():
     assert task.steps == 153
     result = evaluate(coarse, task, 4)
     assert result.steps == 153
-    direct, labels = CueAccumulation(1, 155, seed=3).batch(0, 4)
+    direct, labels = CueAccumulation(1, 155, seed=3).batch("test", 0, 4)
     assert np.array_equal(labels, result.labels)
     assert task.spikes == direct.sum()
     assert 0 < task.merged == direct.sum() - rebin(direct, 2)[0].sum()

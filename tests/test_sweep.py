@@ -91,23 +91,29 @@ def test_widths_that_do_not_exist_are_refused(shipped, change, value, problem):
         change(shipped, value)
 
 
-class Watched:
+class Watched(CueAccumulation):
     """A task that notes which samples were asked for."""
 
-    steps = TASK.steps
+    def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        asked.append((first, count))
+        return super().batch(split, first, count)
 
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
 
-    def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        self.asked.append((first, count))
-        return TASK.batch(first, count)
+class Choice(CueAccumulation):
+    """The samples that scales are chosen on."""
+
+    def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return super().batch(split, 48 + first, count)
+
+
+asked: list[tuple[int, int]] = []
 
 
 def test_membranes_are_swept_with_scales_chosen_on_other_samples(shipped):
-    task, seen = Watched(), []
+    task, seen = Watched(1, 150, 3), []
+    asked.clear()
     points = sweep(shipped, "membrane-bits", [task], 48, (24, 10, 3), seen.append)
-    assert task.asked == [(0, 48), (48, 48)]
+    assert asked == [(0, 48), (48, 48)]
     assert seen == points
     assert [point.value for point in points] == [24, 10, 3]
     for point in points:
@@ -119,18 +125,12 @@ def test_membranes_are_swept_with_scales_chosen_on_other_samples(shipped):
     assert points[1].accuracy[0] > 0.9 > 0.75 > points[2].accuracy[0]
     # Full scales are those that threshold and readout suggest, and no other does better on the choice.
     assert points[1].full_scale_exps[0] in range(15, 19)
-
-    class Choice:
-        steps = TASK.steps
-
-        def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-            return TASK.batch(48 + first, count)
-
-    best = evaluate(points[1].network, Choice(), 48).accuracy
+    chosen_on = Choice(1, 150, 3)
+    best = evaluate(points[1].network, chosen_on, 48).accuracy
     hidden, readout = points[1].full_scale_exps
     for other in range(readout - 2, readout + 2):
         narrow = narrow_membranes(shipped, 10, (hidden, other))
-        assert evaluate(narrow, Choice(), 48).accuracy <= best + 1 / 48
+        assert evaluate(narrow, chosen_on, 48).accuracy <= best + 1 / 48
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,9 @@ def test_the_command_trains_and_the_file_says_how(tmp_path, capsys):
 
     # The trainer's own accuracy is that of the emulator on the exported integers.
     options = CueOptions(**made["options"])
-    task = CueAccumulation(options.cues, options.wait_ms, options.seed, "validation")
+    task = CueAccumulation(options.cues, options.wait_ms, options.seed)
     network = extract(model)
-    x, labels = task.batch(0, options.validation)
+    x, labels = task.batch("validation", 0, options.validation)
     trace = emulate(network, x)
     assert np.mean(decide(network, trace) == labels) == made["metrics"]["validation_accuracy"]
     assert trace.u_wraps == [0, 0]
@@ -238,8 +238,8 @@ def test_baselines_train_under_the_same_trainer(preset, tmp_path):
         with pytest.raises(InputError, match="not a layer type that this release exports"):
             extract(model)
     else:
-        task = CueAccumulation(1, 150, options.seed, "validation")
-        x, labels = task.batch(0, options.validation)
+        task = CueAccumulation(1, 150, options.seed)
+        x, labels = task.batch("validation", 0, options.validation)
         decisions = decide(extract(model), emulate(extract(model), x))
         assert np.mean(decisions == labels) == model.provenance["metrics"]["validation_accuracy"]
 
@@ -253,7 +253,7 @@ def test_the_papers_own_settings_train_in_integers(tmp_path):
     assert set(np.unique(network.layers[0].recurrent.delay)) == {0, 79, 99}
     model = load_model(tmp_path / "m.pt")
     assert model.provenance["options"]["optimiser"] == "madgrad"
-    x, labels = CueAccumulation(1, 150, 0, "validation").batch(0, options.validation)
+    x, labels = CueAccumulation(1, 150, 0).batch("validation", 0, options.validation)
     right = np.mean(decide(network, emulate(network, x)) == labels)
     assert right == model.provenance["metrics"]["validation_accuracy"]
 
@@ -266,7 +266,7 @@ def test_a_narrow_membrane_trains_with_its_own_integers(tmp_path):
     hidden, readout = (layer.neuron for layer in network.layers)
     assert (hidden.membrane_bits, readout.membrane_bits) == (7, 7)
     assert hidden.vth << 6 < 1 << hidden.full_scale_exp <= 4 * hidden.vth << 6
-    x, labels = CueAccumulation(1, 150, options.seed, "validation").batch(0, options.validation)
+    x, labels = CueAccumulation(1, 150, options.seed).batch("validation", 0, options.validation)
     trace = emulate(network, x)
     assert np.mean(decide(network, trace) == labels) == model.provenance["metrics"]["validation_accuracy"]
     wide = extract(load_model(tmp_path / "wide.pt"))

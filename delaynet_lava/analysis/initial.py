@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from delaynet_lava.nn.initial import spectral_radius
+from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training.branching import branching_factor
 from delaynet_lava.training.options import CueOptions
@@ -62,10 +63,10 @@ class InitialReport:
         return {**asdict(self), "decades": self.decades, "first_decades": self.first_decades}
 
 
-def _norms(net: torch.nn.Sequential, task: CueAccumulation, samples: int) -> tuple[np.ndarray, torch.Tensor]:
+def _norms(net: torch.nn.Sequential, task: Task, samples: int) -> tuple[np.ndarray, torch.Tensor]:
     """Norm of the exact gradient along the membranes at each step, and the hidden spikes."""
     hidden = net[0]
-    spikes, labels = task.batch(0, samples)
+    spikes, labels = task.batch("train", 0, samples)
     # The gradient of the input is that of the membranes, seen through the input weights.
     x = torch.from_numpy(spikes).transpose(1, 2).float().requires_grad_()
     factor, hidden.feedback_grad = hidden.feedback_grad, 1.0
@@ -88,7 +89,7 @@ def examine(net: torch.nn.Sequential, options: CueOptions, samples: int = 8) -> 
         options: of the training it is for; ``samples`` of its full task are run forward and backward.
     """
     hidden = net[0]
-    task = CueAccumulation(options.cues, options.wait_ms, options.seed, "train")
+    task = CueAccumulation(options.cues, options.wait_ms, options.seed)
     weight = hidden.recurrent_matrix().detach().double() / hidden.neuron.threshold
     norms, fired = _norms(net, task, samples)
     usable = np.flatnonzero(np.isfinite(norms) & (norms > 0))

@@ -20,12 +20,13 @@ from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.analysis.sweep import Point, smallest_keeping
 from delaynet_lava.emulator import Extremes, extremes
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import Evaluation, Task, evaluate
+from delaynet_lava.evaluation import Evaluation, evaluate
 from delaynet_lava.hw_profiles import HardwareProfile
 from delaynet_lava.hw_profiles.placement import Placement, place
 from delaynet_lava.hw_profiles.rules import Finding, check
 from delaynet_lava.network import Dense, Network, Synapse, time_constant_ms
 from delaynet_lava.nn.lattice import lattice_positions, outwards
+from delaynet_lava.tasks.base import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -310,7 +311,7 @@ def gather(
     else:
         if samples < 1:
             raise InputError("samples", f"{samples} is below 1")
-        inputs, _ = task.batch(0, samples)
+        inputs, _ = task.batch("test", 0, samples)
         run, missing = _run(network, inputs, profile, task, words, on_samples)
         left_out += missing
         seen = _extremes(network, inputs, on_samples)

@@ -15,9 +15,10 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import Task, evaluate
+from delaynet_lava.evaluation import evaluate
 from delaynet_lava.network import Dense, Layer, Network, Synapse
 from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.tasks.base import Task, require_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,18 +163,20 @@ def _with_synapses(network: Network, change: Callable[[Synapse], Synapse]) -> Ne
 # ------------------------------------------------------------------ accuracy
 
 
-@dataclass(frozen=True)
-class _Held:
-    """Samples of a task kept, so that every point sees them without drawing them again."""
+class _Held(Task):
+    """Test samples of a task kept, so that every point sees them without drawing them again."""
 
-    spikes: np.ndarray
-    labels: np.ndarray
+    def __init__(self, task: Task, first: int, count: int) -> None:
+        require_samples(task, "test", first, count)
+        self.spikes, self.labels = task.batch("test", first, count)
+        self.name, self.word, self.steps, self.dt_ms = task.name, task.word, task.steps, task.dt_ms
+        self.channels, self.classes = task.channels, task.classes
+        self.payload_bits, self.payload_signed = task.payload_bits, task.payload_signed
 
-    @property
-    def steps(self) -> int:
-        return self.spikes.shape[1]
+    def size(self, split: str) -> int:
+        return len(self.labels)
 
-    def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         return self.spikes[first : first + count], self.labels[first : first + count]
 
 
@@ -270,9 +273,9 @@ def sweep(
         raise InputError("sweep", "has no task")
     _require("samples", samples, 1, 1 << 30)
     chosen = values or usual_values(network, kind)
-    held = [_Held(*task.batch(0, samples)) for task in tasks]
+    held = [_Held(task, 0, samples) for task in tasks]
     if kind == "membrane-bits":
-        choice = _Held(*tasks[0].batch(samples, samples))
+        choice = _Held(tasks[0], samples, samples)
         variants = _membranes(network, choice, chosen)
     else:
         variants = ((value, _CHANGES[kind](network, value)) for value in chosen)

@@ -183,7 +183,7 @@ def calibrated(subject: Subject, inputs: np.ndarray, rate: float = RATE) -> tupl
 
 def cue_inputs(samples: int, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The first samples of the cue task: uint8 (samples, steps, channels), int64 (samples,)."""
-    inputs, labels = CueAccumulation().batch(0, samples)
+    inputs, labels = CueAccumulation().batch("test", 0, samples)
     return np.ascontiguousarray(inputs[:, :steps]), labels
 
 

@@ -26,11 +26,12 @@ from delaynet_lava.deploy.hosts import ConnectionLost, host_of
 from delaynet_lava.deploy.preflight import Target, broken, preflight, system_name
 from delaynet_lava.deploy.slurm import SlurmMissing
 from delaynet_lava.errors import InputError
+from delaynet_lava.evaluation import require_fit
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.tasks.registry import require_cue
+from delaynet_lava.tasks.registry import task as task_of
 
 NAME = "delaynet deploy"
 
@@ -112,7 +113,9 @@ def deploy(
         raise InputError("--samples", f"{samples} is below 1")
     with speak_warnings(NAME):
         network = netx.read(net)
-    require_cue(task, network, net)
+    task_of(task)
+    source = at_step_of(network, CueAccumulation(cues, wait_ms, seed))
+    require_fit(network, source, net)
     chip, where = load_profile(profile), host_of(host)
     target = Target(
         backend=backend,
@@ -135,10 +138,9 @@ def deploy(
         write_json(json, content)
         complain(NAME, f"nothing was sent: {stopped} of these stand against it (--force sends all the same)")
         return 1
-    source = at_step_of(network, CueAccumulation(cues, wait_ms, seed, "test"))
     manifest = write_bundle(
-        folder / jobs.BUNDLE, network, *source.batch(0, samples), name=_plain(folder.name), backend=backend,
-        shards=shards, record=("spikes",) if record else (),
+        folder / jobs.BUNDLE, network, *source.batch("test", 0, samples),
+        name=_plain(folder.name), backend=backend, shards=shards, record=("spikes",) if record else (),
         task={"name": task, "cues": cues, "wait_ms": wait_ms}, seed=seed,
         loihi=Loihi(partition, board, loihi_gen) if backend == "loihi2" else None,
     )  # fmt: skip

@@ -12,8 +12,10 @@ from delaynet_lava import pictures
 from delaynet_lava.analysis import memory
 from delaynet_lava.cli.output import complain, grid, progress, require_folder, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
+from delaynet_lava.evaluation import require_fit
 from delaynet_lava.formats import netx
-from delaynet_lava.tasks.registry import require_cue
+from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.tasks.registry import task as task_of
 
 COLUMNS = ["net", "cues", "wait ms", "right", "95 % interval", "last 7 cues", "margin", "rate"]
 
@@ -62,11 +64,12 @@ def evaluate(
     at = whole_numbers("--base", base)
     if len(at) != 2:
         raise InputError("--base", f"{base!r} has {len(at)} numbers, expected cues and wait", "write 7,1200")
+    task_of(task)
     networks: dict[str, netx.Network] = {}
     with speak_warnings("delaynet evaluate"):
         for path in nets:
             network = netx.read(path)
-            require_cue(task, network, path)
+            require_fit(network, CueAccumulation(*at), path)
             networks[_name(path, networks)] = network
     over_wait = [(at[0], wait) for wait in (whole_numbers("--waits", waits) if waits else [])]
     over_cues = [(count, at[1]) for count in (whole_numbers("--cues", cues) if cues else [])]

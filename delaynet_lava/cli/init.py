@@ -9,7 +9,7 @@ import typer
 from delaynet_lava.cli.output import complain, figures, say, write_json
 from delaynet_lava.cli.train import parse_options
 from delaynet_lava.errors import InputError
-from delaynet_lava.tasks.registry import require_task
+from delaynet_lava.tasks.registry import task as task_of
 from delaynet_lava.training.options import PRESETS
 
 
@@ -27,7 +27,7 @@ def init(
 
     Exit code 1 where something stands against a training. Example: delaynet init cue --set radius=14
     """
-    require_task(task)
+    task_of(task)
     if samples < 1:
         raise InputError("--samples", f"{samples} is below 1")
     options = parse_options(preset, seed, set_ or [])

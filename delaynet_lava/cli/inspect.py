@@ -14,13 +14,14 @@ from delaynet_lava.analysis.report import Report, Sweep, gather
 from delaynet_lava.analysis.sweep import KINDS, sweep, usual_values
 from delaynet_lava.cli.output import lines, progress, require_folder, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import Task
+from delaynet_lava.evaluation import require_fit
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.network import Network
+from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.cue import CLASSES, RECALL_MS, CueAccumulation
-from delaynet_lava.tasks.registry import require_cue
+from delaynet_lava.tasks.registry import task as task_of
 
 SAMPLES, SWEEP_SAMPLES = 32, 256
 LONGER = 3  # a sweep also runs the shortest wait, and so many times the wait
@@ -33,7 +34,8 @@ def _task(
     """The task to run, and what it is called; or none, and why. One that was asked for must fit."""
     whole = CueAccumulation(cues, wait_ms, seed)
     try:
-        require_cue(str(network.task.get("name", "cue")) if name is None else name, network, path)
+        task_of(str(network.task.get("name", "cue")) if name is None else name)
+        require_fit(network, whole, path)
         return at_step_of(network, whole), f"cue (cues: {cues}, wait: {wait_ms} ms), seed {seed}"
     except InputError as error:
         if name is not None:

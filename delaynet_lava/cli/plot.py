@@ -10,11 +10,11 @@ from delaynet_lava import pictures
 from delaynet_lava.analysis import activity, learning
 from delaynet_lava.cli.output import say, speak_warnings
 from delaynet_lava.errors import InputError
+from delaynet_lava.evaluation import require_fit
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.formats import netx
 from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.tasks.registry import require_cue
 
 app = typer.Typer(
     help="Pictures of trainings and networks (.png, .svg or .pdf).",
@@ -73,6 +73,7 @@ def draw_activity(
         raise InputError("--samples", f"{samples} is below 1")
     with speak_warnings("delaynet plot"):
         network = netx.read(net)
-    require_cue("cue", network, net)
-    inputs, _ = at_step_of(network, CueAccumulation(cues, wait_ms, seed)).batch(0, samples)
+    task = at_step_of(network, CueAccumulation(cues, wait_ms, seed))
+    require_fit(network, task, net)
+    inputs, _ = task.batch("test", 0, samples)
     return _write(activity.draw_activity(activity.observe(network, inputs), samples), output)

@@ -9,11 +9,11 @@ import typer
 
 from delaynet_lava.cli.output import complain, figures, progress, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
+from delaynet_lava.evaluation import Evaluation, evaluate, require_fit, unwanted
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.formats import netx
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.tasks.registry import require_cue
+from delaynet_lava.tasks.registry import task as task_of
 
 
 def _print(result: Evaluation) -> None:
@@ -67,8 +67,9 @@ def run(
     """
     with speak_warnings("delaynet run"):
         network = netx.read(net)
-    require_cue(task, network, net)
-    source = at_step_of(network, CueAccumulation(cues, wait_ms, seed, "test"))
+    task_of(task)
+    source = at_step_of(network, CueAccumulation(cues, wait_ms, seed))
+    require_fit(network, source, net)
     if samples < 1:
         raise InputError("--samples", f"{samples} is below 1")
     with progress(f"{backend}, {source.steps} steps", samples) as advance:

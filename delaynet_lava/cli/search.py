@@ -14,7 +14,7 @@ import typer
 from delaynet_lava.cli.output import complain, lines, progress, require_folder, say, write_json
 from delaynet_lava.cli.train import parse_options
 from delaynet_lava.errors import DelayNetError, InputError
-from delaynet_lava.tasks.registry import require_task
+from delaynet_lava.tasks.registry import task as task_of
 from delaynet_lava.training.options import PRESETS, command_line
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def search(
 
     Example: delaynet search cue -o search --trials 20 --workers 2 --export 3
     """
-    require_task(task)
+    task_of(task)
     from delaynet_lava.search.storage import require_optuna
 
     require_optuna()

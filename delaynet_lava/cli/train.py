@@ -9,7 +9,7 @@ import typer
 
 from delaynet_lava.cli.output import figures, grid, progress, say, write_json
 from delaynet_lava.errors import InputError
-from delaynet_lava.tasks.registry import require_task
+from delaynet_lava.tasks.registry import task as task_of
 from delaynet_lava.training.options import PRESETS, CueOptions, explained
 
 
@@ -68,7 +68,7 @@ def train(
     On several processes, which share each batch:
     torchrun --nproc-per-node 2 -m delaynet_lava train cue --seed 1 -o model.pt
     """
-    require_task(task)
+    task_of(task)
     short = {"init": init, "membrane_bits": membrane_bits}
     changes = [f"{name}={value}" for name, value in short.items() if value is not None]
     options = parse_options(preset, seed, (set_ or []) + changes)

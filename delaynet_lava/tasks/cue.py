@@ -10,13 +10,15 @@ Source: Balafrej et al., doi 10.1088/2634-4386/add293, section 3, and its publis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import comb
 
 import numpy as np
 
 from delaynet_lava.errors import InputError
+from delaynet_lava.tasks.base import SPLITS, Task, require_samples
+from delaynet_lava.tasks.words import join_word
 
 __all__ = ["CHANNELS", "CLASSES", "CueAccumulation", "last_cues_accuracy"]
 
@@ -26,32 +28,37 @@ PAUSE_MS, CUE_MS, RECALL_MS = 50, 100, 150
 SLOT_MS = PAUSE_MS + CUE_MS
 SPIKE_P, BACKGROUND_P = 0.040, 0.010
 RIGHT_P = (0.3, 0.7)
-_SPLITS = {"train": 0, "validation": 1, "test": 2}
-_BATCH_BYTES = 256 << 20
+REMEMBERED = 7
+LONGER = 3  # a sweep also runs the shortest wait, and so many times the wait
 
 
 @dataclass(frozen=True)
-class CueAccumulation:
-    """A seeded, lazy source of samples; sample i depends on seed, split and i alone.
+class CueAccumulation(Task):
+    """A seeded source of as many samples as wanted; sample i depends on seed, split and i alone.
 
     Attributes:
         cues: number of cues, >= 1. With an even number a tie can occur; the sides of such a sample
             are drawn again until one side leads.
         wait_ms: from the end of the last cue to the end, >= 150 (the recall is its last 150 ms).
         seed: non-negative.
-        split: "train", "validation" or "test": three streams that share no sample.
-        right_p: probabilities of the right side, one of which is drawn for each sample. Closer to 0.5
-            than the task's own they make close decisions more frequent, for training.
-        blocked: share of samples whose cues come side by side, all of one side before all of the other,
-            for training: the longest way out and back for whatever keeps the count.
+        right_p: probabilities of the right side, one of which is drawn for each training sample. Closer
+            to 0.5 than the task's own they make close decisions more frequent. The samples of the other
+            splits are the task's own.
+        blocked: share of training samples whose cues come side by side, all of one side before all of the
+            other: the longest way out and back for whatever keeps the count.
     """
 
     cues: int = 7
     wait_ms: int = 1200
     seed: int = 0
-    split: str = "test"
     right_p: tuple[float, ...] = RIGHT_P
     blocked: float = 0.0
+    steps: int = field(init=False)
+    word: str = field(init=False)
+
+    name = "cue"
+    channels = CHANNELS
+    classes = CLASSES
 
     def __post_init__(self) -> None:
         if self.cues < 1:
@@ -66,41 +73,59 @@ class CueAccumulation:
             raise InputError("cue task: right_p", f"{self.right_p} are not probabilities between 0 and 1")
         if not 0 <= self.blocked <= 1:
             raise InputError("cue task: blocked", f"{self.blocked} is not a share between 0 and 1")
-        if self.split not in _SPLITS:
-            raise InputError("cue task: split", f"{self.split!r} is not one of {list(_SPLITS)}")
+        options = {"cues": self.cues, "wait_ms": self.wait_ms}
+        usual = {"right_p": RIGHT_P, "blocked": 0.0}
+        options |= {name: getattr(self, name) for name in usual if getattr(self, name) != usual[name]}
+        object.__setattr__(self, "steps", self.cues * SLOT_MS + self.wait_ms)
+        object.__setattr__(self, "word", join_word(self.name, options))
 
-    @property
-    def steps(self) -> int:
-        """Time steps of a sample (1 ms each)."""
-        return self.cues * SLOT_MS + self.wait_ms
+    def curriculum(self) -> Sequence[CueAccumulation]:
+        """First more cues, two at a time, with the shortest wait; then longer waits, 150 ms at a time."""
+        first = self.easier().wait_ms
+        waits = [*range(first, self.wait_ms, RECALL_MS), self.wait_ms]
+        fewer = [replace(self, cues=cues, wait_ms=first) for cues in range(1, self.cues, 2)]
+        return [*fewer, *(replace(self, wait_ms=wait) for wait in waits)]
 
-    def _rng(self, index: int) -> np.random.Generator:
-        return np.random.Generator(np.random.SFC64([self.seed, _SPLITS[self.split], index]))
+    def easier(self) -> CueAccumulation:
+        """The shortest wait."""
+        return replace(self, wait_ms=RECALL_MS)
 
-    def _sides(self, rng: np.random.Generator) -> np.ndarray:
+    def variations(self) -> Sequence[CueAccumulation]:
+        """The shortest wait, and a longer one than its own."""
+        waits = [wait for wait in (RECALL_MS, LONGER * self.wait_ms) if wait != self.wait_ms]
+        return [replace(self, wait_ms=wait) for wait in waits]
+
+    def references(self) -> Mapping[str, float]:
+        """One who knows the last seven cues only."""
+        return {f"last {REMEMBERED} cues": last_cues_accuracy(self.cues, REMEMBERED)}
+
+    def describe(self, label: int) -> str:
+        """The side with more cues."""
+        return ("left", "right")[label]
+
+    def _rng(self, split: str, index: int) -> np.random.Generator:
+        return np.random.Generator(np.random.SFC64([self.seed, SPLITS.index(split), index]))
+
+    def _sides(self, rng: np.random.Generator, split: str) -> np.ndarray:
         """bool (cues,), True where the right side is cued."""
-        p = self.right_p[rng.integers(len(self.right_p))]
+        chances, blocked = (self.right_p, self.blocked) if split == "train" else (RIGHT_P, 0.0)
+        p = chances[rng.integers(len(chances))]
         while True:
             right = rng.random(self.cues) < p
             if 2 * int(right.sum()) != self.cues:
                 break
-        if self.blocked and rng.random() < self.blocked:
+        if blocked and rng.random() < blocked:
             right = np.sort(right)[:: rng.choice((-1, 1))]
         return right
 
-    def sides(self, index: int) -> np.ndarray:
+    def sides(self, split: str, index: int) -> np.ndarray:
         """bool (cues,), which cues of sample ``index`` are on the right; draws no spikes."""
-        return self._sides(self._rng(index))
+        return self._sides(self._rng(split, index), split)
 
-    def sample(self, index: int, out: np.ndarray | None = None) -> tuple[np.ndarray, int]:
-        """One sample: spikes uint8 (steps, 40) and label (0 left, 1 right).
-
-        Args:
-            out: where to write the spikes; it must be zero.
-        """
-        rng = self._rng(index)
-        right = self._sides(rng)
-        spikes = np.zeros((self.steps, CHANNELS), np.uint8) if out is None else out
+    def _sample(self, split: str, index: int, spikes: np.ndarray) -> int:
+        """Writes one sample into zeros, uint8 (steps, 40); returns its label (0 left, 1 right)."""
+        rng = self._rng(split, index)
+        right = self._sides(rng, split)
         for k, side in enumerate(right):
             start = k * SLOT_MS + PAUSE_MS
             spikes[start : start + CUE_MS, RIGHT if side else LEFT] = (
@@ -108,26 +133,14 @@ class CueAccumulation:
             )
         spikes[-RECALL_MS:, RECALL] = rng.random((RECALL_MS, 10), np.float32) < SPIKE_P
         spikes[:, BACKGROUND] = rng.random((self.steps, 10), np.float32) < BACKGROUND_P
-        return spikes, int(2 * right.sum() > self.cues)
+        return int(2 * right.sum() > self.cues)
 
-    def batch(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples ``first`` to ``first + count - 1``: uint8 (count, steps, 40), int64 (count,)."""
+        require_samples(self, split, first, count)
         spikes = np.zeros((count, self.steps, CHANNELS), np.uint8)
-        labels = np.empty(count, np.int64)
-        for k in range(count):
-            _, labels[k] = self.sample(first + k, spikes[k])
-        return spikes, labels
-
-    def batches(self, samples: int, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All ``samples`` in order, a bounded amount of memory at a time.
-
-        Args:
-            size: samples a batch; None: as many as fit 256 MiB, at most 256.
-        """
-        if size is None:
-            size = int(np.clip(_BATCH_BYTES // (self.steps * CHANNELS), 1, 256))
-        for first in range(0, samples, size):
-            yield self.batch(first, min(size, samples - first))
+        labels = [self._sample(split, first + k, spikes[k]) for k in range(count)]
+        return spikes, np.array(labels, np.int64)
 
 
 def last_cues_accuracy(cues: int, remembered: int = 7) -> float:

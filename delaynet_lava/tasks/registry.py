@@ -1,25 +1,48 @@
-"""What the commands that run a task have in common."""
+"""From a word to a task: the same word in every command, every file and every report."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import Network
-from delaynet_lava.tasks.cue import CHANNELS, CLASSES
+from delaynet_lava.tasks.base import Task
+from delaynet_lava.tasks.words import join_word, read_options, split_word
+
+__all__ = ["BUILT_IN", "WORDS", "task", "varied"]
+
+WORDS = "cue, cue:cues=11,wait_ms=3000"
+"""Examples, for the help of commands."""
 
 
-def require_task(task: str) -> None:
-    """Refuse an unknown task."""
-    if task != "cue":
-        raise InputError("task", f"{task!r} is not known", "choose from: cue")
+def _cue(word: str, options: Mapping[str, str], seed: int) -> Task:
+    from delaynet_lava.tasks.cue import RIGHT_P, CueAccumulation
+
+    usual = {"cues": 7, "wait_ms": 1200, "right_p": RIGHT_P, "blocked": 0.0}
+    return CueAccumulation(seed=seed, **read_options(word, options, usual))
 
 
-def require_cue(task: str, network: Network, path: str) -> None:
-    """Refuse an unknown task, and a network that has not its inputs and outputs."""
-    require_task(task)
-    if (network.channels, network.outputs) != (CHANNELS, CLASSES):
-        raise InputError(
-            path,
-            f"takes {network.channels} inputs and gives {network.outputs} outputs, the cue task has "
-            f"{CHANNELS} and {CLASSES}",
-            "run it on the task it was trained for",
-        )
+BUILT_IN: dict[str, Callable[[str, Mapping[str, str], int], Task]] = {"cue": _cue}
+"""Makes a task of its whole word (for errors), the options in it, and a seed. A new task is a line here."""
+
+
+def task(word: str, seed: int | None = None) -> Task:
+    """The task of a word.
+
+    Args:
+        word: a built-in task with options, ``cue:cues=11,wait_ms=3000``.
+        seed: of what is drawn; None: 0. Where samples are stored, nothing is.
+
+    Raises:
+        InputError: no such task, a wrong option, or one that the task does not have.
+    """
+    head, options = split_word(word)
+    if head in BUILT_IN:
+        return BUILT_IN[head](word, options, seed or 0)
+    raise InputError("task", f"{head!r} is not known", f"choose from: {', '.join(BUILT_IN)}")
+
+
+def varied(word: str, **options: Any) -> str:
+    """The word with some options replaced or added."""
+    head, mine = split_word(word)
+    return join_word(head, {**mine, **options})

@@ -54,8 +54,8 @@ def build_network(options: CueOptions) -> torch.nn.Sequential:
 def _with_full_scales(options: CueOptions) -> CueOptions:
     """The smallest full scales above the threshold, and above what the readout reaches on some samples."""
     net = build_network(replace(options, membrane_bits=MEMBRANE_BITS))
-    task = CueAccumulation(options.cues, options.wait_ms, options.seed, "train")
-    reached = float(net(as_tensor(task.batch(0, 64)[0])).abs().max()) * STATE_SCALE
+    task = CueAccumulation(options.cues, options.wait_ms, options.seed)
+    reached = float(net(as_tensor(task.batch("train", 0, 64)[0])).abs().max()) * STATE_SCALE
     hidden = full_scale_above(net[0].neuron.v_th_mant)
     # A word of n bits has no grid finer than its own unit.
     finest = options.membrane_bits - 1

@@ -33,6 +33,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.formats.model_file import ModelFile, load_tensors, save_model, write_tensors
 from delaynet_lava.nn.model import describe
+from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training import delaynet
 from delaynet_lava.training.baselines.eprop import eprop_step
@@ -73,14 +74,19 @@ class Epoch:
 
 @torch.no_grad()
 def accuracy(
-    net: torch.nn.Module, task: CueAccumulation, samples: int, batch: int = 64, group: Group | None = None
+    net: torch.nn.Module,
+    task: Task,
+    samples: int,
+    batch: int = 64,
+    group: Group | None = None,
+    split: str = "validation",
 ) -> float:
     """Share of right decisions of the integer forward pass; the processes of a group divide the work."""
     group = group or Group()
     mine = group.share(samples)
     right = 0
     for first in range(mine.start, mine.stop, batch):
-        spikes, labels = task.batch(first, min(batch, mine.stop - first))
+        spikes, labels = task.batch(split, first, min(batch, mine.stop - first))
         right += int((net(as_tensor(spikes))[..., -1].argmax(1).numpy() == labels).sum())
     return group.total([right])[0] / samples
 
@@ -131,13 +137,13 @@ class _Trainer:
     def done(self) -> bool:
         return self.progress["annealed"] >= self.options.anneal_epochs
 
-    def _step(self, task: CueAccumulation) -> tuple[float, ...]:
+    def _step(self, task: Task) -> tuple[float, ...]:
         options, group = self.options, self.group
         mine = group.share(options.batch)
         # A mean over this process's samples, times this, adds up to the mean over the batch.
         part = len(mine) / options.batch
         first = self.progress["used"] + mine.start
-        spikes, labels = task.batch(first, len(mine))
+        spikes, labels = task.batch("train", first, len(mine))
         x, target = as_tensor(spikes), torch.from_numpy(labels)
         self.optimiser.zero_grad()
         if options.rule == "eprop":
@@ -183,7 +189,7 @@ class _Trainer:
         kept = {k: v.detach().clone() for k, v in self.net.named_parameters()}
         self._load(self.average)
         options = self.options
-        task = CueAccumulation(options.cues, options.wait_ms, options.seed, "validation")
+        task = CueAccumulation(options.cues, options.wait_ms, options.seed)
         result = accuracy(self.net, task, options.validation, options.batch, self.group)
         if result >= self.progress["best"]:
             self.progress["best"] = result
@@ -207,7 +213,7 @@ class _Trainer:
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             linear = options.lr_end + (1 - options.lr_end) * left
             group["lr"] = rate * (linear if options.annealing == "linear" else options.lr_end ** (1 - left))
-        task = CueAccumulation(cues, wait_ms, options.seed, "train", options.right_p, options.blocked)
+        task = CueAccumulation(cues, wait_ms, options.seed, options.right_p, options.blocked)
         short = replace(task, wait_ms=options.first_wait_ms)
         steps = []
         for k in range(max(1, options.epoch_samples // options.batch)):
