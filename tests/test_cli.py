@@ -256,7 +256,7 @@ def test_bad_use_of_run(net, capsys, tmp_path):
 def test_a_net_that_does_not_fit_the_task_is_refused(tmp_path, capsys):
     path = tmp_path / "narrow.h5"
     netx.write(Network((Dense(Synapse(np.full((2, 7), 2)), Neuron(131071, 4096, 100)),)), path)
-    assert "takes 7 inputs and gives 2 outputs" in refused(capsys, "run", str(path))
+    assert "takes 7 inputs, the task has 40" in refused(capsys, "run", str(path))
 
 
 def test_nothing_half_written_where_the_output_cannot_be(model, net, tmp_path, capsys):
