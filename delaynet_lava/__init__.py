@@ -12,6 +12,8 @@ from delaynet_lava.tasks.registry import task
 from delaynet_lava.trace import Trace
 
 if TYPE_CHECKING:
+    from delaynet_lava.evaluation import evaluate
+    from delaynet_lava.export.agreement import check
     from delaynet_lava.nn.model import load_model, save_model
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "Synapse",
     "Trace",
     "__version__",
+    "check",
     "emulate",
+    "evaluate",
     "load",
     "load_model",
     "save",
@@ -30,8 +34,13 @@ __all__ = [
     "task",
 ]
 
-# Imported when first asked for: they bring torch.
-_LATER = {"load_model": "nn.model", "save_model": "nn.model"}
+# Imported when first asked for: most of them bring torch.
+_LATER = {
+    "check": "export.agreement",
+    "evaluate": "evaluation",
+    "load_model": "nn.model",
+    "save_model": "nn.model",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from delaynet_lava.formats.model_file import ModelFile, load_model, load_tensors
 from delaynet_lava.named_code import load_named
 from delaynet_lava.network import Network
 
-__all__ = ["network_of"]
+__all__ = ["model_of", "network_of"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -48,6 +48,26 @@ def network_of(source: Any, code: str | None = None) -> tuple[Network, str]:
     if _is_hdf5(name):
         return netx.read(name), name
     return extract(load_model(name), name), name
+
+
+def model_of(path: str, code: str | None = None) -> tuple[Any, str]:
+    """The torch network of a ``model.pt``, or with ``code`` of a bare ``state_dict``, and its task's word.
+
+    Raises:
+        InputError: as :func:`network_of`; or a file of integers, which holds no torch network.
+    """
+    if code is not None:
+        return _with_state(path, code), ""
+    if _is_hdf5(path):
+        raise InputError(
+            path,
+            "holds the integers of a network, and no model to compare them with",
+            "give the model.pt that it was made of, or compare executions with: delaynet run --check",
+        )
+    from delaynet_lava.nn.model import build
+
+    file = load_model(path)
+    return build(file), str(file.config.get("task") or "")
 
 
 def _is_hdf5(path: str) -> bool:

@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from delaynet_lava.cli import (
     bench,
+    check,
     deploy,
     evaluate,
     export,
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("export")(export.export)
+app.command("check")(check.check)
 app.command("run")(run.run)
 app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
