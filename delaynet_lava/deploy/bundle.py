@@ -17,8 +17,6 @@ import json
 import os
 import platform
 import re
-import secrets
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from importlib import metadata
@@ -41,7 +39,7 @@ from delaynet_lava.deploy.untrusted import (
     read_json,
 )
 from delaynet_lava.errors import InputError
-from delaynet_lava.files import replace_file
+from delaynet_lava.files import replace_file, temporary_folder
 from delaynet_lava.formats import netx
 from delaynet_lava.network import Encoder, Network
 from delaynet_lava.trace import check_inputs
@@ -160,46 +158,43 @@ def write_bundle(
         raise InputError(str(folder), "exists and is not an empty folder", "choose another place")
     if backend == "loihi2":
         loihi = loihi or Loihi()
-    temporary = target.with_name(f".delaynet-{secrets.token_hex(8)}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        replace_file(temporary / "run.py", Path(payload.__file__).read_bytes())
-        netx.write(network, temporary / "net.h5")
-        bits = np.packbits(spikes, axis=2)
-        replace_file(temporary / "inputs.npz", _npz(bits=bits, labels=answers.astype(np.int64)))
-        content = {
-            "format": payload.BUNDLE_FORMAT,
-            "version": payload.VERSION,
-            "name": name,
-            "backend": backend,
-            "files": {file: _stated(temporary / file) for file in payload.FILES},
-            "samples": spikes.shape[0],
-            "steps": spikes.shape[1],
-            "channels": spikes.shape[2],
-            "layers": [layer.size for layer in network.layers],
-            "shards": shards,
-            "record": list(record),
-            "decision": str(network.answer),
-            "task": dict(task or {}),
-            "seed": seed,
-            "versions": _versions(),
-            "loihi": None if loihi is None else vars(loihi),
-        }
-        try:
-            text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                "task", f"does not fit JSON ({error})", "use plain numbers and strings"
-            ) from error
-        replace_file(temporary / payload.MANIFEST, text.encode())
-        manifest = _manifest(json.loads(text), text.encode(), "bundle")
-        os.replace(temporary, target)
+        with temporary_folder(target) as temporary:
+            replace_file(temporary / "run.py", Path(payload.__file__).read_bytes())
+            netx.write(network, temporary / "net.h5")
+            bits = np.packbits(spikes, axis=2)
+            replace_file(temporary / "inputs.npz", _npz(bits=bits, labels=answers.astype(np.int64)))
+            content = {
+                "format": payload.BUNDLE_FORMAT,
+                "version": payload.VERSION,
+                "name": name,
+                "backend": backend,
+                "files": {file: _stated(temporary / file) for file in payload.FILES},
+                "samples": spikes.shape[0],
+                "steps": spikes.shape[1],
+                "channels": spikes.shape[2],
+                "layers": [layer.size for layer in network.layers],
+                "shards": shards,
+                "record": list(record),
+                "decision": str(network.answer),
+                "task": dict(task or {}),
+                "seed": seed,
+                "versions": _versions(),
+                "loihi": None if loihi is None else vars(loihi),
+            }
+            try:
+                text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    "task", f"does not fit JSON ({error})", "use plain numbers and strings"
+                ) from error
+            replace_file(temporary / payload.MANIFEST, text.encode())
+            manifest = _manifest(json.loads(text), text.encode(), "bundle")
+            os.replace(temporary, target)
     except OSError as error:
         raise InputError(
             str(folder), f"cannot be written ({error.strerror})", "choose another place"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 

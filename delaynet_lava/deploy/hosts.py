@@ -10,12 +10,12 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from delaynet_lava.errors import DelayNetError, InputError
+from delaynet_lava.files import temporary_folder
 
 __all__ = ["Answer", "ConnectionLost", "Host", "Local", "Ssh", "host_of"]
 
@@ -163,10 +163,10 @@ class Local:
             raise InputError(there, "no such folder")
         found = [name for name in map(_check_file_name, names) if (source / name).is_file()]
         if not source.samefile(folder):
-            with tempfile.TemporaryDirectory(prefix=".delaynet-", dir=folder) as temporary:
+            with temporary_folder(folder / "results") as temporary:
                 for name in found:
-                    shutil.copyfile(source / name, Path(temporary, name))
-                _move(Path(temporary), found, folder)
+                    shutil.copyfile(source / name, temporary / name)
+                _move(temporary, found, folder)
         return found
 
 
@@ -240,10 +240,10 @@ class Ssh:
         there_now = set(listed.out.splitlines())
         found = [name for name in names if name in there_now]
         if found:
-            with tempfile.TemporaryDirectory(prefix=".delaynet-", dir=folder) as temporary:
+            with temporary_folder(folder / "results") as temporary:
                 # The slash keeps scp from taking a colon in the local path for another host.
-                self._scp([self._far(f"{there}/{name}") for name in found], f"{Path(temporary).resolve()}/")
-                _move(Path(temporary), found, folder)
+                self._scp([self._far(f"{there}/{name}") for name in found], f"{temporary.resolve()}/")
+                _move(temporary, found, folder)
         return found
 
     def _far(self, path: str) -> str:
