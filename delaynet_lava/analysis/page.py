@@ -154,4 +154,4 @@ def write_page(path: str | os.PathLike, title: str, sections: Sequence[Section],
     Raises:
         InputError: the place can't be written.
     """
-    replace_file(path, page(title, sections, text).encode())
+    replace_file(path, page(title, sections, text).encode(errors="backslashreplace"))

@@ -13,6 +13,9 @@ import typer
 # a busy machine makes a training ten times slower; the runtimes read this when they are loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# First, see there.
+from delaynet_lava.cli.streams import PIPE_CLOSED, lasting_stdout  # isort: split
+
 from delaynet_lava.cli import (
     bench,
     check,
@@ -30,7 +33,10 @@ from delaynet_lava.cli import (
 from delaynet_lava.cli.output import complain
 from delaynet_lava.errors import DelayNetError
 
-__all__ = ["app", "export_main", "main"]
+__all__ = ["FAULT", "app", "export_main", "main"]
+
+FAULT = 70
+"""Exit code of what should not happen; 1 would say that a check failed."""
 
 app = typer.Typer(
     name="delaynet",
@@ -74,32 +80,51 @@ def _commands(typer_app: typer.Typer) -> click.Command:
     return command
 
 
-def _execute(typer_app: typer.Typer, name: str, args: list[str]) -> int:
-    """Run a command; every expected failure is one line on stderr and an exit code."""
-    debug = "--debug" in args
-    args = [a for a in args if a != "--debug"]
+def _outcome(typer_app: typer.Typer, name: str, args: list[str], debug: bool) -> int:
+    """Run a command; every failure is one line on stderr and an exit code."""
     try:
         result = _commands(typer_app).main(args, prog_name=name, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return 2
-    except click.ClickException as error:
-        if debug:
-            traceback.print_exc()
-        complain(name, f"{error.format_message()} (see {name} --help)")
-        return 2
-    except DelayNetError as error:
-        if debug:
-            traceback.print_exc()
-        complain(name, str(error))
-        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         complain(name, "interrupted")
         return 130
-    except MemoryError:
-        complain(name, "out of memory; use fewer samples at a time")
-        return 2
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, click.ClickException):
+            complain(name, f"{error.format_message()} (see {name} --help)")
+            return 2
+        if isinstance(error, DelayNetError):
+            complain(name, str(error))
+            return error.exit_code
+        if isinstance(error, MemoryError):
+            complain(name, "out of memory; use fewer samples at a time")
+            return 2
+        complain(name, f"a fault of the program, {_place(error)}; --debug shows where, please report it")
+        return FAULT
+
+
+def _place(error: BaseException) -> str:
+    """What was raised, and in which line of ours."""
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if "delaynet_lava" in f.filename] or [None]
+    where = "" if ours[-1] is None else f" in {os.path.basename(ours[-1].filename)}:{ours[-1].lineno}"
+    return f"{type(error).__name__}{where}: {str(error)[:200]}"
+
+
+def _execute(typer_app: typer.Typer, name: str, args: list[str]) -> int:
+    """:func:`_outcome`, and what became of the output."""
+    debug = "--debug" in args
+    with lasting_stdout() as stdout:
+        code = _outcome(typer_app, name, [a for a in args if a != "--debug"], debug)
+    if stdout.failure is None:
+        return code
+    if not stdout.reason:
+        return PIPE_CLOSED
+    complain(name, f"stdout cannot be written ({stdout.reason})")
+    return code or 2
 
 
 def main(args: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import warnings
@@ -36,7 +37,8 @@ _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 def complain(name: str, message: str) -> None:
     """One line on stderr."""
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody to tell
+        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
 
 
 def say(text: str) -> None:
