@@ -21,11 +21,7 @@ def _open_closed() -> None:
     Else the first file that is opened has such a number, and what a library prints goes into it. Writing to
     stdout fails afterwards, as it should; writing to stderr is lost, for there is nobody to tell.
     """
-    for number, name, mode in (
-        (0, "stdin", os.O_RDONLY),
-        (1, "stdout", os.O_RDONLY),
-        (2, "stderr", os.O_WRONLY),
-    ):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
