@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-__all__ = ["BackendMissing", "DelayNetError", "InputError", "MismatchError"]
+__all__ = ["MAX_MESSAGE", "BackendMissing", "DelayNetError", "InputError", "MismatchError", "one_line"]
+
+MAX_MESSAGE = 400
+"""Characters of a message."""
+
+
+def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Text that a terminal can be given, whoever wrote it: one line of at most ``limit`` characters.
+
+    Runs of white space become one blank. What would move the cursor, change colours or reverse the line
+    is written as Python writes it (``\\x1b``). Of a longer text the beginning and the end are kept.
+    """
+    # A character becomes at most ten; what is cut away need not be looked at.
+    if len(text) > 4 * limit:
+        text = f"{text[: 2 * limit]} ... {text[-2 * limit :]}"
+    words = " ".join(text.split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    if len(shown) <= limit:
+        return shown
+    tail = limit * 2 // 5
+    return f"{shown[: limit - tail - 5]} ... {shown[-tail:]}"
 
 
 class DelayNetError(Exception):
     """Base of every error this package raises on purpose; ``str()`` is always a single line.
+
+    However long and strange the names and values in it, it is that of :func:`one_line`.
 
     Attributes:
         exit_code: what a command returns when this error ends it (2: bad usage or bad input).
@@ -15,7 +37,7 @@ class DelayNetError(Exception):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
 
 
 class InputError(DelayNetError):

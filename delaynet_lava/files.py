@@ -1,4 +1,4 @@
-"""Replacing a file as a whole: afterwards it holds the old content or the new, never a part.
+"""Reading a plain file, and replacing one as a whole: it holds the old content or the new, never a part.
 
 What is not yet whole stands beside it under a name of our own, locked for as long as its writer lives. What a
 killed one left is removed by the next that writes there.
@@ -23,10 +23,37 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["replace_file", "temporary_folder"]
+__all__ = ["read_file", "replace_file", "temporary_folder"]
 
 _OURS = re.compile(r"\.delaynet-[0-9a-f]{16}\.tmp")
 _TRIES = 8
+
+
+def read_file(path: str | os.PathLike, limit: int, remedy: str = "check the path") -> bytes:
+    """The content of a plain file; symbolic links are followed, and a pipe is not waited for.
+
+    Raises:
+        InputError: missing, not a plain file, empty, larger than ``limit`` bytes, or unreadable.
+    """
+    name = os.fspath(path)
+    try:
+        handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a plain file"
+                raise InputError(str(name), f"is {kind}", remedy)
+            if not 0 < status.st_size <= limit:
+                raise InputError(str(name), f"has {status.st_size} bytes, expected 1 to {limit}")
+            with open(handle, "rb", closefd=False) as file:
+                return file.read(status.st_size)
+        finally:
+            os.close(handle)
+    except FileNotFoundError:
+        raise InputError(str(name), "does not exist", "check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(str(name), f"cannot be read ({reason})") from error
 
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:

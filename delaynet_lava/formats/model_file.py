@@ -1,7 +1,8 @@
 """``model.pt``: a trained model as tensors and plain values; opening one never runs code.
 
-A dict of ``format``, ``version``, ``config``, ``state_dict`` and ``provenance``, loaded with
-``weights_only=True``. Training and export meet here, and only here.
+A dict of ``format``, ``version``, ``config``, ``state_dict`` and ``provenance``, written with
+``torch.save`` and read by :mod:`delaynet_lava.formats.untrusted_torch`. Training and export meet here, and
+only here.
 
 ``config`` is ``{"layers": [{"type": ..., ...}, ...], "task": {...}, "dt_ms": 1.0}``, and ``"decision"``, the
 text of a :class:`~delaynet_lava.decision.Decision`, where the network answers in its own way. The tensors
@@ -13,16 +14,14 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
-import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.files import replace_file
+from delaynet_lava.files import read_file, replace_file
+from delaynet_lava.formats.untrusted_torch import MAX_BYTES, TorchFormatError, read_torch
 
 __all__ = ["ModelFile", "load_model", "load_tensors", "save_model", "write_tensors"]
 
@@ -48,11 +47,16 @@ def write_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values, as a whole or not at all.
 
     Raises:
-        InputError: the place can't be written.
+        InputError: the place can't be written, or :func:`load_tensors` would refuse the file.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    replace_file(path, buffer.getvalue())
+    image = buffer.getvalue()
+    try:
+        read_torch(image)
+    except TorchFormatError as error:
+        raise InputError(str(path), f"was not written: it {error.problem}", error.remedy) from error
+    replace_file(path, image)
 
 
 def save_model(path: str | os.PathLike, model: ModelFile) -> None:
@@ -79,32 +83,13 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
             plain values.
     """
     where = str(path)
-    if not Path(path).is_file():
-        problem = "is not a file" if Path(path).exists() else "does not exist"
-        raise InputError(where, problem, "give the path of a model.pt")
     try:
-        with warnings.catch_warnings():
-            # What newer releases of torch have to say of an odd file is advice to their own authors.
-            warnings.simplefilter("ignore", UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            where,
-            f"holds more than tensors and plain values and was not opened ({_head(error)})",
-            "save it with delaynet_lava.save_model(net, path) where you trained it",
-        ) from error
-    except OSError as error:
-        raise InputError(where, f"cannot be read ({error.strerror or error})") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise InputError(where, f"is not a torch file, or a damaged one ({_head(error)})") from error
+        content = read_torch(read_file(path, MAX_BYTES, "give the path of a model.pt"))
+    except TorchFormatError as error:
+        raise InputError(where, error.problem, error.remedy) from error
     if not isinstance(content, dict):
         raise InputError(where, f"holds a {type(content).__name__}, expected a dict")
     return content
-
-
-def _head(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 def load_model(path: str | os.PathLike) -> ModelFile:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import stat
 from collections.abc import Iterator
 
 import numpy as np
 
 from delaynet_lava.errors import InputError
+from delaynet_lava.files import read_file
 from delaynet_lava.formats.hdf5_format import Dataset, FormatError, Reader
 
 __all__ = ["MAX_BYTES", "MAX_ELEMENTS", "Group", "open_untrusted"]
@@ -156,19 +156,7 @@ def open_untrusted(path: str | os.PathLike) -> Group:
         InputError: missing, not a plain file, not HDF5, damaged, or larger than 2 GiB.
     """
     name = os.fspath(path)
-    try:
-        status = os.stat(name)  # before opening: a pipe would wait for a writer
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a plain file"
-            raise InputError(name, f"is {kind}", "give the path of a net.h5")
-        if not 0 < status.st_size <= MAX_BYTES:
-            raise InputError(name, f"has {status.st_size} bytes, expected 1 to {MAX_BYTES}")
-        with open(name, "rb") as file:
-            content = file.read(status.st_size)
-    except FileNotFoundError:
-        raise InputError(name, "does not exist", "check the path") from None
-    except (OSError, ValueError) as error:
-        raise InputError(name, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    content = read_file(path, MAX_BYTES, "give the path of a net.h5")
     with _named(name):
         opened = _File(content)
     return Group(opened, opened.reader.root, name)

@@ -1,0 +1,360 @@
+"""Model files and checkpoints from strangers: nothing in them runs, what is odd is refused in one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from delaynet_lava.cli import main
+from delaynet_lava.errors import InputError
+from delaynet_lava.formats import untrusted_torch
+from delaynet_lava.formats.model_file import load_model, load_tensors
+
+HERE = Path(__file__).parent
+
+
+class Intruder(torch.nn.Module):
+    """As TorchScript: an archive that writes a file of its choice while it is being opened."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return (self.path, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path = state[0]
+        self.training = state[1]
+        torch.save([1, 2, 3], self.path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    return tmp_path / "written-by-the-file"
+
+
+@pytest.fixture
+def intruder(tmp_path: Path, canary: Path) -> Path:
+    path = tmp_path / "model.pt"
+    torch.jit.save(torch.jit.script(Intruder(str(canary))), path)
+    assert not canary.exists()
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_tensors(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and len(text) <= 400 and text.isprintable()
+    return text.removeprefix(f"{path}: ")
+
+
+# Programs.
+
+
+@pytest.mark.skipif(torch.__version__ >= "2.6", reason="torch refuses such archives itself")
+def test_torchs_own_reader_runs_the_program(intruder: Path, canary: Path) -> None:
+    """What the other tests are held against: the archive works."""
+    with pytest.warns(UserWarning, match="TorchScript"):
+        torch.load(intruder, weights_only=True)
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "other.zip", "x"])
+@pytest.mark.parametrize("read", [load_model, load_tensors])
+def test_no_reader_runs_the_program(intruder: Path, canary: Path, read: Callable, name: str) -> None:
+    path = intruder.rename(intruder.with_name(name))
+    with pytest.raises(InputError, match="a TorchScript archive, which is a program"):
+        read(path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("drop", [["constants.pkl"], ["constants.pkl", "code"], ["code"]])
+def test_nor_where_its_parts_are_renamed(intruder: Path, canary: Path, drop: list[str]) -> None:
+    """Without the member that torch looks for, what is left names classes of the archive's own."""
+    with zipfile.ZipFile(intruder) as old:
+        members = {n: old.read(n) for n in old.namelist() if not any(d in n for d in drop)}
+    with zipfile.ZipFile(intruder, "w") as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+    assert "more than tensors and plain values and was not opened" in refusal(intruder)
+    assert not canary.exists()
+
+
+def test_no_command_runs_the_program(
+    intruder: Path, canary: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(intruder.parent)
+    checkpoint = intruder.with_name("trained.pt.checkpoint")
+    checkpoint.write_bytes(intruder.read_bytes())
+    for command in (
+        ["export", "model.pt"],
+        ["train", "cue", "-o", "new.pt", "--init", "model.pt"],
+        ["train", "cue", "-o", "trained.pt"],
+        ["plot", "learning", "model.pt"],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(command)
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and "TorchScript archive" in lines[0], lines
+        assert not canary.exists()
+
+
+def test_objects_are_not_made(tmp_path: Path, canary: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(canary),)
+
+    torch.save({"a": Bomb()}, tmp_path / "m.pt")
+    assert "(posix.mkdir)" in refusal(tmp_path / "m.pt")
+    for value, name in (
+        (np.zeros(3), "numpy.core.multiarray._reconstruct"),
+        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+        (b"bytes", "_codecs.encode"),
+        ({1, 2}, "__builtin__.set"),
+        (torch.float32, "torch.float32"),
+        (torch.eye(2).to_sparse(), "torch._utils._rebuild_sparse_tensor"),
+        (torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8), "torch._utils._rebuild_qtensor"),
+        (torch.empty(10**12, device="meta"), "torch._utils._rebuild_meta_tensor_no_storage"),
+        (torch.zeros(2, dtype=torch.complex64), "torch.ComplexFloatStorage"),
+    ):
+        torch.save({"a": value}, tmp_path / "m.pt")
+        assert f"({name})" in refusal(tmp_path / "m.pt")
+    assert not canary.exists()
+
+
+# Formats.
+
+
+def test_older_formats_say_how_to_save_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+    assert "save it again with torch.save" in refusal(path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    assert "save it again with torch.save" in refusal(path)
+
+
+def test_a_tar_whose_member_is_a_pipe_does_not_wait(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.FIFOTYPE
+            archive.addfile(member)
+    started = time.perf_counter()
+    assert "before 1.6" in refusal(path)
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(tmp_path / "pipe") == "is not a plain file; give the path of a model.pt"
+    assert time.perf_counter() - started < 2
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(two, torch.Tensor):
+        return one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(two, dict):
+        return list(one) == list(two) and all(same(one[k], two[k]) for k in two)
+    if isinstance(two, list | tuple):
+        return len(one) == len(two) and all(map(same, one, two))
+    return type(one) is type(two) and one == two
+
+
+def everything() -> dict[str, Any]:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.Adam(linear.parameters())
+    linear(torch.ones(4, 3)).sum().backward()
+    optimiser.step()
+    kinds = (
+        torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+        torch.int8, torch.uint8, torch.bool,
+    )  # fmt: skip
+    return {
+        "model": linear.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "kinds": [torch.arange(6).to(kind) for kind in kinds],
+        "transposed": torch.arange(12.0).reshape(3, 4).T,
+        "view": torch.arange(10)[1:9:2],
+        "empty": torch.empty(0, 3),
+        "scalar": torch.tensor(1.5),
+        "plain": [0, 255, 256, 65536, -1, 2**40, -(2**70), 0.1, True, None, "ä", (1, 2, 3, 4)],
+    }
+
+
+def test_everything_plain_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    torch.save(everything(), tmp_path / "m.pt")
+    assert same(load_tensors(tmp_path / "m.pt"), torch.load(tmp_path / "m.pt", weights_only=True))
+
+
+def test_files_of_other_releases_of_torch(repository: Path) -> None:
+    """Written by torch 2.13 with ``everything()``; the shipped models come from 2.3."""
+    newer = HERE / "files" / "torch-2.13.pt"
+    assert list(load_tensors(newer)) == list(everything())
+    for path in (newer, *(repository / "examples" / "models").glob("*.pt")):
+        assert same(load_tensors(path), torch.load(path, weights_only=True)), path
+
+
+# Damage and bombs.
+
+
+def archive_of(code: bytes, storages: dict[str, bytes] | None = None, **options: Any) -> bytes:
+    """A torch file with this pickle and these storages."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", **options) as archive:
+        archive.writestr("m/data.pkl", code)
+        for key, content in (storages or {}).items():
+            archive.writestr(f"m/data/{key}", content)
+    return buffer.getvalue()
+
+
+def code_of(value: Any) -> bytes:
+    """The pickle of a plain value."""
+    return pickle.dumps(value, 2)
+
+
+def tensor_code(offset: int, size: tuple, stride: tuple, count: int, kind: str = "FloatStorage") -> bytes:
+    """The pickle of ``{"a": tensor}``."""
+    number = lambda n: b"\x8a\x08" + struct.pack("<q", n)  # noqa: E731
+    shape = b"".join(b"(" + b"".join(map(number, ns)) + b"t" for ns in (size, stride))
+    text = lambda word: b"X" + struct.pack("<i", len(word)) + word.encode()  # noqa: E731
+    storage = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text("0") + text("cpu")
+    storage += number(count) + b"tQ"
+    tail = b"\x89ccollections\nOrderedDict\n)R"
+    rebuilt = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset)
+    return b"\x80\x02}" + text("a") + rebuilt + shape + tail + b"tRs."
+
+
+def test_layouts(tmp_path: Path) -> None:
+    path, twelve = tmp_path / "m.pt", {"0": np.arange(12, dtype=np.float32).tobytes()}
+    path.write_bytes(archive_of(tensor_code(1, (2, 3), (1, 3), 12), twelve))
+    assert load_tensors(path)["a"].tolist() == [[1, 4, 7], [2, 5, 8]]
+    for offset, size, stride, problem in (
+        (0, (13,), (1,), "a tensor of shape (13,) in 12 values"),
+        (1, (12,), (1,), "a tensor of shape (12,) in 12 values"),
+        (0, (2, 7), (6, 1), "a tensor of shape (2, 7) in 12 values"),
+        (-1, (2,), (1,), "a tensor of an unknown form"),
+        (0, (-2,), (1,), "a tensor of an unknown form"),
+        (0, (2,), (-1,), "a tensor of an unknown form"),
+        (0, (1 << 62, 4), (1, 1), "a tensor of an unknown form"),
+        (0, (2, 2), (1,), "a tensor of an unknown form"),
+        (0, (1 << 39,), (0,), "has an expanded tensor, 549755813888 values kept as 12"),
+        (0, (3, 4), (0, 1), "has an expanded tensor, 12 values kept as 12"),
+        (0, (9, 4), (1, 1), "has an expanded tensor, 36 values kept as 12"),
+        (0, (1,) * 9, (1,) * 9, "a tensor of shape (1, 1, 1, 1, 1, 1, 1, 1) in"),
+    ):
+        path.write_bytes(archive_of(tensor_code(offset, size, stride, 12), twelve))
+        assert problem in refusal(path), (offset, size, stride)
+    path.write_bytes(archive_of(tensor_code(0, (12,), (1,), 11), twelve))
+    assert "'data/0' has 48 bytes, not 11 values" in refusal(path)
+    path.write_bytes(archive_of(tensor_code(0, (1,), (1,), 12)))
+    assert "'data/0' is missing" in refusal(path)
+    path.write_bytes(archive_of(tensor_code(0, (12,), (1,), 12), twelve | {"1": b"12"}))
+    assert "nothing refers to 'data/1'" in refusal(path)
+
+
+def test_a_bool_is_true_or_false(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(archive_of(tensor_code(0, (4,), (1,), 4, "BoolStorage"), {"0": b"\0\1\2\xff"}))
+    found = load_tensors(path)["a"]
+    assert found.dtype == torch.bool and found.view(torch.uint8).tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "content, problem",
+    [
+        (archive_of(b"\x80\x02" + b"]" * 20_000_000), "a pickle of 20000002 bytes, more than 16777216"),
+        (archive_of(b"\x80\x02" + b"]" * 2_000_000 + b"."), "a pickle of more than 524288 instructions"),
+        (archive_of(b"\x80\x02]r\xff\xff\xff\x7f."), "holds a list, expected a dict"),
+        (archive_of(b"\x80\x02]q\0h\0a."), "64 levels"),
+        (archive_of(b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."), "64 levels"),
+        (archive_of(b"\x80\x02" + b")" + b"\x85" * 500_000 + b"."), "64 levels"),
+        (archive_of(b"\x80\x02}" + b")" + b"\x85" * 500_000 + b"Ns."), "a tuple as a key"),
+        (archive_of(b"\x80\x02X\xff\xff\xff\x7fabc."), "its pickle is cut short"),
+        (archive_of(b"\x80\x02X\xff\xff\xff\xffabc."), "its pickle is cut short"),
+        (archive_of(b"\x80\x02X\2\0\0\0\xff\xff."), "is not a torch file, or a damaged one"),
+        (archive_of(b"\x80\x04]."), "not of protocol 2"),
+        (archive_of(b"\x80\x02"), "cut short"),
+        (archive_of(b""), "cut short"),
+        (archive_of(b"\x80\x02."), "does not end with one value"),
+        (archive_of(b"\x80\x02a."), "its pickle, IndexError"),
+        (archive_of(b"\x80\x02h\1."), "its pickle, KeyError: 1"),
+        (archive_of(b"\x80\x02}K\1R."), "(a call)"),
+        (archive_of(b"\x80\x02\x8b\xff\xff\xff\x7f1."), "instruction b'\\x8b' of its pickle"),
+        (archive_of(b"\x80\x02\x8a\xff" + b"\x7f" * 255 + b"."), "(a number of 2040 bits)"),
+        (archive_of(code_of({}) + b"x"), "does not end with one value"),
+        (archive_of(b"\x80\x02cos\n\x1b[2J\x1b]0;gotcha\x07\n."), r"os.\x1b[2J\x1b]0;gotcha\x07"),
+        (archive_of(b"\x80\x02ctorch\nFloatStorage\n."), "and was not opened (name)"),
+        (archive_of(code_of([]), compression=zipfile.ZIP_DEFLATED), "has a compressed member 'm/data.pkl'"),
+        (archive_of(code_of([1])), "holds a list, expected a dict"),
+        (b"PK\3\4" + b"PK\1\2" * 20_000, "has more than 16384 members"),
+        (b"PK\3\4" + bytes(1000), "is not a torch file, or a damaged one"),
+        (b"x" * 1000, "is not a torch file, or a damaged one (it is not a zip archive)"),
+        (b"", "has 0 bytes, expected 1 to 2147483648"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_torch_would_not_write(tmp_path: Path, content: bytes, problem: str) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(content)
+    started = time.perf_counter()
+    assert problem in refusal(path)
+    assert time.perf_counter() - started < 10  # some 0.5 s where nobody else computes
+
+
+def test_little_that_stands_for_much(tmp_path: Path) -> None:
+    """Ten lists of ten of the same list of ten of the same, and so on: a billion values in 300 bytes."""
+    depth = 9
+    code = b"](" * depth + b"]q\0" + b"".join(b"h%c" % k * 9 + b"eq%c" % (k + 1) for k in range(depth))
+    (tmp_path / "m.pt").write_bytes(archive_of(b"\x80\x02" + code + b"."))
+    assert "holds more than 524288 values" in refusal(tmp_path / "m.pt")
+    text = b"X" + struct.pack("<i", 100_000) + b"x" * 100_000
+    code = b"](" + text + b"q\0" + b"h\0" * 1000 + b"e."
+    (tmp_path / "m.pt").write_bytes(archive_of(b"\x80\x02" + code))
+    assert "67108864 characters" in refusal(tmp_path / "m.pt")
+
+
+def test_a_storage_that_many_tensors_share_is_kept_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = torch.arange(1000.0)
+    torch.save({str(k): whole[k:] for k in range(50)}, tmp_path / "m.pt")
+    assert load_tensors(tmp_path / "m.pt")["7"][0] == 7
+    monkeypatch.setattr(untrusted_torch, "MAX_TENSORS", 100_000)
+    assert refusal(tmp_path / "m.pt") == "has tensors of more than 100000 bytes in all"
+
+
+def test_damage_to_any_byte_of_a_tensor_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.save({"a": torch.arange(1000.0)}, path)
+    content = path.read_bytes()
+    start = content.index(torch.arange(1000.0).numpy().tobytes())
+    for k in range(0, 4000, 37):
+        damaged = bytearray(content)
+        damaged[start + k] ^= 1 << k % 8
+        path.write_bytes(damaged)
+        assert "Bad CRC-32" in refusal(path)
+
+
+def test_json_of_the_shipped_models_is_as_before(repository: Path) -> None:
+    for path in (repository / "examples" / "models").glob("*.pt"):
+        model = load_model(path)
+        assert json.dumps(model.config) and json.dumps(model.provenance)
