@@ -1,7 +1,7 @@
 """A SLAYER network of one's own on events of one's own, trained with lava-dl's Assistant, saved for the road.
 
 Makes ``events.npz``, five classes of spike patterns, and trains stock SLAYER blocks on it, with delays and
-``MeanOnlyBatchNorm``. What is saved, ``model.pt``, then takes ``delaynet export``, ``check``, ``run``, ``inspect``:
+``MeanOnlyBatchNorm``. What is saved, ``model.pt``, is then exported, checked, run and inspected:
 
     python examples/own_network.py FOLDER            # a minute
     python examples/own_network.py FOLDER --smoke    # seconds, and a network that knows little
@@ -26,7 +26,7 @@ NEURON = {"threshold": 1.0, "current_decay": 0.5, "voltage_decay": 0.05, "requir
 
 
 def events(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spikes uint8 (count, steps, channels) and labels: each class sweeps the channels at a pace of its own."""
+    """Spikes uint8 (count, steps, channels), labels: a class sweeps the channels at a pace of its own."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(CLASSES, size=count)
     spikes = rng.random((count, STEPS, CHANNELS)) < 0.01
