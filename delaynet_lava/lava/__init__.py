@@ -11,14 +11,19 @@ import multiprocessing
 import sys
 from typing import TYPE_CHECKING, Any
 
-from delaynet_lava.errors import BackendMissing
+from delaynet_lava.errors import BackendMissing, InputError
 
-# Lava sets the start method while it is imported, which raises where a program that used
-# multiprocessing before has settled on the very same one.
-if (
-    "lava.magma.runtime.message_infrastructure.multiprocessing" not in sys.modules
-    and multiprocessing.get_start_method(allow_none=True) == "fork"
-):
+# Lava sets the start method while it is imported, which raises where a program has settled on one before,
+# be it the very same.
+if "lava.magma.runtime.message_infrastructure.multiprocessing" not in sys.modules:
+    _method = multiprocessing.get_start_method(allow_none=True)
+    if _method not in (None, "fork"):
+        raise InputError(
+            "delaynet_lava.lava",
+            f"Lava forks its processes, but this program's start method is {_method!r}",
+            "call multiprocessing.set_start_method('fork', force=True) before this import, and give a data "
+            f"loader, or what else needs it, multiprocessing_context={_method!r}",
+        )
     multiprocessing.set_start_method(None, force=True)
 
 try:

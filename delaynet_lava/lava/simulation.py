@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import logging
+import multiprocessing
+import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
@@ -18,12 +23,20 @@ from lava.magma.core.run_configs import RunConfig
 from lava.magma.runtime.mgmt_token_enums import MGMT_RESPONSE, enum_equal
 from lava.magma.runtime.runtime import Runtime
 
-from delaynet_lava.errors import DelayNetError
+from delaynet_lava.errors import DelayNetError, InputError
 
 __all__ = ["Made", "Simulation", "building"]
 
 POLL_S = 0.002
 LAST_WORDS_S = 1.0
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of open files, as ulimit -n 4096 does in a shell",
+    errno.ENFILE: "the whole system has too many files open",
+    errno.ENOMEM: "memory is short; use fewer samples or steps at a time",
+    errno.ENOSPC: "/dev/shm is full; free some of it, or give the container more (--shm-size)",
+}
+_SHARED = "its processes share memory through /dev/shm: mount it so that it can be written"
 
 
 class Made(NamedTuple):
@@ -67,6 +80,46 @@ def _interrupt_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+class _Tied:
+    """Ties processes forked inside to this one: however it ends, the kernel ends them (Linux only)."""
+
+    def __init__(self) -> None:
+        self.parent: int | None = None
+        if sys.platform == "linux":
+            self._prctl = ctypes.CDLL(None).prctl
+            os.register_at_fork(after_in_child=self._tie)
+
+    def _tie(self) -> None:
+        if self.parent is not None:
+            self._prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != self.parent:  # it has ended meanwhile
+                os._exit(1)
+            self.parent = None
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[None]:
+        """What is forked until the end of the block is tied."""
+        self.parent = os.getpid()
+        try:
+            yield
+        finally:
+            self.parent = None
+
+
+_tied = _Tied()
+
+
+def _require_fork() -> None:
+    """Lava's processes inherit what they work on."""
+    method = multiprocessing.get_start_method()
+    if method != "fork":
+        raise InputError(
+            "multiprocessing",
+            f"the start method was set to {method!r} after Lava was imported, which needs 'fork'",
+            "call multiprocessing.set_start_method('fork', force=True) before the run",
+        )
+
+
 class Simulation:
     """Context in which connected Lava processes are compiled and run; none of them outlives it.
 
@@ -80,7 +133,9 @@ class Simulation:
         config: selects the process models.
 
     Raises:
-        DelayNetError: a process model failed; the message holds its exception.
+        DelayNetError: a process model failed; the message holds its exception. Or the system gives no
+            more descriptors, shared memory or processes.
+        InputError: processes are not forked here.
     """
 
     def __init__(self, made: Made, first: AbstractProcess, config: RunConfig) -> None:
@@ -89,11 +144,14 @@ class Simulation:
 
     def __enter__(self) -> Simulation:
         try:
-            with _interrupt_later():
+            _require_fork()
+            with _interrupt_later(), _tied.here():
                 self._first.create_runtime(run_cfg=self._config)
-        except BaseException:
+        except BaseException as error:
             self._runtime = self._first.runtime
             self._end()
+            if isinstance(error, OSError):
+                raise no_room(error) from error
             raise
         self._runtime = self._first.runtime
         return self
@@ -146,6 +204,13 @@ class Simulation:
             setattr(server, name, [item for item in getattr(server, name) if id(item) not in mine])
         for process in self._made.processes:
             process.runtime = None
+
+
+def no_room(error: OSError) -> DelayNetError:
+    """What the system refused to Lava, and what helps."""
+    reason = error.strerror or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0, _SHARED)
+    return DelayNetError(f"lava: the simulator could not be started ({reason}); {remedy}")
 
 
 def _kill(runtime: Runtime) -> None:
