@@ -37,9 +37,7 @@ def run(steps=20):
 def said(code: str, folder: Path) -> list[str]:
     """Lines that a program prints."""
     program = folder / "program.py"
-    program.write_text(
-        f"{RUN}\nif __name__ == '__main__':\n" + "".join(f"    {s}\n" for s in code.split("\n"))
-    )
+    program.write_text(f"{RUN}\nif __name__ == '__main__':\n{textwrap.indent(code, '    ')}\n")
     result = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
