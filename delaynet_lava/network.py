@@ -20,7 +20,17 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError
 
-__all__ = ["Decision", "Dense", "Encoder", "Layer", "Network", "Neuron", "Synapse", "time_constant_ms"]
+__all__ = [
+    "Decision",
+    "Dense",
+    "Encoder",
+    "Layer",
+    "Network",
+    "Neuron",
+    "Synapse",
+    "task_word",
+    "time_constant_ms",
+]
 
 RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 DELAY_LIMIT = (1 << 15) - 1
@@ -75,6 +85,30 @@ def time_constant_ms(decay: int, dt_ms: float) -> float | None:
     if decay == 0:
         return None
     return 0.0 if decay == fx.DECAY_ONE else float(-dt_ms / np.log1p(-decay / fx.DECAY_ONE))
+
+
+def task_word(value: Any) -> str:
+    """The word of a task, from what a file says of it.
+
+    Args:
+        value: the word; ``{"word": word}``; or, as older files have it, name and options:
+            ``{"name": "cue", "cues": 7}`` is ``cue:cues=7``. Nothing, ``{}``: unknown.
+
+    Raises:
+        InputError: something else, or a word that is no printable line of at most 1000 characters.
+    """
+    if isinstance(value, dict):
+        _require(not value or "word" in value or "name" in value, "task", "has neither word nor name")
+        name, options = value.get("word", value.get("name", "")), {**value}
+        for key in ("word", "name"):
+            options.pop(key, None)
+        listed = ",".join(f"{key}={option}" for key, option in options.items())
+        value = f"{name}:{listed}" if listed and name else name
+    _require(
+        isinstance(value, str), "task", f"is a {type(value).__name__}", "give its word, such as mine.npz"
+    )
+    _require(value.isprintable() and len(value) <= 1000, "task", f"{value[:60]!a} is no word of a task")
+    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +303,8 @@ class Network:
         average: number of output groups where the network ends in an average over equal,
             consecutive groups of output neurons; None where it does not.
         dt_ms: duration of a time step.
-        task: name and options of the task it was trained for; empty where unknown.
+        task: word of the task it was trained for (docs/tasks.md), or what a file says in its place
+            (:func:`task_word`); empty where unknown.
         profile: name of the hardware profile it was exported for.
         provenance: how it was made: command, seed, versions, figures.
         decision: how it answers, or the text of that (:class:`Decision`); None: as :attr:`answer` says.
@@ -282,7 +317,7 @@ class Network:
     input_shape: tuple[int, ...] = ()
     average: int | None = None
     dt_ms: float = 1.0
-    task: dict[str, Any] = field(default_factory=dict)
+    task: str = ""
     profile: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     decision: Decision | None = None
@@ -313,6 +348,7 @@ class Network:
                 f"{size} output neurons cannot form {self.average} equal groups",
             )
         _require(np.isfinite(self.dt_ms) and self.dt_ms > 0, "dt", f"{self.dt_ms} ms is not positive")
+        object.__setattr__(self, "task", task_word(self.task))
         if isinstance(self.decision, str):
             object.__setattr__(self, "decision", Decision.parse(self.decision))
         _require(

@@ -253,7 +253,7 @@ def extract(model: ModelFile, name: str = "model") -> Network:
         input_shape=shape,
         average=average,
         dt_ms=float(model.config.get("dt_ms", 1.0)),
-        task=dict(model.config.get("task") or {}),
+        task=model.config.get("task") or "",
         provenance=dict(model.provenance),
         decision=_decision(model.config.get("decision"), name),
     )

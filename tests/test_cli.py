@@ -88,10 +88,8 @@ def test_export_run_and_inspect_agree_with_the_library(net, capsys, tmp_path):
         "5",
         "--seed",
         "3",
-        "--cues",
-        "1",
-        "--wait-ms",
-        "150",
+        "--task",
+        "cue:cues=1,wait_ms=150",
         "--json",
         str(report),
     )
@@ -124,7 +122,7 @@ def test_export_run_and_inspect_agree_with_the_library(net, capsys, tmp_path):
 
 def test_json_on_stdout_is_nothing_but_json(net, capsys):
     capsys.readouterr()
-    call("run", str(net), "--samples", "2", "--cues", "1", "--wait-ms", "150", "--json", "-")
+    call("run", str(net), "--samples", "2", "--task", "cue:cues=1,wait_ms=150", "--json", "-")
     assert json.loads(capsys.readouterr().out)["samples"] == 2
 
 
@@ -133,7 +131,7 @@ def test_delaynet_export_is_the_same_command(model, tmp_path, capsys):
     assert (tmp_path / "model.h5").exists()
     one = netx.read(tmp_path / "model.h5")
     assert one.summary() == "40 - 12 recurrent (delays up to 62) - 2"
-    assert one.task == {"name": "cue"}
+    assert one.task == "cue"
     assert one.provenance["seed"] == 1
     assert one.profile == "loihi2"
 
@@ -246,7 +244,7 @@ def test_bad_use_of_run(net, capsys, tmp_path):
     assert "'xyz' is not one of" in refused(capsys, "run", str(net), "--backend", "xyz")
     assert "name another one" in refused(capsys, "run", str(net), "--check", "emulator")
     assert "'mnist' is not known" in refused(capsys, "run", str(net), "--task", "mnist")
-    assert "149 ms is below 150 ms" in refused(capsys, "run", str(net), "--wait-ms", "149")
+    assert "149 ms is below 150 ms" in refused(capsys, "run", str(net), "--task", "cue:wait_ms=149")
     assert "not a valid int" in refused(capsys, "run", str(net), "--samples", "many")
     assert "No such option" in refused(capsys, "run", str(net), "--sample", "3", "--bogus")
     assert "does not exist" in refused(capsys, "run", str(tmp_path / "none.h5"))
@@ -256,7 +254,8 @@ def test_bad_use_of_run(net, capsys, tmp_path):
 def test_a_net_that_does_not_fit_the_task_is_refused(tmp_path, capsys):
     path = tmp_path / "narrow.h5"
     netx.write(Network((Dense(Synapse(np.full((2, 7), 2)), Neuron(131071, 4096, 100)),)), path)
-    assert "takes 7 inputs, the task has 40" in refused(capsys, "run", str(path))
+    assert "takes 7 inputs, the task has 40" in refused(capsys, "run", str(path), "--task", "cue")
+    assert "does not say what task it is for; name one with --task" in refused(capsys, "run", str(path))
 
 
 def test_nothing_half_written_where_the_output_cannot_be(model, net, tmp_path, capsys):

@@ -28,7 +28,7 @@ from delaynet_lava.network import Dense, Network, Neuron, Synapse
 from delaynet_lava.nn.lattice import lattice_delays
 from delaynet_lava.tasks.cue import CueAccumulation
 
-SHORT = ["--samples", "5", "--seed", "3", "--cues", "1", "--wait-ms", "150"]
+SHORT = ["--samples", "5", "--seed", "3", "--task", "cue:cues=1,wait_ms=150"]
 TASK = CueAccumulation(1, 150, 3)
 
 
@@ -165,7 +165,7 @@ def test_a_network_of_no_known_task_gets_everything_that_needs_no_run(tmp_path, 
     assert report["overflow"] == plain(overflow.report(network))
     assert report["placement"] == plain(place(network, load_profile("loihi2")).as_dict())
     (line,) = report["left_out"]
-    assert "accuracy, observed extremes, cost and activity" in line and "takes 7 inputs" in line
+    assert "accuracy, observed extremes, cost and activity" in line and "does not say what task" in line
     assert line in page.read_text() and "Cost of an inference" not in page.read_text()
     assert line in printed(capsys, net)
     assert "takes 7 inputs" in refused(capsys, net, "--task", "cue")
@@ -253,7 +253,7 @@ def drawn(monkeypatch) -> dict[str, list[str]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sweep_is_that_of_its_own_function(kind, tmp_path, capsys, drawn):
     net = saved(cue_network(), tmp_path)
-    small = ["--samples", "2", "--seed", "3", "--cues", "1", "--wait-ms", "160"]
+    small = ["--samples", "2", "--seed", "3", "--task", "cue:cues=1,wait_ms=160"]
     report = report_of(capsys, net, *small, "--sweep", kind, "--plot", "sweep.png")
     tasks = [CueAccumulation(1, wait, 3) for wait in (160, 150, 480)]
     points = sweep(netx.read(net), kind, tasks, 2)
@@ -274,7 +274,7 @@ def test_a_sweep_is_on_the_page_and_in_the_terminal(whole):
 
 def test_one_picture_is_written_bit_depth_unless_something_was_swept(tmp_path, capsys, drawn):
     net = saved(cue_network(), tmp_path)
-    small = [net, "--samples", "1", "--cues", "1", "--wait-ms", "150"]
+    small = [net, "--samples", "1", "--task", "cue:cues=1,wait_ms=150"]
     printed(capsys, *small)
     assert drawn == {}
     printed(capsys, *small, "--bit-depth")
@@ -304,7 +304,7 @@ def test_bad_use_is_one_line(tmp_path, capsys):
     assert "'spikes' is not known; choose from: membrane-bits" in refused(capsys, net, "--sweep", "spikes")
     assert "--samples: 0 is below 1" in refused(capsys, net, "--samples", "0")
     assert "'mnist' is not known" in refused(capsys, net, "--task", "mnist")
-    assert "149 ms is below 150 ms" in refused(capsys, net, "--wait-ms", "149")
+    assert "149 ms is below 150 ms" in refused(capsys, net, "--task", "cue:wait_ms=149")
     assert "ends in '.gif'" in refused(capsys, net, "--plot", "p.gif")
     assert "neither a profile" in refused(capsys, net, "--profile", "loihi9")
     assert "does not exist" in refused(capsys, str(tmp_path / "none.h5"))

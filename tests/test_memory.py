@@ -15,6 +15,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.formats.netx import write
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 from delaynet_lava.tasks.cue import RIGHT_P, CueAccumulation, last_cues_accuracy
+from delaynet_lava.tasks.registry import task, varied
 from delaynet_lava.trace import decide
 
 
@@ -70,16 +71,19 @@ def network(sign: int = 1) -> Network:
     return Network((Dense(Synapse(weight), Neuron(131071, 4096, 0)),))
 
 
+WORDS = ("cue:cues=3,wait_ms=150", "cue:cues=1,wait_ms=300")
+
+
 def test_a_sweep_counts_the_right_decisions_of_every_seed(tmp_path):
-    points = memory.measure({"sum": network(), "other": network(-1)}, [(3, 150), (1, 300)], 8, (1, 2))
-    assert [(p.net, p.cues, p.wait_ms) for p in points] == [
-        ("sum", 3, 150), ("other", 3, 150), ("sum", 1, 300), ("other", 1, 300),
-    ]  # fmt: skip
+    points = memory.measure(
+        {"sum": network(), "other": network(-1)}, [memory.Setting(word, 8) for word in WORDS], (1, 2)
+    )
+    assert [(p.net, p.task) for p in points] == [(net, word) for word in WORDS for net in ("sum", "other")]
     for point in points:
         net = network() if point.net == "sum" else network(-1)
         right = 0
         for seed in (1, 2):
-            x, labels = CueAccumulation(point.cues, point.wait_ms, seed).batch("test", 0, 8)
+            x, labels = task(point.task, seed).batch("test", 0, 8)
             right += int((decide(net, emulate(net, x)) == labels).sum())
         assert (point.right, point.samples) == (right, 16)
     assert points[0].accuracy > 0.9 > 0.2 > points[1].accuracy
@@ -88,28 +92,40 @@ def test_a_sweep_counts_the_right_decisions_of_every_seed(tmp_path):
 def test_the_command_prints_writes_and_draws(tmp_path, capsys):
     path, report, picture = tmp_path / "net.h5", tmp_path / "r.json", tmp_path / "p.svg"
     write(network(), path)
-    command = ["evaluate", str(path), str(path), "--waits", "150,450", "--cues", "3,7,9", "--base", "3,150"]
+    command = ["evaluate", str(path), str(path), "--task", "cue:cues=3,wait_ms=150"]
+    command += ["--vary", "wait_ms=150,450", "--vary", "cues=3,7,9"]
     with pytest.raises(SystemExit) as stop:
         main([*command, "--samples", "6", "--seeds", "1,2", "--json", str(report), "--plot", str(picture)])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert "last 7 cues" in out and "of 12" in out
-    points = json.loads(report.read_text())["points"]
-    assert [(p["cues"], p["wait_ms"]) for p in points[::2]] == [(3, 150), (3, 450), (7, 150), (9, 150)]
-    assert points[-1]["margin"] == pytest.approx(points[-1]["accuracy"] - last_cues_accuracy(9))
+    content = json.loads(report.read_text())
+    points = content["points"]
+    assert (content["task"], content["seeds"]) == ("cue:cues=3,wait_ms=150", [1, 2])
+    assert [(p["varied"], p["value"]) for p in points[::2]] == [
+        ("wait_ms", "150"), ("wait_ms", "450"), ("cues", "3"), ("cues", "7"), ("cues", "9"),
+    ]  # fmt: skip
+    assert points[4]["task"] == "cue:cues=3,wait_ms=150" and points[4]["right"] == points[0]["right"]
+    assert points[-1]["margins"] == {
+        "last 7 cues": pytest.approx(points[-1]["accuracy"] - last_cues_accuracy(9))
+    }
     assert "knows the last 7 cues only" in picture.read_text()
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--waits", "1s"], "'1s' is not a list of whole numbers"),
-        (["--base", "7"], "has 1 numbers"),
-        (["--waits", "", "--cues", ""], "are both empty"),
-        (["--samples", "0"], "0 is below 1"),
+        (["--task", "cue", "--vary", "wait_ms=1s"], "wait_ms: '1s' is not a whole number"),
+        (["--vary", "wait_ms"], "is not NAME=VALUE,VALUE,..."),
+        (["--vary", "wait_ms=1200,"], "is not NAME=VALUE,VALUE,..."),
+        (["--vary", "cues=1", "--vary", "cues=3"], "cues varies twice"),
+        (["--task", "cue", "--vary", "noise=1"], "noise is not one of its options"),
+        (["--seeds", "x"], "'x' is not a list of whole numbers"),
+        ([], "does not say what task it is for; name one with --task"),
+        (["--task", "cue", "--samples", "0"], "0 is below 1"),
         (["--plot", "x.gif"], "ends in '.gif'"),
         (["--task", "mnist"], "'mnist' is not known"),
-        (["--waits", "100"], "100 ms is below 150 ms"),
+        (["--task", "cue", "--vary", "wait_ms=100"], "100 ms is below 150 ms"),
     ],
 )
 def test_bad_settings_are_one_line(options, problem, tmp_path, capsys):
@@ -123,11 +139,13 @@ def test_bad_settings_are_one_line(options, problem, tmp_path, capsys):
 
 
 def test_a_picture_shows_only_what_varies():
-    points = memory.measure({"sum": network()}, [(1, 150), (1, 300), (3, 150)], 4, (0,))
-    (axes,) = memory.draw_memory(points[:2], []).axes
-    assert axes.get_xlabel() == "wait, s"
-    assert [t.get_text() for t in axes.get_xticklabels()] == [
-        "0.15",
-        "0.3",
-    ]
-    assert len(memory.draw_memory(points[:2], points[::2]).axes) == 2
+    base = "cue:cues=1,wait_ms=150"
+    ways = [("wait_ms", "150"), ("wait_ms", "300"), ("cues", "3"), ("cues", "1")]
+    settings = [memory.Setting(varied(base, **{name: value}), 4, name, value) for name, value in ways]
+    points = memory.measure({"sum": network()}, settings, (0,))
+    (axes,) = memory.draw_memory(points[:3]).axes
+    assert axes.get_xlabel() == "wait_ms"
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["150", "300"]
+    assert [axes.get_xlabel() for axes in memory.draw_memory(points).axes] == ["wait_ms", "cues"]
+    (alone,) = memory.draw_memory(memory.measure({"sum": network()}, [memory.Setting(base, 4)], (0,))).axes
+    assert alone.get_xlabel() == base

@@ -94,7 +94,7 @@ def test_each_picture_is_a_command(kind, tmp_path, capsys):
     write(network(lattice_delays(27, (0, 50, 62), 3)), net)
     save_model(trained, model("a", 0, [0.5, 0.7]))
     source = str(trained if kind in ("learning", "branching") else net)
-    more = ["--samples", "2", "--wait-ms", "150"] if kind == "activity" else []
+    more = ["--samples", "2", "--task", "cue:wait_ms=150"] if kind == "activity" else []
     with pytest.raises(SystemExit) as stop:
         main(["plot", kind, source, "-o", str(picture), *more])
     assert stop.value.code == 0

@@ -158,6 +158,6 @@ def test_a_task_comes_at_the_networks_own_step(tmp_path, capsys):
     path, report = tmp_path / "net.h5", tmp_path / "r.json"
     delaynet_lava.save(retime(network())[0], path)
     with pytest.raises(SystemExit) as stop:
-        main(["run", str(path), "--samples", "2", "--cues", "1", "--wait-ms", "155", "--json", str(report)])
+        main(["run", str(path), "--samples", "2", "--task", "cue:cues=1,wait_ms=155", "--json", str(report)])
     assert stop.value.code == 0
     assert json.loads(report.read_text())["steps"] == 153

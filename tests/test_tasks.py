@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import delaynet_lava
 from delaynet_lava.errors import InputError
+from delaynet_lava.network import Dense, Network, Neuron, Synapse, task_word
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.tasks.registry import varied
+from delaynet_lava.tasks.registry import is_code, varied
 from delaynet_lava.tasks.words import join_word, read_options, split_word
 
 
@@ -64,3 +66,47 @@ def test_options_keep_the_types_of_the_usual_ones():
     assert read_options("w", {"on": "False", "share": "1"}, usual) == {"on": False, "name": "x", "share": 1.0}
     with pytest.raises(InputError, match="on: 'yes' is not true or false"):
         read_options("w", {"on": "yes"}, usual)
+
+
+@pytest.mark.parametrize(
+    ("stored", "word"),
+    [
+        ({}, ""),
+        ("", ""),
+        ({"name": "cue", "cues": 7, "wait_ms": 1200}, "cue:cues=7,wait_ms=1200"),
+        ({"name": "cue"}, "cue"),
+        ({"word": "a:b.npz:dt_ms=2"}, "a:b.npz:dt_ms=2"),
+        ("mine.npz", "mine.npz"),
+    ],
+)
+def test_what_a_file_says_of_its_task_is_a_word(stored, word):
+    assert task_word(stored) == word
+
+
+@pytest.mark.parametrize(
+    ("stored", "line"),
+    [
+        ({"a": 1}, "task: has neither word nor name"),
+        (3, "task: is a int; give its word"),
+        ({"word": ["x"]}, "task: is a list"),
+        ("cue\x1b[2J", "is no word of a task"),
+        ("x" * 1001, "is no word of a task"),
+    ],
+)
+def test_what_is_no_word_is_refused(stored, line):
+    with pytest.raises(InputError, match=line):
+        task_word(stored)
+
+
+def test_the_word_goes_through_files(tmp_path):
+    network = Network((Dense(Synapse(np.full((2, 3), 2)), Neuron(64, 4096, 0)),), task="mine.npz:dt_ms=2")
+    delaynet_lava.save(network, tmp_path / "net.h5")
+    assert delaynet_lava.load(tmp_path / "net.h5").task == "mine.npz:dt_ms=2"
+
+
+@pytest.mark.parametrize(
+    ("word", "code"), [("cue", False), ("cue:cues=3", False), ("a.npz:split=1,0,0", False), ("tonic:SHD", False),
+                       ("os:system", True), ("mine.py:Task:a=1", True)],
+)  # fmt: skip
+def test_words_that_name_code_are_told_apart(word, code):
+    assert is_code(word) == code

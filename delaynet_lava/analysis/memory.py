@@ -1,9 +1,9 @@
-"""How far a network's memory reaches: accuracy over the wait and over the number of cues (Fig. 9)."""
+"""Accuracy of networks while options of their task vary, such as how long they have to remember (Fig. 9)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +12,14 @@ from delaynet_lava.evaluation import evaluate, unwanted
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.network import Network
 from delaynet_lava.pictures import COLOURS, GREY, bare
-from delaynet_lava.tasks.cue import CueAccumulation, last_cues_accuracy
+from delaynet_lava.tasks.registry import task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Point", "draw_memory", "measure", "wilson"]
+__all__ = ["Point", "Setting", "draw_memory", "measure", "wilson"]
 
-REMEMBERED = 7
+LOGARITHMIC = 20  # a range so wide is drawn on a logarithmic axis
 _Z95 = 1.959963984540054
 
 
@@ -36,24 +36,46 @@ def wilson(right: int, samples: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """A task at which networks are measured.
+
+    Attributes:
+        word: of the task. samples: of each seed.
+        name, value: of the option that varies, and what it is here; empty where none does.
+    """
+
+    word: str
+    samples: int
+    name: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True)
 class Point:
     """One network at one setting of the task, over all seeds of samples.
 
     Attributes:
-        net: the network's name. cues, wait_ms: of the task.
-        right, samples: decisions.
+        net: the network's name. task: the task's whole word.
+        varied, value: the option that varies, and what it is here.
+        seeds: of the samples; empty where samples are stored.
+        right, samples: decisions. classes: of the task.
         rate: spikes of a neuron of the first layer in a step.
         u_wraps, v_saturations: over all layers; saturations not of narrow membranes, which clip by design.
+        references: accuracies of observers that the task offers for comparison, by name.
     """
 
     net: str
-    cues: int
-    wait_ms: int
+    task: str
+    varied: str
+    value: str
+    seeds: list[int]
     right: int
     samples: int
+    classes: int
     rate: float
     u_wraps: int
     v_saturations: int
+    references: dict[str, float]
 
     @property
     def accuracy(self) -> float:
@@ -66,87 +88,113 @@ class Point:
         return wilson(self.right, self.samples)
 
     @property
-    def model(self) -> float:
-        """Accuracy of one who knows the last seven cues only."""
-        return last_cues_accuracy(self.cues, REMEMBERED)
+    def margins(self) -> dict[str, float]:
+        """By how much it is above each of the observers."""
+        return {name: self.accuracy - other for name, other in self.references.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            **vars(self),
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "last_cues_model": self.model,
-            "margin": self.accuracy - self.model,
-        }
+        extra = {"accuracy": self.accuracy, "interval": list(self.interval), "margins": self.margins}
+        return {**vars(self), **extra}
 
 
 def measure(
     networks: dict[str, Network],
-    settings: Sequence[tuple[int, int]],
-    samples: int,
+    settings: Sequence[Setting],
     seeds: Sequence[int],
     on_point: Callable[[str], None] | None = None,
 ) -> list[Point]:
-    """Run every network at every setting (cues, wait_ms) on fresh test samples of every seed.
+    """Run every network at every setting on test samples of every seed; stored samples once.
 
     All networks see the same samples.
 
     Args:
-        samples: for each seed.
         on_point: called with what is to be run, before it is.
+
+    Raises:
+        InputError: a task that does not exist or does not fit a network, or that has fewer samples.
     """
-    points = []
-    for cues, wait_ms in settings:
+    points: list[Point] = []
+    for setting in settings:
+        tasks = [task(setting.word, seed) for seed in seeds]
+        if tasks[0].seed is None:
+            del tasks[1:]
         for name, network in networks.items():
             if on_point is not None:
-                on_point(f"{name}: {cues} cues, {wait_ms} ms")
-            tasks = [at_step_of(network, CueAccumulation(cues, wait_ms, seed)) for seed in seeds]
-            runs = [evaluate(network, task, samples) for task in tasks]
+                on_point(f"{name}: {tasks[0].word}")
+            same = [p for p in points if (p.net, p.task) == (name, tasks[0].word)]
+            if same:  # two options that vary meet at the task that they vary from
+                points.append(replace(same[0], varied=setting.name, value=setting.value))
+                continue
+            runs = [evaluate(network, at_step_of(network, one), setting.samples) for one in tasks]
             points.append(
                 Point(
-                    name, cues, wait_ms,
+                    name, tasks[0].word, setting.name, setting.value,
+                    seeds=[one.seed for one in tasks if one.seed is not None],
                     right=sum(r.right for r in runs),
-                    samples=samples * len(runs),
+                    samples=sum(r.samples for r in runs),
+                    classes=network.outputs,
                     rate=float(np.mean([r.spikes_per_neuron_step[0] for r in runs])),
                     u_wraps=sum(sum(r.u_wraps) for r in runs),
                     v_saturations=sum(sum(unwanted(network, r.v_saturations)) for r in runs),
+                    references=dict(tasks[0].references()),
                 )
             )  # fmt: skip
     return points
 
 
-def draw_memory(over_wait: Sequence[Point], over_cues: Sequence[Point]) -> Figure:
-    """Accuracy over the wait, and over cues beside the model of the last seven; bars are 95 % intervals."""
+def draw_memory(points: Sequence[Point]) -> Figure:
+    """Accuracy over each option that varies, beside the task's observers; bars are 95 % intervals.
+
+    Options with less than two values have no panel, unless there is nothing else.
+    """
     from matplotlib.figure import Figure
 
-    panels = [(over_wait, "wait, s"), (over_cues, "cues")]
-    panels = [(points, label) for points, label in panels if points]
+    panels = {
+        name: [p for p in points if p.varied == name] for name in dict.fromkeys(p.varied for p in points)
+    }
+    panels = {n: some for n, some in panels.items() if len({p.value for p in some}) > 1} or panels
     figure = Figure(figsize=(5.2 * len(panels), 4.0), layout="constrained")
-    for place, (points, label) in enumerate(panels, 1):
+    for place, (label, some) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), place)
         bare(axes)
-        for name, colour in zip(dict.fromkeys(p.net for p in points), COLOURS * 9, strict=False):
-            mine = sorted((p for p in points if p.net == name), key=lambda p: (p.cues, p.wait_ms))
-            x = [p.cues if points is over_cues else p.wait_ms / 1000 for p in mine]
-            y = np.array([p.accuracy for p in mine])
-            low, high = np.array([p.interval for p in mine]).T
-            # An interval holds its share, but for rounding.
-            bars = np.maximum([y - low, high - y], 0)
-            axes.errorbar(x, y, bars, fmt="o-", color=colour, label=name, ms=4, capsize=2, lw=1.5)
-        if points is over_cues:
-            counts = sorted({p.cues for p in points})
-            model = [last_cues_accuracy(n, REMEMBERED) for n in counts]
-            axes.plot(counts, model, "--", color=GREY, label=f"knows the last {REMEMBERED} cues only")
-        else:
-            axes.set_xscale("log")
-            waits = sorted({p.wait_ms / 1000 for p in points})
-            axes.set_xticks(waits, [f"{wait:g}" for wait in waits])
-            axes.set_xticks([], minor=True)
-        axes.axhline(0.5, color="#bbbbbb", lw=0.8)
-        axes.set_xlabel(label)
+        _draw_panel(axes, some)
+        axes.set_xlabel(label or some[0].task)
         axes.set_ylabel("accuracy")
-        axes.set_ylim(0.45, 1.01)
         axes.grid(True, color="#e5e5e5", linewidth=0.6)
         axes.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
+
+
+def _draw_panel(axes: Any, points: Sequence[Point]) -> None:
+    values = list(dict.fromkeys(p.value for p in points))
+    numbers = _numbers(values)
+    place = dict(zip(values, range(len(values)) if numbers is None else numbers, strict=True))
+    for name, colour in zip(dict.fromkeys(p.net for p in points), COLOURS * 9, strict=False):
+        mine = sorted((p for p in points if p.net == name), key=lambda p: place[p.value])
+        y = np.array([p.accuracy for p in mine])
+        low, high = np.array([p.interval for p in mine]).T
+        # An interval holds its share, but for rounding.
+        bars = np.maximum([y - low, high - y], 0)
+        x = [place[p.value] for p in mine]
+        axes.errorbar(x, y, bars, fmt="o-", color=colour, label=name, ms=4, capsize=2, lw=1.5)
+    known = {p.value: p.references for p in points}
+    order = sorted(known, key=place.__getitem__)
+    for name in dict.fromkeys(name for references in known.values() for name in references):
+        heights = [known[value].get(name, np.nan) for value in order]
+        axes.plot([place[v] for v in order], heights, "--", color=GREY, label=f"knows the {name} only")
+    if numbers is not None and min(numbers) > 0 and max(numbers) >= LOGARITHMIC * min(numbers):
+        axes.set_xscale("log")
+        axes.set_xticks([], minor=True)
+    axes.set_xticks([place[value] for value in order], order)
+    chance = 1 / points[0].classes
+    axes.axhline(chance, color="#bbbbbb", lw=0.8)
+    axes.set_ylim(0.9 * min(chance, *(p.accuracy for p in points)), 1.01)
+
+
+def _numbers(values: Sequence[str]) -> list[float] | None:
+    """The values as numbers; None: they are not all numbers."""
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return None

@@ -156,7 +156,7 @@ def _work(
     return training_work(forward, parameters, labels, len(labels) * len(x))
 
 
-def loop(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue") -> Work:
+def loop(subject: dict[str, Any], samples: int, steps: int, inputs: str = "task") -> Work:
     """A training step of :class:`PlainLoop`."""
     network, x, labels = _prepared(subject, samples, steps, inputs)
     net = PlainLoop(network)
@@ -168,7 +168,7 @@ def loop(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue")
     return training_work(forward, list(net.parameters()), labels, samples * steps)
 
 
-def tuned(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue") -> Work:
+def tuned(subject: dict[str, Any], samples: int, steps: int, inputs: str = "task") -> Work:
     """A training step of :class:`TunedLoop`."""
     network, x, labels = _prepared(subject, samples, steps, inputs)
     hidden = TunedLoop(network)
@@ -176,7 +176,7 @@ def tuned(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue"
     return _work(hidden, readout, hidden, x, labels)
 
 
-def slayer(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue") -> Work:
+def slayer(subject: dict[str, Any], samples: int, steps: int, inputs: str = "task") -> Work:
     """A training step of SLAYER's ``cuba.Recurrent`` and ``cuba.Affine``, without delays."""
     from delaynet_lava.quiet import quiet_import
 
@@ -201,7 +201,7 @@ def slayer(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue
     return training_work(forward, parameters, labels, samples * steps)
 
 
-def snntorch(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue") -> Work:
+def snntorch(subject: dict[str, Any], samples: int, steps: int, inputs: str = "task") -> Work:
     """A training step of snnTorch's ``RLeaky``, without delays."""
     from snntorch import RLeaky
 
@@ -232,7 +232,7 @@ def snntorch(subject: dict[str, Any], samples: int, steps: int, inputs: str = "c
     return _work(torch.nn.ModuleList([feed, cell]), readout, call, x, labels)
 
 
-def norse(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue") -> Work:
+def norse(subject: dict[str, Any], samples: int, steps: int, inputs: str = "task") -> Work:
     """A training step of Norse's ``LIFRecurrent``, without delays."""
     from norse.torch import LIFParameters, LIFRecurrent
 
@@ -257,7 +257,7 @@ def norse(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue"
     return _work(hidden, readout, lambda x: hidden(x)[0], x, labels)
 
 
-def spikingjelly(subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue") -> Work:
+def spikingjelly(subject: dict[str, Any], samples: int, steps: int, inputs: str = "task") -> Work:
     """A training step of SpikingJelly's ``LinearRecurrentContainer`` of ``LIFNode``, without delays."""
     from delaynet_lava.quiet import quiet_import
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from delaynet_lava.bench.harness import Figure, Job, LeftOut, groups, installed, measure
-from delaynet_lava.bench.subject import RATE, Subject, calibrated, cue_inputs
+from delaynet_lava.bench.subject import RATE, Subject, calibrated, task_inputs
 
 __all__ = ["PARTS", "SLAYER", "Plan", "Ratio", "Report", "measure_ratios", "plan_ratios"]
 
@@ -166,7 +166,7 @@ def _emulator(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
 def _lava(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
     large = replace(subject, model=None, neurons=LARGE, vth=-1)
     if all(installed(module) for module in LAVA.values()):
-        large, _ = calibrated(large, cue_inputs(4)[0])
+        large, _ = calibrated(large, task_inputs(4)[0])
     jobs = [
         _lava_job("FastDelayDense", subject, sizes, models="fast"),
         _lava_job("stock", subject, sizes, models="stock"),
@@ -195,7 +195,7 @@ def plan_ratios(model: str | None = None, quick: bool = False, parts: Sequence[s
     """What to measure for the ratios.
 
     Args:
-        model: a model.pt or net.h5 of the cue task's shape; None: a seeded network of the shipped
+        model: a model.pt or net.h5 of the task's shape; None: a seeded network of the shipped
             model's shape whose neurons spike as often.
         quick: few and short runs, for a look; the ratios are not those of the goals.
         parts: which of :data:`PARTS`.
@@ -204,7 +204,7 @@ def plan_ratios(model: str | None = None, quick: bool = False, parts: Sequence[s
         InputError: a model that can't be read or has another shape.
     """
     sizes = QUICK if quick else FULL
-    probe, _ = cue_inputs(16, sizes.train_steps)
+    probe, _ = task_inputs(16, sizes.train_steps)
     subject, rate = calibrated(Subject(model), probe)
     plans = [_PLANS[part](subject, sizes) for part in PARTS if part in parts]
     about = {"summary": subject.network().summary(), "rate": rate, "rate_wanted": RATE, **subject.options()}

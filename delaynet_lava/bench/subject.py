@@ -12,20 +12,24 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
-from delaynet_lava.tasks.cue import CHANNELS, CLASSES, CueAccumulation
+from delaynet_lava.tasks.registry import task
 
 __all__ = [
     "RATE",
+    "TASK",
     "Subject",
     "calibrated",
-    "cue_inputs",
     "hidden_rate",
     "inputs_and_labels",
     "made",
     "parts",
     "random_inputs",
+    "task_inputs",
 ]
 
+TASK = "cue:cues=7,wait_ms=1200"
+"""Whose inputs are run."""
+CHANNELS, CLASSES = task(TASK).channels, task(TASK).classes or 0
 RATE = 0.024
 """Spikes of a hidden neuron in a step: those of the shipped model on its task."""
 
@@ -35,7 +39,7 @@ TAU_MS, TAU_OUT_MS = 25.0, 20.0
 # inputs to a neuron, and fall with the root of their number so that the current does not.
 INPUT_SD, RECURRENT_SD, OUTPUT_SD = 100.0, 40.0, 8.0
 FAN_IN = 125
-INPUT_RATE = 0.04  # of random inputs: that of the cue task's cues, so that the network wakes at once
+INPUT_RATE = 0.04  # of random inputs: that of the task's busy inputs, so that the network wakes at once
 TOLERANCE, TRIES = 0.02, 16
 PROBE_EVENTS = 3e8
 NEEDED_STEPS = 160
@@ -181,14 +185,14 @@ def calibrated(subject: Subject, inputs: np.ndarray, rate: float = RATE) -> tupl
     return replace(subject, vth=best[1]), best[2]
 
 
-def cue_inputs(samples: int, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The first samples of the cue task: uint8 (samples, steps, channels), int64 (samples,)."""
-    inputs, labels = CueAccumulation().batch("test", 0, samples)
+def task_inputs(samples: int, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The first samples of :data:`TASK`: uint8 (samples, steps, channels), int64 (samples,)."""
+    inputs, labels = task(TASK).batch("test", 0, samples)
     return np.ascontiguousarray(inputs[:, :steps]), labels
 
 
 def random_inputs(samples: int, steps: int, seed: int = 0) -> np.ndarray:
-    """Spikes as frequent as those of a cue, for any number of steps: uint8 (samples, steps, channels)."""
+    """Spikes as frequent as the task's busy inputs, for any time: uint8 (samples, steps, channels)."""
     rng = np.random.default_rng(seed)
     out = np.empty((samples, steps, CHANNELS), np.uint8)
     for sample in out:
@@ -197,9 +201,9 @@ def random_inputs(samples: int, steps: int, seed: int = 0) -> np.ndarray:
 
 
 def inputs_and_labels(inputs: str, samples: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs of the cue task ("cue") or random ones ("random"), and a class for each sample."""
-    if inputs == "cue":
-        return cue_inputs(samples, steps)
+    """Inputs of the task ("task") or random ones ("random"), and a class for each sample."""
+    if inputs == "task":
+        return task_inputs(samples, steps)
     return random_inputs(samples, steps), np.arange(samples) % 2
 
 

@@ -97,7 +97,7 @@ def training(
     subject: dict[str, Any],
     samples: int,
     steps: int,
-    inputs: str = "cue",
+    inputs: str = "task",
     rate: float | None = None,
     feedback: float = 1.0,
 ) -> Work:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava.bench.harness import Work
-from delaynet_lava.bench.subject import Subject, cue_inputs, inputs_and_labels, made, parts
+from delaynet_lava.bench.subject import Subject, inputs_and_labels, made, parts, task_inputs
 from delaynet_lava.emulator import emulate
 from delaynet_lava.network import Network, Synapse
 from delaynet_lava.trace import Trace
@@ -17,7 +17,7 @@ __all__ = ["emulator", "lava"]
 
 
 def emulator(
-    subject: dict[str, Any], samples: int, steps: int, inputs: str = "cue", rate: float | None = None
+    subject: dict[str, Any], samples: int, steps: int, inputs: str = "task", rate: float | None = None
 ) -> Work:
     """The emulator over a batch, for the membranes after the last step."""
     x, _ = inputs_and_labels(inputs, samples, steps)
@@ -49,7 +49,7 @@ def undelayed(network: Network) -> Network:
 def lava(subject: dict[str, Any], steps: int, models: str, delayed: bool = True) -> Work:
     """Steps of Lava's simulator on the processes that NetX makes, compiled and started before.
 
-    The input is a sample of the cue task, from a ring buffer of Lava's, and each run goes on where
+    The input is a sample of the task, from a ring buffer of Lava's, and each run goes on where
     the one before ended; nothing is recorded. Afterwards the membranes must be those of the emulator
     over all the steps that were run.
 
@@ -63,7 +63,7 @@ def lava(subject: dict[str, Any], steps: int, models: str, delayed: bool = True)
     from lava.magma.core.run_conditions import RunSteps
     from lava.proc.io.source import RingBuffer
 
-    x, _ = cue_inputs(1)
+    x, _ = task_inputs(1)
     network = Subject.of(subject).network()
     if not delayed:
         network = undelayed(network)

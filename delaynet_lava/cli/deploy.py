@@ -19,6 +19,7 @@ from delaynet_lava.cli.output import (
     speak_warnings,
     write_json,
 )
+from delaynet_lava.cli.samples import TASK, number, source
 from delaynet_lava.deploy import job as jobs
 from delaynet_lava.deploy import results
 from delaynet_lava.deploy.bundle import BACKENDS, Loihi, read_manifest, write_bundle
@@ -26,23 +27,18 @@ from delaynet_lava.deploy.hosts import ConnectionLost, host_of
 from delaynet_lava.deploy.preflight import Target, broken, preflight, system_name
 from delaynet_lava.deploy.slurm import SlurmMissing
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import require_fit
-from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
-from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.tasks.registry import task as task_of
 
 NAME = "delaynet deploy"
+SAMPLES = 8
 
 
 def deploy(
     net: Annotated[str | None, typer.Argument(help="A net.h5.")] = None,
-    task: Annotated[str, typer.Option(help="Benchmark: cue.")] = "cue",
-    samples: Annotated[int, typer.Option(help="Number of fresh test samples.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
-    cues: Annotated[int, typer.Option(help="Number of cues.")] = 7,
-    wait_ms: Annotated[int, typer.Option(help="Wait after the last cue.")] = 1200,
+    task: Annotated[str | None, TASK] = None,
+    samples: Annotated[int | None, typer.Option(help=f"Number of test samples. [default: {SAMPLES}]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples. [default: 0]")] = None,
     backend: Annotated[str, typer.Option(help="loihi2: a board; lava: the CPU simulator.")] = "loihi2",
     host: Annotated[str | None, typer.Option(help="Front node, as ssh takes it; else this machine.")] = None,
     launch: Annotated[
@@ -109,13 +105,10 @@ def deploy(
     assert net is not None
     if backend not in BACKENDS:
         raise InputError("--backend", f"{backend!r} is not known", f"choose from: {', '.join(BACKENDS)}")
-    if samples < 1:
-        raise InputError("--samples", f"{samples} is below 1")
     with speak_warnings(NAME):
         network = netx.read(net)
-    task_of(task)
-    source = at_step_of(network, CueAccumulation(cues, wait_ms, seed))
-    require_fit(network, source, net)
+    of = source(task, network, net, seed)
+    samples = number(of, samples, SAMPLES)
     chip, where = load_profile(profile), host_of(host)
     target = Target(
         backend=backend,
@@ -139,9 +132,9 @@ def deploy(
         complain(NAME, f"nothing was sent: {stopped} of these stand against it (--force sends all the same)")
         return 1
     manifest = write_bundle(
-        folder / jobs.BUNDLE, network, *source.batch("test", 0, samples),
+        folder / jobs.BUNDLE, network, *of.batch("test", 0, samples),
         name=_plain(folder.name), backend=backend, shards=shards, record=("spikes",) if record else (),
-        task={"name": task, "cues": cues, "wait_ms": wait_ms}, seed=seed,
+        task={"word": of.word}, seed=of.seed or 0,
         loihi=Loihi(partition, board, loihi_gen) if backend == "loihi2" else None,
     )  # fmt: skip
     size = sum(part.size for part in manifest.files.values())

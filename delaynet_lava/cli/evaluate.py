@@ -11,25 +11,34 @@ import typer
 from delaynet_lava import pictures
 from delaynet_lava.analysis import memory
 from delaynet_lava.cli.output import complain, grid, progress, require_folder, say, speak_warnings, write_json
+from delaynet_lava.cli.samples import TASK, named_word, number, source
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import require_fit
 from delaynet_lava.formats import netx
-from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.tasks.registry import task as task_of
+from delaynet_lava.network import Network
+from delaynet_lava.tasks.registry import varied
 
-COLUMNS = ["net", "cues", "wait ms", "right", "95 % interval", "last 7 cues", "margin", "rate"]
+SAMPLES, SEED = 256, 2026
 
 
-def whole_numbers(option: str, text: str) -> list[int]:
-    """``"1,2,3"`` as integers.
-
-    Raises:
-        InputError: something else.
-    """
+def _seeds(text: str | None) -> list[int] | None:
+    """``"1,2,3"`` as integers."""
     try:
-        return [int(part) for part in text.split(",")]
+        return None if text is None else [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(option, f"{text!r} is not a list of whole numbers", "write 3,5,7") from error
+        raise InputError("--seeds", f"{text!r} is not a list of whole numbers", "write 3,5,7") from error
+
+
+def _axes(vary: list[str]) -> dict[str, list[str]]:
+    """``["wait_ms=1200,3000"]`` as values by name."""
+    axes: dict[str, list[str]] = {}
+    for text in vary:
+        name, sign, values = text.partition("=")
+        if not sign or not name.isidentifier() or not all(values.split(",")):
+            raise InputError(f"--vary {text}", "is not NAME=VALUE,VALUE,...", "write wait_ms=1200,3000")
+        if name in axes:
+            raise InputError(f"--vary {text}", f"{name} varies twice", "give all its values at once")
+        axes[name] = list(dict.fromkeys(values.split(",")))
+    return axes
 
 
 def _name(path: str, taken: Collection[str]) -> str:
@@ -39,73 +48,82 @@ def _name(path: str, taken: Collection[str]) -> str:
 
 def evaluate(
     nets: Annotated[list[str], typer.Argument(help="Exported networks; all see the same samples.")],
-    task: Annotated[str, typer.Option(help="Benchmark: cue.")] = "cue",
-    waits: Annotated[str, typer.Option(help="Waits in ms, at the first number of --base.")] = "1200",
-    cues: Annotated[str, typer.Option(help="Numbers of cues, at the second number of --base.")] = "",
-    base: Annotated[
-        str, typer.Option(help="Cues and wait of the task where the other one varies.")
-    ] = "7,1200",
-    samples: Annotated[int, typer.Option(help="Fresh test samples a seed.")] = 256,
-    seeds: Annotated[str, typer.Option(help="Seeds of the samples.")] = "2026",
+    task: Annotated[str | None, TASK] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Values of an option of the task, NAME=VALUE,VALUE,...; repeatable, one at a time."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help=f"Test samples a seed. [default: {SAMPLES}, or all of a smaller task]")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help=f"Seeds of the samples. [default: {SEED}]")] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
     plot: Annotated[str | None, typer.Option(help="Draw them here: .png, .svg or .pdf.")] = None,
 ) -> int:
-    """How far networks remember: accuracy over waits and numbers of cues, beside a model of the last 7.
+    """Accuracy of networks on one task, also while options of the task vary.
 
-    The model knows the last 7 cues perfectly and answers by their majority. Example:
-    delaynet evaluate net.h5 --waits 1200,3000,30000 --cues 3,7,11,21,31 --plot memory.png
+    Where a task knows observers that are worth a comparison, they stand beside it. Example:
+    delaynet evaluate net.h5 --task cue --vary wait_ms=1200,3000,30000 --vary cues=3,7,11 --plot memory.png
     """
     if plot is not None:
         pictures.check_format(plot)
     for option, path in (("--plot", plot), ("--json", json)):
         require_folder(option, path)
-    if samples < 1:
-        raise InputError("--samples", f"{samples} is below 1")
-    at = whole_numbers("--base", base)
-    if len(at) != 2:
-        raise InputError("--base", f"{base!r} has {len(at)} numbers, expected cues and wait", "write 7,1200")
-    task_of(task)
-    networks: dict[str, netx.Network] = {}
+    axes, wanted = _axes(vary or []), _seeds(seeds)
+    networks: dict[str, Network] = {}
     with speak_warnings("delaynet evaluate"):
         for path in nets:
-            network = netx.read(path)
-            require_fit(network, CueAccumulation(*at), path)
-            networks[_name(path, networks)] = network
-    over_wait = [(at[0], wait) for wait in (whole_numbers("--waits", waits) if waits else [])]
-    over_cues = [(count, at[1]) for count in (whole_numbers("--cues", cues) if cues else [])]
-    settings = list(dict.fromkeys(over_wait + over_cues))
-    if not settings:
-        raise InputError("--waits and --cues", "are both empty", "give numbers to one of them")
+            networks[_name(path, networks)] = netx.read(path)
+    word = named_word(task, next(iter(networks.values())), nets[0])
+    words = [(varied(word, **{name: value}), name, value) for name in axes for value in axes[name]]
+    settings = []
+    for one, name, value in words or [(word, "", "")]:
+        for network, path in zip(networks.values(), nets, strict=True):
+            of = source(one, network, path, None if wanted is None else wanted[0])
+        settings.append(memory.Setting(one, number(of, samples, SAMPLES), name, value))
+    drawn = [SEED] if wanted is None else wanted
     done = iter([0])
     with progress("evaluating", len(settings) * len(networks)) as advance:
-        points = memory.measure(
-            networks, settings, samples, whole_numbers("--seeds", seeds),
-            lambda text: advance(next(done, 1), text),
-        )  # fmt: skip
+        points = memory.measure(networks, settings, drawn, lambda text: advance(next(done, 1), text))
     if json != "-":
-        say(f"{samples} fresh samples of each seed ({seeds}), emulator")
-        grid(COLUMNS, [_row(point) for point in points])
-    write_json(json, {"seeds": whole_numbers("--seeds", seeds), "points": [p.as_dict() for p in points]})
+        _tell(points)
+    write_json(json, {"task": word, "seeds": points[0].seeds, "points": [p.as_dict() for p in points]})
     for point in points:
         if point.u_wraps or point.v_saturations:
             complain(
                 "delaynet evaluate",
-                f"warning: {point.net}, {point.cues} cues, {point.wait_ms} ms: u wrapped {point.u_wraps} "
-                f"times, v saturated {point.v_saturations} times",
+                f"warning: {point.net}, {point.task}: u wrapped {point.u_wraps} times, v saturated "
+                f"{point.v_saturations} times",
             )
     if plot is not None:
-        # A single wait or number of cues is no curve, unless there is nothing else.
-        longest = max(len(over_wait), len(over_cues))
-        panels = [some if len(some) > min(1, longest - 1) else [] for some in (over_wait, over_cues)]
-        of_wait, of_cues = ([p for p in points if (p.cues, p.wait_ms) in some] for some in panels)
-        pictures.write(memory.draw_memory(of_wait, of_cues), plot)
+        pictures.write(memory.draw_memory(points), plot)
     return 0
 
 
-def _row(point: memory.Point) -> list[str]:
+def _tell(points: list[memory.Point]) -> None:
+    seeds = f" of each seed ({', '.join(map(str, points[0].seeds))})" if points[0].seeds else ""
+    say(f"{points[0].samples // max(1, len(points[0].seeds))} test samples{seeds}, emulator")
+    observers = list(dict.fromkeys(name for point in points for name in point.references))
+    heads = [head for name in observers for head in (name, "margin")]
+    grid(
+        ["net", "task", "right", "95 % interval", *heads, "rate"],
+        [_row(point, observers) for point in points],
+    )
+
+
+def _row(point: memory.Point, observers: list[str]) -> list[str]:
     low, high = point.interval
+    beside = []
+    for name in observers:
+        known = name in point.references
+        beside += (
+            [f"{100 * point.references[name]:.2f}", f"{100 * point.margins[name]:+.2f}"]
+            if known
+            else ["", ""]
+        )
     return [
-        point.net, str(point.cues), str(point.wait_ms), f"{100 * point.accuracy:.2f} % of {point.samples}",
-        f"{100 * low:.2f} to {100 * high:.2f}", f"{100 * point.model:.2f}",
-        f"{100 * (point.accuracy - point.model):+.2f}", f"{point.rate:.4f}",
+        point.net, point.task, f"{100 * point.accuracy:.2f} % of {point.samples}",
+        f"{100 * low:.2f} to {100 * high:.2f}", *beside, f"{point.rate:.4f}",
     ]  # fmt: skip

@@ -13,45 +13,36 @@ from delaynet_lava.analysis.page import Section, Table, write_page
 from delaynet_lava.analysis.report import Report, Sweep, gather
 from delaynet_lava.analysis.sweep import KINDS, sweep, usual_values
 from delaynet_lava.cli.output import lines, progress, require_folder, say, speak_warnings, write_json
+from delaynet_lava.cli.samples import TASK, number, seed_words, source
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import require_fit
-from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.base import Task
-from delaynet_lava.tasks.cue import CLASSES, RECALL_MS, CueAccumulation
-from delaynet_lava.tasks.registry import task as task_of
 
 SAMPLES, SWEEP_SAMPLES = 32, 256
-LONGER = 3  # a sweep also runs the shortest wait, and so many times the wait
 ROWS = 40  # of a table, in a terminal
 
 
-def _task(
-    name: str | None, network: Network, path: str, cues: int, wait_ms: int, seed: int
-) -> tuple[Task | None, str]:
+def _task(word: str | None, network: Network, path: str, seed: int | None) -> tuple[Task | None, str]:
     """The task to run, and what it is called; or none, and why. One that was asked for must fit."""
-    whole = CueAccumulation(cues, wait_ms, seed)
     try:
-        task_of(str(network.task.get("name", "cue")) if name is None else name)
-        require_fit(network, whole, path)
-        return at_step_of(network, whole), f"cue (cues: {cues}, wait: {wait_ms} ms), seed {seed}"
+        of = source(word, network, path, seed)
+        return of, f"{of.word}{seed_words(of)}"
     except InputError as error:
-        if name is not None:
+        if word is not None:
             raise
         return None, str(error)
 
 
-def _sweep(network: Network, kind: str, cues: int, wait_ms: int, seed: int, samples: int) -> Sweep:
-    """Over the wait that was asked for, the shortest, and a longer one."""
-    waits = list(dict.fromkeys((wait_ms, RECALL_MS, LONGER * wait_ms)))
-    tasks = [at_step_of(network, CueAccumulation(cues, wait, seed)) for wait in waits]
+def _sweep(network: Network, kind: str, of: Task, samples: int | None) -> Sweep:
+    """Over the task, and over the others of its kind that it names."""
+    tasks = [of, *of.variations()]
+    samples = min(number(one, samples, SWEEP_SAMPLES) for one in tasks)
     with progress(f"sweep of {kind}", len(usual_values(network, kind))) as advance:
         points = sweep(network, kind, tasks, samples, on_point=lambda point: advance(1))
-    listed = ", ".join(map(str, waits))
-    words = f"cue (cues: {cues}, waits: {listed} ms), seed {seed}, {samples} samples of each"
-    return Sweep(kind, tuple(points), words, 1 / CLASSES)
+    words = f"{', '.join(one.word for one in tasks)}{seed_words(of)}, {samples} samples of each"
+    return Sweep(kind, tuple(points), words, 1 / network.outputs)
 
 
 def _lines(table: Table) -> None:
@@ -74,15 +65,11 @@ def _print(section: Section) -> None:
 def inspect(
     net: Annotated[str, typer.Argument(help="A net.h5.")],
     profile: Annotated[str, typer.Option(help="Hardware profile, a name or a file.")] = "loihi2",
-    task: Annotated[
-        str | None, typer.Option(help="Benchmark: cue. Without it, cue where the network fits.")
-    ] = None,
+    task: Annotated[str | None, TASK] = None,
     samples: Annotated[
-        int | None, typer.Option(help=f"Fresh test samples; {SAMPLES}, in a sweep {SWEEP_SAMPLES}.")
+        int | None, typer.Option(help=f"Test samples. [default: {SAMPLES}, in a sweep {SWEEP_SAMPLES}]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
-    cues: Annotated[int, typer.Option(help="Number of cues.")] = 7,
-    wait_ms: Annotated[int, typer.Option(help="Wait after the last cue.")] = 1200,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples. [default: 0]")] = None,
     sweep: Annotated[str | None, typer.Option(help=f"How little would do of: {', '.join(KINDS)}.")] = None,
     bit_depth: Annotated[
         bool, typer.Option("--bit-depth", help="Draw how long membranes remember by their bits.")
@@ -110,13 +97,14 @@ def inspect(
     with speak_warnings("delaynet inspect"):
         network = netx.read(net)
     chip = load_profile(profile)
-    source, words = _task(task, network, net, cues, wait_ms, seed)
-    if sweep is not None and source is None:
+    of, words = _task(task, network, net, seed)
+    if sweep is not None and of is None:
         raise InputError("--sweep", f"there is nothing to run: {words}")
-    with progress("running", 2 * (samples or SAMPLES)) as advance:
-        report = gather(network, chip, source, words, samples or SAMPLES, advance)
-    if sweep is not None:
-        swept = _sweep(network, sweep, cues, wait_ms, seed, samples or SWEEP_SAMPLES)
+    count = 0 if of is None else number(of, samples, SAMPLES)
+    with progress("running", 2 * count) as advance:
+        report = gather(network, chip, of, words, count, advance)
+    if sweep is not None and of is not None:
+        swept = _sweep(network, sweep, of, samples)
         report = replace(report, sweep=swept)
     if json != "-":
         say(f"{net}: {network.summary()}")

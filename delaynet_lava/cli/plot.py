@@ -9,12 +9,11 @@ import typer
 from delaynet_lava import pictures
 from delaynet_lava.analysis import activity, learning
 from delaynet_lava.cli.output import say, speak_warnings
-from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import require_fit
-from delaynet_lava.export.retime import at_step_of
+from delaynet_lava.cli.samples import TASK, number, source
 from delaynet_lava.formats import netx
 from delaynet_lava.formats.model_file import load_model
-from delaynet_lava.tasks.cue import CueAccumulation
+
+SAMPLES = 64
 
 app = typer.Typer(
     help="Pictures of trainings and networks (.png, .svg or .pdf).",
@@ -59,21 +58,20 @@ def draw_lattice(net: Net, output: Output = "lattice.png") -> int:
 def draw_activity(
     net: Net,
     output: Output = "activity.png",
-    samples: Annotated[int, typer.Option(help="Samples that the spectrum averages over.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
-    cues: Annotated[int, typer.Option(help="Number of cues.")] = 7,
-    wait_ms: Annotated[int, typer.Option(help="Wait after the last cue.")] = 1200,
+    task: Annotated[str | None, TASK] = None,
+    samples: Annotated[
+        int | None, typer.Option(help=f"Samples that the spectrum averages over. [default: {SAMPLES}]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples. [default: 0]")] = None,
 ) -> int:
     """Rasters of input and recurrent layer, and the spectrum of its spike rate.
 
     Example: delaynet plot activity net.h5 -o activity.png
     """
     pictures.check_format(output)
-    if samples < 1:
-        raise InputError("--samples", f"{samples} is below 1")
     with speak_warnings("delaynet plot"):
         network = netx.read(net)
-    task = at_step_of(network, CueAccumulation(cues, wait_ms, seed))
-    require_fit(network, task, net)
-    inputs, _ = task.batch("test", 0, samples)
+    of = source(task, network, net, seed)
+    samples = number(of, samples, SAMPLES)
+    inputs, _ = of.batch("test", 0, samples)
     return _write(activity.draw_activity(activity.observe(network, inputs), samples), output)

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from delaynet_lava.cli.output import complain, figures, progress, say, speak_warnings, write_json
-from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import Evaluation, evaluate, require_fit, unwanted
-from delaynet_lava.export.retime import at_step_of
+from delaynet_lava.cli.samples import TASK, number, seed_words, source
+from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
 from delaynet_lava.formats import netx
-from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.tasks.registry import task as task_of
+from delaynet_lava.tasks.base import SPLITS
+
+SAMPLES = 256
 
 
 def _print(result: Evaluation) -> None:
@@ -50,41 +50,31 @@ def _print(result: Evaluation) -> None:
 
 def run(
     net: Annotated[str, typer.Argument(help="A net.h5.")],
-    task: Annotated[str, typer.Option(help="Benchmark: cue.")] = "cue",
-    samples: Annotated[int, typer.Option(help="Number of fresh test samples.")] = 256,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    task: Annotated[str | None, TASK] = None,
+    samples: Annotated[
+        int | None, typer.Option(help=f"Number of samples. [default: {SAMPLES}, or all of a smaller task]")
+    ] = None,
+    split: Annotated[str, typer.Option(help=f"Of which samples: {', '.join(SPLITS)}.")] = "test",
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples. [default: 0]")] = None,
     backend: Annotated[str, typer.Option(help="emulator or lava.")] = "emulator",
     check: Annotated[
         str | None, typer.Option(help="Run on this backend too and compare every integer.")
     ] = None,
-    cues: Annotated[int, typer.Option(help="Number of cues.")] = 7,
-    wait_ms: Annotated[int, typer.Option(help="Wait after the last cue.")] = 1200,
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
 ) -> int:
-    """Run a network on fresh samples of a task; with --check, compare two executions.
+    """Run a network on samples of a task; with --check, compare two executions.
 
     Exit code 1 where they differ. Example: delaynet run net.h5 --samples 8 --backend lava --check emulator
     """
     with speak_warnings("delaynet run"):
         network = netx.read(net)
-    task_of(task)
-    source = at_step_of(network, CueAccumulation(cues, wait_ms, seed))
-    require_fit(network, source, net)
-    if samples < 1:
-        raise InputError("--samples", f"{samples} is below 1")
-    with progress(f"{backend}, {source.steps} steps", samples) as advance:
-        result = evaluate(network, source, samples, backend, check, advance)
-    content = {
-        "net": net,
-        "task": {"name": task, "cues": cues, "wait_ms": wait_ms},
-        "seed": seed,
-        **result.as_dict(),
-    }
+    of = source(task, network, net, seed)
+    samples = number(of, samples, SAMPLES, split)
+    with progress(f"{backend}, {of.steps} steps", samples) as advance:
+        result = evaluate(network, of, samples, backend, check, advance, split)
+    content = {"net": net, "task": of.word, "split": split, "seed": of.seed, **result.as_dict()}
     if json != "-":
-        say(
-            f"{net}: {network.summary()}, {samples} samples of {task} "
-            f"(cues: {cues}, wait: {wait_ms} ms), seed {seed}"
-        )
+        say(f"{net}: {network.summary()}, {samples} {split} samples of {of.word}{seed_words(of)}")
         _print(result)
     write_json(json, content)
     clipped = unwanted(network, result.v_saturations)

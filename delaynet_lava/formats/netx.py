@@ -115,8 +115,9 @@ def _write_metadata(group: h5py.Group, network: Network, where: str) -> None:
     group["version"] = FORMAT_VERSION
     group["dt_ms"] = float(network.dt_ms)
     group["profile"] = _text(network.profile, f"{where}: profile")
-    for key in ("task", "provenance"):
-        group[key] = _text(_json(getattr(network, key), f"{where}: {key}"), f"{where}: {key}")
+    task = {"word": network.task} if network.task else {}
+    for key, value in (("task", task), ("provenance", network.provenance)):
+        group[key] = _text(_json(value, f"{where}: {key}"), f"{where}: {key}")
     if network.decision is not None:
         group["decision"] = str(network.decision)
 

@@ -9,9 +9,9 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.words import join_word, read_options, split_word
 
-__all__ = ["BUILT_IN", "WORDS", "task", "varied"]
+__all__ = ["BUILT_IN", "WORDS", "is_code", "task", "varied"]
 
-WORDS = "cue, cue:cues=11,wait_ms=3000"
+WORDS = "cue:cues=11,wait_ms=3000, mine.npz, package.module:Name"
 """Examples, for the help of commands."""
 
 
@@ -40,6 +40,13 @@ def task(word: str, seed: int | None = None) -> Task:
     if head in BUILT_IN:
         return BUILT_IN[head](word, options, seed or 0)
     raise InputError("task", f"{head!r} is not known", f"choose from: {', '.join(BUILT_IN)}")
+
+
+def is_code(word: str) -> bool:
+    """Whether making the task of a word runs code that the word names: ``package.module:Name``."""
+    head, _ = split_word(word)
+    kind, colon, _ = head.partition(":")
+    return bool(colon) and kind not in (*BUILT_IN, "tonic")
 
 
 def varied(word: str, **options: Any) -> str:
