@@ -105,8 +105,9 @@ def test_the_word_goes_through_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "code"), [("cue", False), ("cue:cues=3", False), ("a.npz:split=1,0,0", False), ("tonic:SHD", False),
-                       ("os:system", True), ("mine.py:Task:a=1", True)],
+    ("word", "code"),
+    [("cue", False), ("cue:cues=3", False), ("a.npz:split=1,0,0", False), ("tonic:SHD", False),
+     ("os:system", True), ("mine.py:Task:a=1", True)],
 )  # fmt: skip
 def test_words_that_name_code_are_told_apart(word, code):
     assert is_code(word) == code
