@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from delaynet_lava import lava_compat
 from delaynet_lava._version import __version__
 from delaynet_lava.emulator import emulate
 from delaynet_lava.formats.netx import read as load
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from delaynet_lava.evaluation import evaluate
     from delaynet_lava.export.agreement import check
     from delaynet_lava.nn.model import load_model, save_model
+
+# Nothing above imports Lava; whoever does so after this line gets it mended where that is needed.
+lava_compat.install()
 
 __all__ = [
     "Dense",

@@ -61,7 +61,7 @@ class BackendMissing(DelayNetError):
         detail = f" ({cause})" if cause else ""
         super().__init__(
             f"{what} needs {package}, which cannot be imported{detail}; "
-            "lava-nc and lava-dl run on Python 3.10 only: pip install delaynet_lava there"
+            "'delaynet setup-lava' installs lava-nc and lava-dl, 'delaynet doctor' says what is here"
         )
 
 

@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 from hypothesis import settings
 
+import delaynet_lava  # noqa: F401  (before a test imports Lava: on Python 3.11 and later that mends it)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples in every run: a failure seen once is seen again. Compiled loops make the first example

@@ -1,4 +1,4 @@
-"""A :class:`~delaynet_lava.network.Network` as Lava processes. Needs lava-nc (Python 3.10).
+"""A :class:`~delaynet_lava.network.Network` as Lava processes. Needs lava-nc.
 
 :func:`run` executes a network on Lava's CPU simulator in fixed point, :class:`Network` is a drop-in
 replacement for NetX's loader, :func:`run_config` selects the process models for a graph of one's
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from delaynet_lava.errors import BackendMissing, InputError
 
-# Lava sets the start method while it is imported, which raises where a program has settled on one before,
-# be it the very same.
+# Lava sets the start method while it is imported, which raises where a program has settled on another.
 if "lava.magma.runtime.message_infrastructure.multiprocessing" not in sys.modules:
     _method = multiprocessing.get_start_method(allow_none=True)
     if _method not in (None, "fork"):
@@ -24,7 +23,6 @@ if "lava.magma.runtime.message_infrastructure.multiprocessing" not in sys.module
             "call multiprocessing.set_start_method('fork', force=True) before this import, and give a data "
             f"loader, or what else needs it, multiprocessing_context={_method!r}",
         )
-    multiprocessing.set_start_method(None, force=True)
 
 try:
     import lava.magma.core.run_configs

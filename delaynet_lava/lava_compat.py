@@ -1,0 +1,205 @@
+"""What lava-nc 0.10.0 and lava-dl 0.6.0 need to run on Python 3.11 to 3.13, numpy 2 and today's torch.
+
+Both were archived by Intel; no release will mend them. Each function below edits the source of one of
+their modules while that module is imported. :func:`install`, which ``import delaynet_lava`` calls, only
+puts an import hook in place: no module of Lava or torch is imported by it, nothing on disk is changed, and
+a module that needs no mend here, or belongs to another version, is imported as it is. A module whose
+mend is needed, but whose version or text is another, is left alone with a :class:`LavaCompatWarning`.
+
+This file imports nothing but the standard library: a bundle for another machine takes it along.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType
+from typing import Any
+
+__all__ = ["MENDS", "LavaCompatWarning", "Mend", "install", "state"]
+
+
+class LavaCompatWarning(UserWarning):
+    """A module of Lava that would have to be mended was left as it is."""
+
+
+@dataclass(frozen=True)
+class Mend:
+    """One edit of one module.
+
+    Attributes:
+        edit: the named function; its docstring says what breaks without it and why it is safe.
+        package, version: the distribution that it is for; others are left alone.
+        module: what is edited while it is imported.
+        needed: whether anything would break here without it, asked when the module is imported.
+    """
+
+    edit: Callable[[str], str]
+    package: str
+    version: str
+    module: str
+    needed: Callable[[], bool]
+
+    @property
+    def name(self) -> str:
+        """The function's name in words."""
+        return self.edit.__name__.replace("_", " ")
+
+
+MENDS: dict[str, Mend] = {}
+"""The mends by the module that they edit."""
+
+_done: dict[str, str] = {}  # what came of each mend of a module that was imported
+
+
+def _mend(package: str, version: str, module: str, needed: Callable[[], bool]) -> Callable:
+    def register(edit: Callable[[str], str]) -> Callable[[str], str]:
+        MENDS[module] = Mend(edit, package, version, module, needed)
+        return edit
+
+    return register
+
+
+class _OtherText(Exception):
+    """The line to be edited is not there."""
+
+
+def _replace(source: str, old: str, new: str) -> str:
+    if source.count(old) != 1:
+        raise _OtherText(f"{old.splitlines()[-1].strip()!r} is not in it once")
+    return source.replace(old, new)
+
+
+def _since_3_11() -> bool:
+    return sys.version_info >= (3, 11)
+
+
+@_mend("lava-nc", "0.10.0", "lava.magma.compiler.var_model", _since_3_11)
+def byte_encoder_with_a_hash(source: str) -> str:
+    """Three dataclasses have a ``ByteEncoder()`` as default of a field.
+
+    Breaks: from Python 3.11 on a default must be hashable ("mutable default ... is not allowed"); no graph
+    can be compiled, since the compiler imports this module.
+    Safe: the class gets the hash of its three numbers and stays the same otherwise; the defaults are the
+    same shared objects as on 3.10. Only the compiler for boards uses them, and hashes none.
+    """
+    return _replace(
+        source, "@dataclass\nclass ByteEncoder:", "@dataclass(unsafe_hash=True)\nclass ByteEncoder:"
+    )
+
+
+def _fork_was_set() -> bool:
+    return multiprocessing.get_start_method(allow_none=True) == "fork"
+
+
+@_mend("lava-nc", "0.10.0", "lava.magma.runtime.message_infrastructure.multiprocessing", _fork_was_set)
+def start_method_set_once(source: str) -> str:
+    """Lava sets the start method to "fork" while it is imported.
+
+    Breaks: on every Python where the program has settled on a start method before: "context has already
+    been set", even where it is the very same one.
+    Safe: applied only where it is "fork" already, so that setting it again would change nothing.
+    """
+    return _replace(source, "    mp.set_start_method('fork')", "    pass")
+
+
+def _no_vision() -> bool:
+    if importlib.util.find_spec("cv2") is None or importlib.util.find_spec("torchvision") is None:
+        return True
+    try:
+        import torchvision  # noqa: F401  (SLAYER imports it next in any case)
+    except Exception:  # a build for another torch raises RuntimeError
+        return True
+    return False
+
+
+_OBJECT_DETECTION = """
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise ImportError(
+        f"lava.lib.dl.slayer.obd.{name} needs OpenCV and a torchvision that fits torch: "
+        "pip install opencv-python-headless torchvision"
+    )
+"""
+
+
+@_mend("lava-dl", "0.6.0", "lava.lib.dl.slayer.object_detection", _no_vision)
+def object_detection_left_out(source: str) -> str:
+    """``lava.lib.dl.slayer`` imports its object detection, and that OpenCV and torchvision.
+
+    Breaks: where either is missing or does not fit the installed torch, SLAYER can't be imported at all.
+    Safe: nothing else of SLAYER or NetX uses the sub-package; asking for something in it says what is
+    missing. With both installed it is imported as it is.
+    """
+    del source
+    return _OBJECT_DETECTION
+
+
+def _edited(mend: Mend, source: str) -> str:
+    """The source to run for a module, mended or as it is; notes and says which."""
+    if not mend.needed():
+        _done[mend.module] = "not needed"
+        return source
+    try:
+        installed = metadata.version(mend.package)
+    except metadata.PackageNotFoundError:
+        installed = "of unknown version"
+    reason = f"{mend.package} is {installed}, the mend is for {mend.version}"
+    if installed == mend.version:
+        try:
+            edited = mend.edit(source)
+        except _OtherText as error:
+            reason = f"{mend.package} {installed} was changed here: {error}"
+        else:
+            _done[mend.module] = "active"
+            return edited
+    _done[mend.module] = f"left alone: {reason}"
+    warnings.warn(f"{mend.module}: left as it is: {reason}", LavaCompatWarning, stacklevel=2)
+    return source
+
+
+class _Loader(SourceFileLoader):
+    """Compiles the edited text; keeps and reads no .pyc, which would be the original's."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        source = _edited(MENDS[fullname], self.get_source(fullname) or "")
+        return self.source_to_code(source.encode(), path)
+
+
+class _Finder(MetaPathFinder):
+    """Finds modules as the finders after it do, and has those of ``MENDS`` loaded by :class:`_Loader`."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname not in MENDS:
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if type(spec.loader) is SourceFileLoader:
+                    spec.loader = _Loader(spec.loader.name, spec.loader.path)
+                return spec
+        return None
+
+
+def install() -> None:
+    """Mend what has to be mended as it is imported from now on; calling it again does nothing."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def state(mend: Mend) -> str:
+    """What came of a mend in this process.
+
+    Returns:
+        "active", "not needed", "left alone: REASON", or "waiting" for a module not imported yet.
+    """
+    return _done.get(mend.module, "waiting")
