@@ -48,7 +48,7 @@ class Neuron(slayer.neuron.Neuron):
     @property
     def threshold(self) -> float:
         """Threshold in SLAYER's units, a multiple of 1/64."""
-        return int(float(self.vth) * self.w_scale) / self.w_scale
+        return int(float(self.vth.detach()) * self.w_scale) / self.w_scale
 
     def clamp(self) -> None:
         """Keep the decays in 0 to 4096, the threshold in the chip's 17 bits and within a membrane's reach."""

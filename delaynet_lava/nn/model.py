@@ -74,8 +74,8 @@ def _neuron_params(neuron: Any, where: str) -> dict[str, Any]:
         narrow = {"membrane_bits": neuron.membrane_bits, "full_scale_exp": neuron.full_scale_exp}
     return narrow | {
         "threshold": float(threshold) if threshold is not None else 1.0,
-        "current_decay": float(neuron.current_decay) / neuron.p_scale,
-        "voltage_decay": float(neuron.voltage_decay) / neuron.p_scale,
+        "current_decay": float(neuron.current_decay.detach()) / neuron.p_scale,
+        "voltage_decay": float(neuron.voltage_decay.detach()) / neuron.p_scale,
         "tau_grad": float(getattr(neuron, "tau_grad", 1.0)),
         "scale_grad": float(getattr(neuron, "scale_grad", neuron.scale_rho)),
         "requires_grad": bool(neuron.requires_grad),
