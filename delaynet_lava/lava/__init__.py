@@ -28,7 +28,7 @@ try:
     import lava.magma.core.run_configs
     import lava.magma.runtime.runtime
     import lava.proc.dense.models  # noqa: F401
-except (ImportError, RuntimeError) as error:
+except (ImportError, RuntimeError, ValueError) as error:  # ValueError: a Lava that is not mended
     raise BackendMissing("delaynet_lava.lava", "lava-nc", str(error)) from error
 
 from delaynet_lava.lava.runner import run, run_config
