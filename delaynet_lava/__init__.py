@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 from delaynet_lava import lava_compat
 from delaynet_lava._version import __version__
-from delaynet_lava.emulator import emulate
-from delaynet_lava.formats.netx import read as load
-from delaynet_lava.formats.netx import write as save
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
-from delaynet_lava.tasks.registry import task
-from delaynet_lava.trace import Trace
 
 if TYPE_CHECKING:
+    from delaynet_lava.emulator import emulate
     from delaynet_lava.evaluation import evaluate
     from delaynet_lava.export.agreement import check
+    from delaynet_lava.formats.netx import read as load
+    from delaynet_lava.formats.netx import write as save
+    from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
     from delaynet_lava.nn.model import load_model, save_model
+    from delaynet_lava.tasks.registry import task
+    from delaynet_lava.trace import Trace
 
 # Nothing above imports Lava; whoever does so after this line gets it mended where that is needed.
 lava_compat.install()
@@ -38,16 +38,38 @@ __all__ = [
     "task",
 ]
 
-# Imported when first asked for: most of them bring torch.
+# Imported when first asked for: compilers, torch and Lava take seconds, and no help text needs them.
 _LATER = {
-    "check": "export.agreement",
-    "evaluate": "evaluation",
-    "load_model": "nn.model",
-    "save_model": "nn.model",
+    "Dense": ("network", "Dense"),
+    "Encoder": ("network", "Encoder"),
+    "Network": ("network", "Network"),
+    "Neuron": ("network", "Neuron"),
+    "Synapse": ("network", "Synapse"),
+    "Trace": ("trace", "Trace"),
+    "check": ("export.agreement", "check"),
+    "emulate": ("emulator", "emulate"),
+    "evaluate": ("evaluation", "evaluate"),
+    "load": ("formats.netx", "read"),
+    "load_model": ("nn.model", "load_model"),
+    "save": ("formats.netx", "write"),
+    "save_model": ("nn.model", "save_model"),
+    "task": ("tasks.registry", "task"),
 }
 
 
+_PACKAGES = ("export", "hw_profiles", "lava", "nn")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    module, attribute = _LATER[name]
+    value = getattr(import_module(f"{__name__}.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from delaynet_lava.cli import export_main, main
+import delaynet_lava
+from delaynet_lava.cli import COMMANDS, export_main, main
 from delaynet_lava.formats import netx
 from delaynet_lava.formats.model_file import ModelFile, save_model
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
@@ -283,16 +284,13 @@ def test_debug_shows_the_traceback(net, capsys):
     assert "Traceback" in err
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["train"], ["export"], ["run"], ["inspect"], ["profiles"], ["plot", "lattice"]]
-)
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["plot", "lattice"]])
 def test_every_command_has_help_with_an_example(command, capsys):
-    code = call(*command, "--help")
+    assert call(*command, "-h") == 0
     out = capsys.readouterr().out
-    assert code == 0
     assert "Usage: delaynet" in out and "\\[" not in out
-    if command:
-        assert "Example: delaynet " + " ".join(command) in " ".join(out.split())
+    words = " ".join(out.split())
+    assert " Commands: " in words or "Example: delaynet " + " ".join(command) in words
 
 
 def test_a_profile_that_is_not_there_is_refused(model, net, capsys):
@@ -306,3 +304,29 @@ def test_python_m_runs_the_command():
         [sys.executable, "-m", "delaynet_lava", "profiles"], capture_output=True, text=True, check=True
     )
     assert "loihi2" in done.stdout
+
+
+def test_a_help_text_and_a_usage_error_bring_neither_torch_nor_a_compiler() -> None:
+    program = """
+import sys
+import delaynet_lava
+from delaynet_lava.cli import main
+for words in (["--help"], ["--version"], ["runn"], []):
+    try:
+        main(words)
+    except SystemExit:
+        pass
+heavy = {"torch", "numba", "scipy", "h5py", "matplotlib", "lava"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "delaynet " in result.stdout
+
+
+def test_public_names_are_there_when_asked_for() -> None:
+    for name in delaynet_lava.__all__:
+        assert name in dir(delaynet_lava)
+        assert getattr(delaynet_lava, name) is not None
+    with pytest.raises(AttributeError, match="nonesuch"):
+        _ = delaynet_lava.nonesuch

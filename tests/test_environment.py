@@ -340,7 +340,10 @@ WORK_WITHOUT = {
 }
 
 
-TRAINING = tuple(f"delaynet_lava.{name}" for name in ("nn", "training", "analysis.initial", "search.worker"))
+TRAINING = tuple(
+    f"delaynet_lava.{name}"
+    for name in ("nn", "training", "analysis.initial", "export.agreement", "search.worker")
+)
 
 
 def test_without_lava_all_but_two_packages_can_be_imported(tmp_path: Path) -> None:

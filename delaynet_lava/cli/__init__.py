@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import click
 import typer
@@ -16,50 +20,30 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # First, see there.
 from delaynet_lava.cli.streams import PIPE_CLOSED, lasting_stdout  # isort: split
 
-from delaynet_lava.cli import (
-    bench,
-    check,
-    deploy,
-    evaluate,
-    export,
-    init,
-    inspect,
-    plot,
-    profiles,
-    run,
-    search,
-    train,
-)
+from delaynet_lava._version import __version__
 from delaynet_lava.cli.output import complain
 from delaynet_lava.errors import DelayNetError
 
-__all__ = ["FAULT", "app", "export_main", "main"]
+__all__ = ["COMMANDS", "FAULT", "export_main", "main"]
 
 FAULT = 70
 """Exit code of what should not happen; 1 would say that a check failed."""
 
-app = typer.Typer(
-    name="delaynet",
-    help="Recurrent spiking networks with axonal delays: train, export, run on Lava, inspect.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-app.command("init")(init.init)
-app.command("train")(train.train)
-app.command("export")(export.export)
-app.command("check")(check.check)
-app.command("run")(run.run)
-app.command("evaluate")(evaluate.evaluate)
-app.command("inspect")(inspect.inspect)
-app.add_typer(plot.app, name="plot")
-app.command("profiles")(profiles.profiles)
-app.command("bench")(bench.bench)
-app.command("search")(search.search)
-app.command("deploy")(deploy.deploy)
-
-export_app = typer.Typer(add_completion=False, rich_markup_mode=None)
-export_app.command()(export.export)
+COMMANDS = {
+    "train": "Train a network on a task; a killed training goes on where it was.",
+    "export": "Turn a trained network into the integers of a net.h5, checked against a chip.",
+    "check": "Compare a model's own forward pass with the emulator and Lava.",
+    "run": "Run a network on samples of a task; with --check, compare two executions.",
+    "evaluate": "Accuracy of networks over samples, classes and variations of a task.",
+    "inspect": "What a chip will do to a network, and how few bits would do.",
+    "plot": "Pictures of networks and trainings.",
+    "init": "Examine initial weights before training.",
+    "profiles": "Show the hardware profiles, or every value of one.",
+    "deploy": "Run a network on a Loihi 2 board, or on a cluster's CPUs.",
+    "search": "Search over a recipe's options.",
+    "bench": "Measure this package against SLAYER, Lava and others.",
+}
+"""Command and what it is for. The function of a command bears its name, in the module of that name below."""
 
 
 class _Context(click.Context):
@@ -69,9 +53,14 @@ class _Context(click.Context):
         return super().get_help().replace("\\[", "[")
 
 
-def _commands(typer_app: typer.Typer) -> click.Command:
-    """What typer makes of an app, with contexts of ours all over."""
-    command = typer.main.get_command(typer_app)
+def _command(name: str) -> click.Command:
+    """What typer makes of a command's module, with contexts of ours all over."""
+    module = import_module(f"delaynet_lava.cli.{name.replace('-', '_')}")
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name)(getattr(module, module.__name__.rpartition(".")[2]))
+    command = typer.main.get_command(app)
     waiting = [command]
     while waiting:
         one = waiting.pop()
@@ -80,10 +69,46 @@ def _commands(typer_app: typer.Typer) -> click.Command:
     return command
 
 
-def _outcome(typer_app: typer.Typer, name: str, args: list[str], debug: bool) -> int:
+class _Commands(click.Group):
+    """Imports a command when it is called: most bring torch or Lava, and a help text needs neither."""
+
+    context_class = _Context
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _command(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version() -> click.Option:
+    def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            print(f"delaynet {__version__}")
+            ctx.exit()
+
+    flags: dict[str, Any] = {"is_flag": True, "expose_value": False, "is_eager": True}
+    return click.Option(["--version"], callback=show, help="Show the version.", **flags)
+
+
+def _delaynet() -> click.Command:
+    return _Commands(
+        "delaynet",
+        help="Recurrent spiking networks with axonal delays: train, export, run on Lava, inspect.",
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        params=[_version()],
+    )
+
+
+def _outcome(command: Callable[[], click.Command], name: str, args: list[str], debug: bool) -> int:
     """Run a command; every failure is one line on stderr and an exit code."""
     try:
-        result = _commands(typer_app).main(args, prog_name=name, standalone_mode=False)
+        result = command().main(args, prog_name=name, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
@@ -114,11 +139,11 @@ def _place(error: BaseException) -> str:
     return f"{type(error).__name__}{where}: {str(error)[:200]}"
 
 
-def _execute(typer_app: typer.Typer, name: str, args: list[str]) -> int:
+def _execute(command: Callable[[], click.Command], name: str, args: list[str]) -> int:
     """:func:`_outcome`, and what became of the output."""
     debug = "--debug" in args
     with lasting_stdout() as stdout:
-        code = _outcome(typer_app, name, [a for a in args if a != "--debug"], debug)
+        code = _outcome(command, name, [a for a in args if a != "--debug"], debug)
     if stdout.failure is None:
         return code
     if not stdout.reason:
@@ -129,9 +154,9 @@ def _execute(typer_app: typer.Typer, name: str, args: list[str]) -> int:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of ``delaynet``."""
-    sys.exit(_execute(app, "delaynet", sys.argv[1:] if args is None else args))
+    sys.exit(_execute(_delaynet, "delaynet", sys.argv[1:] if args is None else args))
 
 
 def export_main(args: list[str] | None = None) -> None:
     """Entry point of ``delaynet-export``."""
-    sys.exit(_execute(export_app, "delaynet-export", sys.argv[1:] if args is None else args))
+    sys.exit(_execute(partial(_command, "export"), "delaynet-export", sys.argv[1:] if args is None else args))
