@@ -50,14 +50,14 @@ def network_of(source: Any, code: str | None = None) -> tuple[Network, str]:
     return extract(load_model(name), name), name
 
 
-def model_of(path: str, code: str | None = None) -> tuple[Any, str]:
-    """The torch network of a ``model.pt``, or with ``code`` of a bare ``state_dict``, and its task's word.
+def model_of(path: str, code: str | None = None) -> Any:
+    """The torch network of a ``model.pt``, or with ``code`` of a bare ``state_dict``.
 
     Raises:
         InputError: as :func:`network_of`; or a file of integers, which holds no torch network.
     """
     if code is not None:
-        return _with_state(path, code), ""
+        return _with_state(path, code)
     if _is_hdf5(path):
         raise InputError(
             path,
@@ -66,8 +66,7 @@ def model_of(path: str, code: str | None = None) -> tuple[Any, str]:
         )
     from delaynet_lava.nn.model import build
 
-    file = load_model(path)
-    return build(file), str(file.config.get("task") or "")
+    return build(load_model(path))
 
 
 def _is_hdf5(path: str) -> bool:

@@ -7,15 +7,19 @@ from typing import Annotated
 import typer
 
 from delaynet_lava.cli.output import complain, figures, require_folder, say, speak_warnings, write_json
-from delaynet_lava.errors import InputError
+from delaynet_lava.cli.samples import TASK, number, seed_words, source
+
+SAMPLES = 64
 
 
 def check(
     model: Annotated[str, typer.Argument(help="A model.pt, or with --network a bare state_dict.")],
-    task: Annotated[str | None, typer.Option(help="The samples; default: the model's own task.")] = None,
-    samples: Annotated[int, typer.Option(help="Samples for the model and the emulator.")] = 64,
+    task: Annotated[str | None, TASK] = None,
+    samples: Annotated[
+        int | None, typer.Option(help=f"Number of samples. [default: {SAMPLES}, or all of a smaller task]")
+    ] = None,
     lava_samples: Annotated[int, typer.Option(help="How many of them Lava runs too; 0: without Lava.")] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples. [default: 0]")] = None,
     network: Annotated[
         str | None,
         typer.Option(help="The code that makes the network of a state_dict: file.py:Name. It is run."),
@@ -28,38 +32,38 @@ def check(
 
     Example: delaynet check model.pt --task mine.npz
     """
-    from delaynet_lava import task as make_task
     from delaynet_lava.export.agreement import check as compare
-    from delaynet_lava.export.source import model_of
+    from delaynet_lava.export.source import model_of, network_of
 
     require_folder("--json", json)
     with speak_warnings("delaynet check"):
-        found, word = model_of(model, network)
-        if not (task or word):
-            raise InputError(model, "does not say which task it is for", "name the samples with --task")
-        source = make_task(task or word, seed)
-        result = compare(found, source, samples, lava_samples)
+        found = model_of(model, network)
+        # A file says which task it is for, a state_dict does not.
+        integers, _ = network_of(model if network is None else found)
+        of = source(task, integers, model, seed)
+    count = number(of, samples, SAMPLES)
+    result = compare(found, of, count, lava_samples)
     if json != "-":
-        say(f"{model}: {samples} samples of {source.word}, {source.steps} steps")
+        say(f"{model}: {count} samples of {of.word}{seed_words(of)}, {of.steps} steps")
         rows = []
         for layer in result.layers:
-            count = f"{layer.differing:,} of {layer.compared:,} differ"
+            text = f"{layer.differing:,} of {layer.compared:,} differ"
             if layer.what == "spikes":
-                count += f" ({layer.spikes:,} spikes)"
+                text += f" ({layer.spikes:,} spikes)"
             if layer.offset:
                 when = "later" if layer.offset > 0 else "earlier"
-                count += f", {abs(layer.offset)} steps {when} than in the model"
-            rows.append((f"layer {layer.layer} {layer.what}", count))
-        rows.append(("decisions", f"{samples - result.decisions} of {samples} differ"))
+                text += f", {abs(layer.offset)} steps {when} than in the model"
+            rows.append((f"layer {layer.layer} {layer.what}", text))
+        rows.append(("decisions", f"{count - result.decisions} of {count} differ"))
         if result.right is not None:
-            rows.append(("right", f"{result.right} of {samples}"))
+            rows.append(("right", f"{result.right} of {count}"))
         figures(rows)
         if result.lava is not None:
             say(
                 f"{result.lava.mismatches} mismatches between emulator and lava in "
                 f"{result.lava.compared:,} integers ({result.lava_samples} samples)"
             )
-    write_json(json, {"model": model, "task": source.word, "seed": seed, **result.as_dict()})
+    write_json(json, {"model": model, "task": of.word, "seed": of.seed, **result.as_dict()})
     for line in result.notes:
         complain("delaynet check", f"note: {line}")
     if result.first is not None:

@@ -148,7 +148,7 @@ def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
 
 def describe(
     model: Any,
-    task: str | dict[str, Any] | None = None,
+    task: str = "",
     provenance: dict[str, Any] | None = None,
     dt_ms: float = 1.0,
     decision: Decision | str | None = None,
@@ -164,7 +164,7 @@ def describe(
     """
     blocks = blocks_of(model)
     layers = [_describe_block(block, f"model: block {i}") for i, block in enumerate(blocks)]
-    config = {"layers": layers, "task": task or {}, "dt_ms": dt_ms}
+    config = {"layers": layers, "task": task, "dt_ms": dt_ms}
     if decision is not None:
         config["decision"] = str(Decision.parse(str(decision)))
     tensors = torch.nn.Sequential(*blocks).state_dict()
