@@ -14,8 +14,9 @@ import torch
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
+from delaynet_lava.export.tensors import LayerTensors, quantize_weight, require_all_taken
 from delaynet_lava.formats.model_file import ModelFile
-from delaynet_lava.network import Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
+from delaynet_lava.network import DELAY_LIMIT, Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
 
 __all__ = ["extract", "quantize_weight"]
 
@@ -24,62 +25,7 @@ _WITH_SYNAPSE = ("DelayRecurrent", "Recurrent", "FusedDense", "Dense", "Affine",
 _TRAINED_THRESHOLD = ("DelayRecurrent", "FusedDense")
 
 
-def quantize_weight(weight: torch.Tensor) -> np.ndarray:
-    """Integers of SLAYER's ``quantize_8bit``: float32 in units of 1/64 to int16."""
-    words = 2 * torch.round(weight.detach().to(torch.float32) * (fx.WEIGHT_SCALE / 2))
-    return words.clamp(fx.WEIGHT_MIN, fx.WEIGHT_MAX).to(torch.int16).numpy()
-
-
-class _Tensors:
-    """The tensors of one layer, by name, with errors that say where."""
-
-    def __init__(self, state: dict[str, torch.Tensor], index: int, where: str) -> None:
-        self.state, self.prefix, self.where = state, f"{index}.", where
-
-    def has(self, name: str) -> bool:
-        return self.prefix + name in self.state
-
-    def get(self, name: str) -> torch.Tensor:
-        key = self.prefix + name
-        if key not in self.state:
-            raise InputError(self.where, f"tensor {key!r} is missing from state_dict")
-        tensor = self.state[key]
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InputError(
-                self.where, f"tensor {key!r} holds NaN or infinity", "the training diverged; retrain"
-            )
-        return tensor
-
-    def scalar(self, name: str) -> float:
-        tensor = self.get(name)
-        if tensor.numel() != 1:
-            raise InputError(
-                self.where,
-                f"{name} has {tensor.numel()} values, but the chip's LIF takes one a layer",
-                "train with shared_param=True",
-            )
-        return float(tensor)
-
-    def matrix(self, synapse: str) -> np.ndarray:
-        """Quantised weights (post, pre), after weight norm and mask where the layer has them."""
-        if self.has(f"{synapse}.weight_g"):
-            # torch's own function: another order of operations could round the last bit differently.
-            weight = torch._weight_norm(self.get(f"{synapse}.weight_v"), self.get(f"{synapse}.weight_g"), 0)
-        else:
-            weight = self.get(f"{synapse}.weight")
-        if weight.ndim < 2 or weight.numel() != weight.shape[0] * weight.shape[1]:
-            raise InputError(
-                self.where, f"{synapse}.weight has shape {tuple(weight.shape)}, expected (post, pre)"
-            )
-        if self.has("mask"):
-            weight = weight * self.get("mask").reshape(weight.shape)
-        return quantize_weight(weight.reshape(weight.shape[:2]))
-
-    def decay(self, name: str) -> int:
-        return int(torch.round(torch.tensor(self.scalar(name)).clamp(0, fx.DECAY_ONE)))
-
-
-def _neuron(entry: dict[str, Any], tensors: _Tensors) -> Neuron:
+def _neuron(entry: dict[str, Any], tensors: LayerTensors) -> Neuron:
     kind = entry["type"]
     if "neuron" not in entry:
         # What NetX gives a dense layer without a neuron group: a current that never decays, a
@@ -113,13 +59,16 @@ def _neuron(entry: dict[str, Any], tensors: _Tensors) -> Neuron:
 
 def _delay_vector(values: torch.Tensor, size: int, where: str) -> np.ndarray:
     """int (size,): SLAYER's learnt delays act, and are exported, rounded down."""
+    longest = float(values.max()) if values.numel() else 0.0
+    if longest > DELAY_LIMIT:
+        raise InputError(where, f"has a delay of {longest:g} steps, more than {DELAY_LIMIT}")
     floored = torch.floor(values.detach().to(torch.float64).flatten()).clamp(min=0).to(torch.int64).numpy()
     if floored.size not in (1, size):
         raise InputError(where, f"has {floored.size} delays for {size} neurons")
     return np.broadcast_to(floored, (size,))
 
 
-def _dense(entry: dict[str, Any], tensors: _Tensors, arriving: np.ndarray | None) -> Dense:
+def _dense(entry: dict[str, Any], tensors: LayerTensors, arriving: np.ndarray | None) -> Dense:
     recurrent = entry["type"] in _RECURRENT
     weight = tensors.matrix("input_synapse" if recurrent else "synapse")
     delay = np.zeros((), np.int16)
@@ -142,7 +91,7 @@ def _dense(entry: dict[str, Any], tensors: _Tensors, arriving: np.ndarray | None
     return Dense(Synapse(weight, delay), _neuron(entry, tensors), back)
 
 
-def _encoder(entry: dict[str, Any], tensors: _Tensors) -> Encoder:
+def _encoder(entry: dict[str, Any], tensors: LayerTensors) -> Encoder:
     neuron = _neuron(entry, tensors)
     if neuron.du != fx.DECAY_ONE:
         raise InputError(
@@ -205,12 +154,13 @@ def extract(model: ModelFile, name: str = "model") -> Network:
     shape: tuple[int, ...] = ()
     average: int | None = None
     arriving: np.ndarray | None = None
+    taken: set[str] = set()
     entries = model.config["layers"]
     where = name
     for i, entry in enumerate(entries):
         kind = entry["type"]
         where = f"{name}: layer {i} ({kind})"
-        tensors = _Tensors(model.state_dict, i, where)
+        tensors = LayerTensors(model.state_dict, i, where, taken)
         if average is not None:
             raise InputError(where, "follows an Average, which must be the last block")
         if kind == "Input":
@@ -246,6 +196,7 @@ def extract(model: ModelFile, name: str = "model") -> Network:
                 arriving = _delay_vector(tensors.get("delay.delay"), layers[-1].size, where)
     if not layers:
         raise InputError(name, "has no layers with neurons")
+    require_all_taken(model.state_dict, taken, name)
     if arriving is not None and arriving.any():
         layers[-1] = _last_delay(layers[-1], arriving, where)
     return Network(

@@ -20,8 +20,9 @@ import torch
 
 from delaynet_lava.cli import main
 from delaynet_lava.errors import InputError
+from delaynet_lava.export.extract import extract
 from delaynet_lava.formats import untrusted_torch
-from delaynet_lava.formats.model_file import load_model, load_tensors
+from delaynet_lava.formats.model_file import ModelFile, load_model, load_tensors
 
 HERE = Path(__file__).parent
 
@@ -358,3 +359,65 @@ def test_json_of_the_shipped_models_is_as_before(repository: Path) -> None:
     for path in (repository / "examples" / "models").glob("*.pt"):
         model = load_model(path)
         assert json.dumps(model.config) and json.dumps(model.provenance)
+
+
+# Tensors that do not fit their layer, before anything is computed with them.
+
+
+def a_model(**changes: Any) -> ModelFile:
+    neuron = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.1}
+    state: dict[str, Any] = {
+        "0.synapse.weight_v": torch.ones(4, 3, 1, 1, 1),
+        "0.synapse.weight_g": torch.ones(4, 1, 1, 1, 1),
+        "0.neuron.current_decay": torch.tensor([4096.0]),
+        "0.neuron.voltage_decay": torch.tensor([400.0]),
+    }
+    state |= {f"0.{name.replace('__', '.')}": value for name, value in changes.items()}
+    layers = [{"type": "Dense", "neuron": neuron}]
+    return ModelFile({"layers": layers}, {k: v for k, v in state.items() if v is not None})
+
+
+TENSORS: list[tuple[dict[str, Any], str]] = [
+    # The first ended the process with a division by zero, the second corrupted the heap.
+    (
+        {"synapse__weight_v": torch.ones(4, 0, 1, 1, 1)},
+        "has shape (4, 0, 1, 1, 1), expected",
+    ),
+    (
+        {"synapse__weight_g": torch.ones(1, 1, 1, 1, 1)},
+        "weight_g has shape (1, 1, 1, 1, 1) and",
+    ),
+    ({"synapse__weight_g": torch.ones(0)}, "weight_g has shape (0,)"),
+    (
+        {"synapse__weight_g": torch.ones(4, 1, 1, 1, 1, dtype=torch.float64)},
+        "float64, expected (4",
+    ),
+    ({"synapse__weight_g": torch.ones(4, 1, 1, 1, 1, dtype=torch.int32)}, "torch.int32, expected floating"),
+    ({"synapse__weight_v": torch.ones(4, 3, 2)}, "has shape (4, 3, 2), expected (post, pre)"),
+    ({"synapse__weight_v": torch.ones(())}, "has shape (), expected (post, pre)"),
+    ({"synapse__weight_v": torch.zeros(4, 3, 1, 1, 1)}, "has a row of zeros, which has no direction"),
+    ({"synapse__weight_v": torch.full((4, 3, 1, 1, 1), torch.nan)}, "holds NaN or infinity"),
+    ({"synapse__weight_v": torch.ones(4, 3).to_sparse()}, "is sparse, quantised or without data"),
+    ({"synapse__weight_v": torch.ones(4, 3, device="meta")}, "is sparse, quantised or without data"),
+    ({"synapse__weight_v": torch.ones(4, 3, dtype=torch.complex64)}, "has type torch.complex64"),
+    ({"mask": torch.ones(4, 4)}, "mask has shape (4, 4), the weights (4, 3, 1, 1, 1)"),
+    ({"neuron__current_decay": torch.ones(2)}, "neuron.current_decay has 2 values"),
+    ({"neuron__current_decay": torch.tensor([True])}, "has type torch.bool, expected numbers"),
+    ({"neuron__current_decay": None}, "tensor '0.neuron.current_decay' is missing from state_dict"),
+    ({"neuron__norm__running_mean": torch.ones(3)}, "bias"),
+    ({"delay__delay": torch.full((4,), 1e30)}, "has a delay of 1e+30 steps, more than 32767"),
+    ({"delay__delay": torch.ones(3)}, "has 3 delays for 4 neurons"),
+    ({"synapse__bias": torch.ones(4)}, "1 tensors that no layer has a use for: '0.synapse.bias'"),
+    ({"\x1b[2J" * 99: torch.ones(4)}, "1 tensors that no layer has a use for"),
+]
+
+
+@pytest.mark.parametrize(
+    "changes, problem", TENSORS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_tensors_are_checked_before_they_are_used(changes: dict[str, Any], problem: str) -> None:
+    assert extract(a_model()).layers[0].size == 4
+    with pytest.raises(InputError) as caught:
+        extract(a_model(**changes))
+    assert problem in str(caught.value) and str(caught.value).isprintable()
+    assert str(caught.value).startswith("model")
