@@ -88,11 +88,12 @@ SQUARE = (1 << 14, 1 << 14)
     [
         (dataset("layer/2/weight", (1 << 15, 1 << 15), "i2", chunks=True), "has shape (32768, 32768), more"),
         (dataset("layer/2/weight", (1 << 62,), "i2", chunks=(8,)), "is stored in 576460752303423488"),
-        (dataset("layer/2/weight", SQUARE, "f8", chunks=(1 << 14, 2)), "takes the file beyond"),
-        (dataset("layer/2/weight", (1 << 14, 1 << 14), "i2", chunks=True), "has 4096 chunks that were never"),
+        (dataset("layer/2/weight", SQUARE, "f8", chunks=(1 << 14, 2)), "takes what is unpacked beyond"),
+        (dataset("layer/2/weight", SQUARE, "i2", chunks=True), "takes what is unpacked beyond"),
+        (dataset("layer/2/weight", (4096, 4096), "i2", chunks=(64, 64)), "has 4096 chunks that were never"),
         (dataset("layer/2/weight", (5, 6), "i2"), "was never written"),
         (dataset("layer/2/weight", (5, 6), "i2", chunks=(1 << 15, 1 << 15), maxshape=(None, None)),
-         "takes the file beyond"),
+         "takes what is unpacked beyond"),
         (dataset("layer/2/weight", (5, 6), "f8", scaleoffset=2), "is packed with filter 6; use gzip or"),
         (dataset("layer/2/weight", data=h5py.Empty("i2")), "is empty"),
         (dataset("layer/2/weight", (5, 6), np.longdouble), "has an unusual type"),
@@ -125,7 +126,8 @@ def test_chunks(path: Path, chunks: tuple[int, int], packing: dict) -> None:
 def test_a_chunk_that_unpacks_to_more_than_it_may(path: Path) -> None:
     def bomb(file: h5py.File) -> None:
         dataset("layer/2/weight", (5, 6), "i2", chunks=(5, 6), compression="gzip")(file)
-        packed = zlib.compress(bytes(50_000_000))
+        packed = zlib.compress(zlib.compress(bytes(50_000_000), 9))
+        assert len(packed) < 1000
         file["layer/2/weight"].id.write_direct_chunk((0, 0), packed)
 
     tracemalloc.start()
@@ -135,13 +137,106 @@ def test_a_chunk_that_unpacks_to_more_than_it_may(path: Path) -> None:
     tracemalloc.stop()
 
 
+def test_a_chunk_that_takes_more_than_it_holds(path: Path) -> None:
+    def bomb(file: h5py.File) -> None:
+        dataset("layer/2/weight", (5, 6), "i2", chunks=(5, 6), compression="gzip")(file)
+        file["layer/2/weight"].id.write_direct_chunk((0, 0), bytes(50_000))
+
+    expected = "layer 2 (dense_rec): weight: is damaged: a chunk takes 50000 bytes to hold 60"
+    assert refused(path, bomb) == expected
+
+
 def test_the_whole_content_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(untrusted_hdf5, "MAX_BYTES", 200_000)
-    large = dataset("layer/2/bias", data=np.zeros(10_000), compression="gzip")
-    expected = "layer 2 (dense_rec): bias: has shape (10000,), expected (5,)"
-    assert refused(path, large) == expected
-    monkeypatch.setattr(untrusted_hdf5, "MAX_BYTES", 80_000)
-    assert refused(path) == "layer 2 (dense_rec): bias: takes the file beyond 80000 bytes of content"
+    monkeypatch.setattr(untrusted_hdf5, "FREE_BYTES", 0)
+    assert arrays(read_quietly(path)) == arrays(a_network())
+    large = dataset("layer/2/bias", data=np.zeros(100_000), compression="gzip")
+    assert refused(path, large).startswith("layer 2 (dense_rec): bias: takes what is unpacked beyond ")
+
+
+# Little that stands for much.
+
+
+def bombs() -> dict[str, tuple[Edit, str]]:
+    def text(file: h5py.File) -> None:
+        for key in ("task", "profile", "provenance"):
+            options = {"chunks": (1,), "compression": "gzip"}
+            dataset(f"delaynet/{key}", (1,), "S2000000000", **options)(file)
+
+    def long_text(file: h5py.File) -> None:
+        dataset("delaynet/provenance", (1,), "S5000000", chunks=(1,), compression="gzip")(file)
+
+    def one_value(file: h5py.File) -> None:
+        options = {"chunks": (1 << 24,), "compression": "gzip"}
+        dataset("layer/2/weight_exp", (1 << 28,), "i1", **options)(file)
+
+    def shared(file: h5py.File) -> None:
+        dataset("layer/2/neuron/iDecay", (1 << 28,), "i1", chunks=(1 << 24,))(file)
+
+    def linked(file: h5py.File) -> None:
+        del file["layer"]
+        weight = file.create_dataset("w", (1000, 1000), "i1", chunks=(1000, 1000), compression="gzip")
+        weight[()] = 2
+        for k in range(400):
+            layer = file.create_group(f"layer/{k}")
+            layer["type"], layer["shape"], layer["weight"] = "dense", [1000], weight
+
+    def looped(file: h5py.File) -> None:
+        del file["layer"]
+        layers = file.create_group("layer")
+        first = file.create_group("first")
+        first["type"], first["shape"], first["weight"] = "dense", [1], np.array([[2]], np.int8)
+        for k in range(600):
+            first[f"unknown-{k}"] = 0
+        for k in range(4000):
+            layers[str(k)] = first
+
+    def delayed(file: h5py.File) -> None:
+        del file["layer"]
+        layer = file.create_group("layer/0")
+        layer["type"], layer["shape"], layer["delay"] = "dense", [4000], 32767
+        layer.create_dataset("weight", data=np.full((4000, 1), 2, np.int8), compression="gzip")
+
+    return {
+        "text": (text, "delaynet/task: takes what is unpacked beyond"),
+        "long text": (long_text, "delaynet/provenance: has room for 5000000 bytes, more than 4194304"),
+        "one value": (one_value, "layer 2 (dense_rec): weight_exp: has shape (268435456,), more than 64 ele"),
+        "shared": (shared, "layer 2 (dense_rec): neuron/iDecay: has shape (268435456,), more than 1048576 e"),
+        "linked": (linked, "layer 30 (dense): weight: takes what is unpacked beyond"),
+        "looped": (looped, "takes more than"),
+        "delayed": (delayed, "layer: keeps 131068000 inputs pending, more than 33554432"),
+    }
+
+
+@pytest.mark.parametrize("name", list(bombs()))
+def test_bombs(path: Path, name: str) -> None:
+    edit, expected = bombs()[name]
+    with h5py.File(path, "a") as file:
+        edit(file)
+    assert path.stat().st_size < 2_000_000
+    if name != "looped":  # which takes time, not memory
+        tracemalloc.start()
+    started = time.perf_counter()
+    found = refused(path)
+    seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert expected in found
+    assert seconds < 10 and peak < 300_000_000  # some 0.5 s where nobody else computes
+
+
+def test_a_tree_of_80_levels(path: Path) -> None:
+    content = path.read_bytes()
+    tree = content.index(b"TREE")
+    nodes, at = b"", len(content)
+    for level in range(1, 80):
+        child = tree if level == 1 else at + 48 * (level - 2)
+        header = b"TREE\0" + bytes([level]) + (1).to_bytes(2, "little") + b"\xff" * 16
+        nodes += header + bytes(8) + child.to_bytes(8, "little") + bytes(8)
+    top = (at + 48 * 78).to_bytes(8, "little")
+    damaged = bytearray(content.replace(tree.to_bytes(8, "little"), top) + nodes)
+    end = damaged.index(len(content).to_bytes(8, "little"))
+    damaged[end : end + 8] = len(damaged).to_bytes(8, "little")
+    path.write_bytes(damaged)
+    assert refused(path) == "is damaged: a tree in it does not end"
 
 
 def test_strings_of_every_kind(path: Path) -> None:

@@ -155,7 +155,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, recurrent: Network) -> No
     for place in places:
         with pytest.raises(InputError) as caught:
             netx.write(recurrent, tmp_path / place)
-        assert str(caught.value).startswith(str(tmp_path / place))
+        assert str(caught.value).startswith(str(tmp_path / place)[:200])
     assert sorted(os.listdir(tmp_path)) == ["folder", "loop", "pipe"]
 
 

@@ -2,8 +2,8 @@
 
 The HDF5 library trusts what it reads: on a damaged heap of strings it can loop forever, on a tree
 that contains itself it overflows the stack. Neither can be caught in a process, so a file that
-somebody else made does not reach it. Here every access is checked against the end of the file,
-every structure is visited once, and nothing leads out of the file.
+somebody else made does not reach it. Here every access is checked against the end of the file, every
+structure that is visited is paid for from a budget that grows with the file, and nothing leads out of it.
 
 Read are: superblocks 0 to 3; groups as symbol tables or compact links; integers, IEEE floats,
 enumerations, strings of fixed and variable length; compact, contiguous and chunked storage,
@@ -26,6 +26,10 @@ __all__ = ["Dataset", "FormatError", "Reader"]
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = (1 << 64) - 1
 MAX_BLOCKS, MAX_MESSAGES, MAX_NODES, MAX_RANK = 256, 4096, 1 << 16, 8
+MAX_LEVELS, MAX_FILTERS = 16, 4
+FREE_VISITS, BYTES_A_VISIT = 1 << 18, 32
+"""Structures that may be visited in any file (headers, messages, entries, nodes, chunks), and bytes of the
+file that allow for one more. A network of 4096 layers takes a quarter."""
 
 # Types of header messages.
 SPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT, FILTERS = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08, 0x0B
@@ -75,6 +79,7 @@ class Reader:
 
     def __init__(self, content: bytes) -> None:
         self._content, self._base = content, 0
+        self._limit = self._visits = FREE_VISITS + len(content) // BYTES_A_VISIT
         while not content.startswith(SIGNATURE, self._base):
             self._base = self._base * 2 or 512  # a user block may come first
             if self._base >= len(content):
@@ -88,6 +93,15 @@ class Reader:
         if self._number(end, 8) > len(content):
             raise FormatError(f"is truncated: it has {len(content)} of {self._number(end, 8)} bytes")
         self.root = self._number(root, 8)
+
+    def _visit(self, count: int = 1) -> None:
+        """Pay for the next structures, before they are looked at."""
+        self._visits -= count
+        if self._visits < 0:
+            raise FormatError(
+                f"takes more than {self._limit} steps to read, the most for {len(self._content)} bytes; it "
+                "refers to the same data again and again"
+            )
 
     def _take(self, at: int, size: int) -> bytes:
         start = self._base + at
@@ -125,7 +139,9 @@ class Reader:
                 return found
             at, size = blocks.pop()
             end = at + size
+            self._visit()
             while at + head <= end:
+                self._visit()
                 kind = self._number(at, 2 - new)
                 size, flags = self._number(at + 2 - new, 2), self._number(at + 4 - new, 1)
                 message = _Message(kind, at + head, size)
@@ -180,12 +196,12 @@ class Reader:
         """Entries of a symbol table (III.A to III.D)."""
         self._expect(heap, b"HEAP\0")
         size, names = self._number(heap + 8, 8), self._number(heap + 24, 8)
-        texts = self._take(names, size)
         for _, node in self._leaves(tree, 0, 8):
             self._expect(node, b"SNOD\x01")
             for entry in range(node + 8, node + 8 + 40 * self._number(node + 6, 2), 40):
+                self._visit()
                 offset, address = self._numbers(entry, 8, 2)
-                name = texts[offset : offset + 1000].split(b"\0", 1)[0]
+                name = self._take(names + offset, max(0, min(1000, size - offset))).split(b"\0", 1)[0]
                 soft = self._number(entry + 16, 4) == 2
                 yield name.decode("utf-8", "backslashreplace"), None if soft else address
 
@@ -196,9 +212,10 @@ class Reader:
             node, level = stack.pop()
             self._expect(node, b"TREE" + bytes([kind]))
             own, count = self._number(node + 5, 1), self._number(node + 6, 2)
-            if node in seen or level not in (-1, own) or len(seen) > MAX_NODES:
+            if node in seen or level not in (-1, own) or own > MAX_LEVELS:
                 raise FormatError("is damaged: a tree in it does not end")
             seen.add(node)
+            self._visit(1 + count)
             for k in range(count):
                 at = node + 24 + k * (key + 8)
                 child = self._number(at + key, 8)
@@ -238,7 +255,7 @@ class Reader:
             raise FormatError("keeps its data in another file, which is not opened")
         shape = self._shape(messages[SPACE][0].at)
         dtype = self._dtype(messages[DATATYPE][0].at)
-        filters = tuple(k for message in messages.get(FILTERS, []) for k in self._filters(message.at))
+        filters = tuple(k for message in messages.get(FILTERS, [])[:1] for k in self._filters(message.at))
         layout = messages[LAYOUT][0]
         version, kind = self._numbers(layout.at, 1, 2)
         if kind == 3:
@@ -291,6 +308,8 @@ class Reader:
         """A filter pipeline message (IV.A.2.l)."""
         version, count = self._numbers(at, 1, 2)
         at += 8 if version == 1 else 2
+        if count > MAX_FILTERS:
+            raise FormatError(f"is packed {count} times over, at most {MAX_FILTERS} are read")
         for _ in range(count):
             kind = self._number(at, 2)
             if kind not in (DEFLATE, SHUFFLE):
@@ -331,6 +350,7 @@ class Reader:
 
     def _read_chunks(self, dataset: Dataset, dtype: np.dtype) -> np.ndarray:
         shape, chunk = dataset.shape, dataset.chunk
+        self._visit(math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True)))
         result = np.zeros(shape, dtype)
         missing = set(itertools.product(*(range(0, n, c) for n, c in zip(shape, chunk, strict=True))))
         size = math.prod(chunk) * dtype.itemsize
@@ -342,6 +362,8 @@ class Reader:
             if corner not in missing or skipped:
                 raise FormatError(f"is damaged: it has an unexpected chunk at {corner}")
             missing.remove(corner)
+            if stored > 2 * size + 1024:
+                raise FormatError(f"is damaged: a chunk takes {stored} bytes to hold {size}")
             block = _unpack(self._take(address, stored), dataset.filters, size, dtype)
             inside = tuple(slice(a, a + c) for a, c in zip(corner, chunk, strict=True))
             part = tuple(slice(0, n - a) for a, n in zip(corner, shape, strict=True))
@@ -378,6 +400,7 @@ class Reader:
         for _ in range(1 << 16):
             if at + 16 > end:
                 break
+            self._visit()
             found, size = self._number(at, 2), self._number(at + 8, 8)
             if found == number and number and length <= size:
                 return self._take(at + 16, length).split(b"\0")[0]

@@ -37,7 +37,14 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.files import replace_file
-from delaynet_lava.formats.netx_read import FORMAT_VERSION, MAX_LAYERS, MAX_TEXT, read_network
+from delaynet_lava.formats.netx_read import (
+    FORMAT_VERSION,
+    MAX_LAYERS,
+    MAX_PENDING,
+    MAX_TEXT,
+    pending,
+    read_network,
+)
 from delaynet_lava.formats.untrusted_hdf5 import MAX_BYTES, MAX_ELEMENTS, open_untrusted
 from delaynet_lava.network import Dense, Encoder, Network, Neuron
 
@@ -80,6 +87,9 @@ def write(network: Network, path: str | os.PathLike) -> None:
             network is beyond what :func:`read` accepts.
     """
     where = os.fspath(path)
+    if pending(network.layers) > MAX_PENDING:
+        problem = f"would keep {pending(network.layers)} inputs pending, more than {MAX_PENDING}"
+        raise InputError(where, problem, "use shorter delays, or legalise them at export")
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=("earliest", "v108")) as file:
         _write_metadata(file.create_group("delaynet"), network, where)

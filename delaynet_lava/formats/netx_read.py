@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +18,20 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.formats.untrusted_hdf5 import MAX_ELEMENTS, Group
+from delaynet_lava.formats.untrusted_hdf5 import MAX_ELEMENTS, MAX_FEW, Group
 from delaynet_lava.network import Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
 
-__all__ = ["FORMAT_VERSION", "MAX_LAYERS", "MAX_TEXT", "read_network"]
+__all__ = ["FORMAT_VERSION", "MAX_LAYERS", "MAX_PENDING", "MAX_TEXT", "pending", "read_network"]
 
 FORMAT_VERSION = 1
 MAX_LAYERS = 4096
-MAX_TEXT = 1 << 24
+MAX_TEXT = 1 << 22
 """Bytes of the profile's name, of ``task`` and of ``provenance``."""
+MAX_SHARED = 1 << 20
+"""Elements of a parameter that must be the same for all neurons of a layer."""
+MAX_PENDING = 1 << 25
+"""Neurons times the longest delay on their synapses, over all layers: what an execution keeps, in 4 or 8
+bytes, of inputs that are still to come. 1024 neurons may have the longest delay."""
 
 _COMMON = frozenset({"type", "shape"})
 _DENSE = _COMMON | {"inFeatures", "outFeatures", "weight", "bias", "delay", "neuron", "weight_exp"}
@@ -105,7 +110,7 @@ def _named(group: Group, keys: dict[str, str]) -> Iterator[None]:
 
 def _whole(group: Group, key: str, low: int, high: int) -> np.ndarray:
     """int64, the shape of the dataset; every value whole and in a closed range."""
-    array = group.array(key)
+    array = group.array(key, MAX_FEW)
     if array.size == 0:
         raise group.refuse(key, "is empty")
     if array.dtype.kind == "b":
@@ -128,7 +133,7 @@ def _one(group: Group, key: str, low: int, high: int, absent: int | None = None)
 
 def _per_layer(group: Group, key: str) -> np.ndarray:
     """The one value of a parameter; lava-dl writes an array where neurons do not share theirs."""
-    array = group.array(key)
+    array = group.array(key, MAX_SHARED)
     if array.size == 0:
         raise group.refuse(key, "is empty")
     if array.size > 1 and not (array == array.flat[0]).all():
@@ -158,10 +163,10 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
         what = _REFUSED_NEURONS.get(kind, "unknown to this package")
         raise group.refuse("type", f"is {kind!r} ({what})", "only CUBA (or LOIHI) neurons can be read")
     for key in ("gradedSpike", "messageBits"):
-        if key in group.keys and np.any(group.array(key)):
+        if key in group.keys and np.any(group.array(key, MAX_FEW)):
             raise group.refuse(key, "is not zero: graded spikes", "only binary spikes can be read")
     parameters: dict[str, Any] = {name: _per_layer(group, key) for name, key in _REQUIRED.items()}
-    parameters |= {name: group.array(key) for name, key in _OPTIONAL.items() if key in group.keys}
+    parameters |= {name: group.array(key, MAX_FEW) for name, key in _OPTIONAL.items() if key in group.keys}
     if "reset" in group.keys:
         parameters["reset"] = group.text("reset")
     with _named(layer, _NEURON_KEYS):
@@ -172,7 +177,7 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
         ("weight_exp", 0),
         ("theta", neuron.vth << fx.STATE_SHIFT),
     ):
-        if key in group.keys and np.any(group.array(key) != neutral):
+        if key in group.keys and np.any(group.array(key, MAX_FEW) != neutral):
             stack.note(group, key, f"is not {neutral}; it is ignored, as stock NetX does")
     stack.note_unknown(group, _KEYS["neuron"])
     return neuron
@@ -354,7 +359,7 @@ def _metadata(root: Group, stack: _Stack) -> dict[str, Any]:
     if "profile" in group.keys:
         found["profile"] = group.text("profile", MAX_TEXT)
     if "dt_ms" in group.keys:
-        dt_ms = group.array("dt_ms")
+        dt_ms = group.array("dt_ms", MAX_FEW)
         if dt_ms.size != 1 or not (np.isfinite(dt_ms).all() and (dt_ms > 0).all()):
             raise group.refuse("dt_ms", f"is {dt_ms.reshape(-1)[:4]}, expected one positive number")
         found["dt_ms"] = float(dt_ms.reshape(-1)[0])
@@ -366,8 +371,17 @@ def _simulation(root: Group, stack: _Stack) -> None:
     if "simulation" in root.keys:
         group = root.group("simulation")
         stack.note_unknown(group, _KEYS["simulation"])
-        if "Ts" in group.keys and np.any(group.array("Ts") != 1):
+        if "Ts" in group.keys and np.any(group.array("Ts", MAX_FEW) != 1):
             stack.note(group, "Ts", "is not 1; it is ignored, as stock NetX does")
+
+
+def pending(layers: Iterable[Layer]) -> int:
+    """Neurons times the longest delay on their synapses, over all layers."""
+    return sum(
+        layer.size * max(s.max_delay for s in (layer.synapse, layer.recurrent) if s is not None)
+        for layer in layers
+        if isinstance(layer, Dense)
+    )
 
 
 def read_network(root: Group) -> tuple[Network, list[str]]:
@@ -390,6 +404,13 @@ def read_network(root: Group) -> tuple[Network, list[str]]:
         _read_layer(layers.group(str(stack.index), f"{root.where}: layer {stack.index}"), stack)
     if not stack.layers:
         raise root.refuse("layer", f"holds {count} layers, none of them with neurons")
+    kept = pending(stack.layers)
+    if kept > MAX_PENDING:
+        raise root.refuse(
+            "layer",
+            f"keeps {kept} inputs pending, more than {MAX_PENDING} (neurons times longest delay)",
+            "use shorter delays or a coarser time step",
+        )
     with _named(root, {}):
         network = Network(tuple(stack.layers), stack.input_shape, stack.average, **metadata)
     return network, stack.notes

@@ -1,7 +1,8 @@
 """Files from strangers: HDF5 groups with bounds, and errors that name file, layer and key.
 
-Sizes are checked before anything is unpacked, and nothing leads out of the file: soft and external
-links, external raw data and virtual datasets are refused. The file is read into memory once, so
+Sizes are checked before anything is unpacked, what is unpacked is paid for from a budget that grows with
+the file, and nothing leads out of the file: soft and external links, external raw data and virtual datasets
+are refused. The file is read into memory once, so
 what was checked is what is read. This module knows no key; :mod:`delaynet_lava.formats.netx_read` does.
 """
 
@@ -23,7 +24,12 @@ __all__ = ["MAX_BYTES", "MAX_ELEMENTS", "Group", "open_untrusted"]
 MAX_ELEMENTS = 1 << 28
 """Elements of one dataset: a matrix of 16384 x 16384."""
 MAX_BYTES = 1 << 31
-"""Bytes of a file, and of everything that is read from it once unpacked."""
+"""Bytes of a file."""
+FREE_BYTES, WORK_BYTES = 1 << 28, 8
+"""Bytes that may be unpacked from any file, and those that checking one element takes beside its own. A file
+that is not compressed, however large, stays within ``FREE_BYTES + (1 + WORK_BYTES) * its size``."""
+MAX_FEW = 1 << 6
+"""Elements of what should be one value, or a few."""
 MAX_KEYS = 1 << 13
 """Entries of one group."""
 
@@ -40,7 +46,8 @@ class _File:
     """A file in memory, and how many more bytes may be unpacked from it."""
 
     def __init__(self, content: bytes) -> None:
-        self.reader, self.budget = Reader(content), MAX_BYTES
+        self.reader = Reader(content)
+        self.limit = self.budget = FREE_BYTES + (1 + WORK_BYTES) * len(content)
 
 
 class Group:
@@ -109,24 +116,32 @@ class Group:
             return Group(self._file, self._address(key), self.where, f"{self._prefix}{key}/")
         return Group(self._file, self._address(key), where)
 
-    def _dataset(self, key: str) -> Dataset:
+    def _dataset(self, key: str, limit: int) -> Dataset:
         address = self._address(key)
         with _named(self.at(key)):
             dataset = self._file.reader.dataset(address)
-        if math.prod(n or 1 for n in dataset.shape) > MAX_ELEMENTS:
-            raise self.refuse(key, f"has shape {dataset.shape}, more than {MAX_ELEMENTS} elements")
-        self._file.budget -= dataset.cost
+        elements = math.prod(n or 1 for n in dataset.shape)
+        if elements > limit:
+            raise self.refuse(key, f"has shape {dataset.shape}, more than {limit} elements")
+        self._file.budget -= dataset.cost + WORK_BYTES * elements
         if self._file.budget < 0:
-            raise self.refuse(key, f"takes the file beyond {MAX_BYTES} bytes of content")
+            raise self.refuse(
+                key,
+                f"takes what is unpacked beyond {self._file.limit} bytes, too many for a file of this size",
+                "store it once, and without compression",
+            )
         return dataset
 
-    def array(self, key: str) -> np.ndarray:
+    def array(self, key: str, limit: int = MAX_ELEMENTS) -> np.ndarray:
         """Numbers, as stored: integer or float of at most 64 bits, any shape; do not write to it.
+
+        Args:
+            limit: elements it may have.
 
         Raises:
             InputError: missing, not numbers, too large, kept outside the file, or damaged.
         """
-        dataset = self._dataset(key)
+        dataset = self._dataset(key, limit)
         if dataset.dtype is None or dataset.dtype.kind == "S":
             raise self.refuse(key, "is text, expected numbers")
         with _named(self.at(key)):
@@ -138,7 +153,9 @@ class Group:
         Raises:
             InputError: missing, not one string, longer than ``limit`` bytes, not UTF-8, or damaged.
         """
-        dataset = self._dataset(key)
+        dataset = self._dataset(key, MAX_FEW)
+        if dataset.dtype is not None and dataset.dtype.itemsize > limit:
+            raise self.refuse(key, f"has room for {dataset.dtype.itemsize} bytes, more than {limit}")
         with _named(self.at(key)):
             value = self._file.reader.text(dataset)
         if len(value) > limit:
