@@ -61,7 +61,11 @@ def _chunks(
 ) -> Iterator[np.ndarray]:
     """Inputs in pieces of at most so many steps, checked."""
     batch = None
-    for part in [inputs] if isinstance(inputs, np.ndarray) else inputs:
+    # An array of another library's is one, not a sequence of parts.
+    whole = isinstance(inputs, np.ndarray) or hasattr(inputs, "__array__")
+    if not whole and not isinstance(inputs, Iterable):
+        raise InputError("inputs", f"are of type {type(inputs).__name__}", "give an array, or parts of one")
+    for part in [inputs] if whole else inputs:
         part = check_inputs(network, part)
         if batch is not None and len(part) != batch:
             raise InputError("inputs", f"change from {batch} samples to {len(part)} between two parts")
@@ -171,6 +175,7 @@ def extremes(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> lis
     Raises:
         InputError: inputs that the network does not take.
     """
+    recorded_layers(network, (), None)
     states: list[LayerRun] = []
     found: list[Extremes] = []
     clock = 0

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_MESSAGE", "BackendMissing", "DelayNetError", "InputError", "MismatchError", "one_line"]
+__all__ = [
+    "MAX_MESSAGE",
+    "BackendMissing",
+    "DelayNetError",
+    "InputError",
+    "MismatchError",
+    "one_line",
+    "shown",
+]
 
 MAX_MESSAGE = 400
 """Characters of a message."""
@@ -23,6 +31,14 @@ def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
         return shown
     tail = limit * 2 // 5
     return f"{shown[: limit - tail - 5]} ... {shown[-tail:]}"
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as Python writes it, cut to ``limit`` characters; its type where it can't be written."""
+    try:
+        return one_line(repr(value), limit)
+    except Exception:  # an integer of thousands of digits, an object that does not like to be asked
+        return f"something of type {type(value).__name__}"
 
 
 class DelayNetError(Exception):

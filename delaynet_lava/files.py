@@ -66,9 +66,9 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
         InputError: the place can't be written, or holds something other than a plain file;
             whatever was there is untouched, and no temporary file remains.
     """
-    target = os.path.realpath(path)
-    folder = os.path.dirname(target)
     try:
+        target = os.path.realpath(path)
+        folder = os.path.dirname(target)
         if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
             raise InputError(str(path), "exists and is not a plain file", "choose another place")
         _remove_abandoned(folder)
@@ -83,8 +83,8 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    except (OSError, ValueError) as error:  # the latter for a path that none can be
+        reason = getattr(error, "strerror", None) or error
         raise InputError(str(path), f"cannot be written ({reason})", "choose another place") from error
     _sync_directory(folder)
 

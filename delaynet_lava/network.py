@@ -11,6 +11,7 @@ synaptic input of step ``t + 1 + d``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.decision import Decision
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, shown
 
 __all__ = [
     "Decision",
@@ -35,6 +36,7 @@ __all__ = [
 RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 DELAY_LIMIT = (1 << 15) - 1
 BIAS_EXP_MAX = 7
+DT_MIN_MS, DT_MAX_MS = 1e-6, 1e6
 # v saturates below 2**23, so a threshold of 2**17 (<< 6) or more never spikes; lava-dl writes
 # 2**18 - 1 for its readouts, and 2**24 bounds what still fits Lava's int32 after the shift.
 VTH_LIMIT = 1 << 24
@@ -52,7 +54,10 @@ def _require(condition: bool, where: str, problem: str, remedy: str = "") -> Non
 
 def _integers(values: Any, where: str, low: int, high: int, dtype: type) -> np.ndarray:
     """Check an array against a closed range and freeze it; names the first offender."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except Exception as error:  # ragged, on a GPU, with a gradient, sparse: whatever the value's own says
+        raise InputError(where, f"is no array of numbers ({error})", "give whole numbers") from error
     _require(array.dtype.kind in "iuf", where, f"has type {array.dtype}, expected integers")
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
@@ -78,6 +83,10 @@ def _integer(value: Any, where: str, low: int, high: int) -> int:
     array = _integers(value, where, low, high, np.int64)
     _require(array.size == 1, where, f"has shape {array.shape}, expected one value")
     return int(array.reshape(-1)[0])
+
+
+def _is(value: Any, kind: Any, where: str, expected: str) -> None:
+    _require(isinstance(value, kind), where, f"is of type {type(value).__name__}, expected {expected}")
 
 
 def time_constant_ms(decay: int, dt_ms: float) -> float | None:
@@ -206,7 +215,8 @@ class Neuron:
         _require(bias.ndim <= 1, "bias", f"has shape {bias.shape}, expected (neurons,)")
         set_("bias", bias)
         set_("bias_exp", _integer(self.bias_exp, "bias_exp", 0, BIAS_EXP_MAX))
-        _require(self.reset in RESETS, "reset", f"is {self.reset!r}, expected one of {list(RESETS)}")
+        known = isinstance(self.reset, str) and self.reset in RESETS
+        _require(known, "reset", f"is {shown(self.reset)}, expected one of {list(RESETS)}")
         set_("membrane_bits", _integer(self.membrane_bits, "membrane_bits", 2, fx.MEMBRANE_BITS))
         finest = self.membrane_bits - 1
         set_("full_scale_exp", _integer(self.full_scale_exp, "full_scale_exp", finest, fx.FULL_SCALE_EXP))
@@ -251,6 +261,7 @@ class Encoder:
     bias: int = 0
 
     def __post_init__(self) -> None:
+        _is(self.neuron, Neuron, "neuron", "a Neuron")
         object.__setattr__(self, "size", _integer(self.size, "shape", 1, 1 << 24))
         for name in ("weight", "bias"):
             value = _integer(getattr(self, name), name, fx.WEIGHT_MIN, fx.WEIGHT_MAX)
@@ -270,6 +281,9 @@ class Dense:
     recurrent: Synapse | None = None
 
     def __post_init__(self) -> None:
+        _is(self.synapse, Synapse, "synapse", "a Synapse")
+        _is(self.neuron, Neuron, "neuron", "a Neuron")
+        _is(self.recurrent, Synapse | None, "recurrent", "a Synapse or None")
         size = self.size
         if self.recurrent is not None:
             _require(
@@ -323,14 +337,16 @@ class Network:
     decision: Decision | None = None
 
     def __post_init__(self) -> None:
+        _is(self.layers, (tuple, list), "layers", "a tuple of layers")
         object.__setattr__(self, "layers", tuple(self.layers))
         _require(len(self.layers) > 0, "network", "has no layers with neurons")
-        if not self.input_shape:
-            object.__setattr__(self, "input_shape", (self.channels,))
-        shape = tuple(int(n) for n in self.input_shape)
+        for i, layer in enumerate(self.layers):
+            _is(layer, Layer, f"layer {i}", "a Dense or an Encoder")
+        _is(self.input_shape, (tuple, list), "input", "its shape as a tuple")
+        shape = tuple(_integer(n, "input", 1, 1 << 31) for n in self.input_shape) or (self.channels,)
         object.__setattr__(self, "input_shape", shape)
         _require(
-            int(np.prod(shape)) == self.channels,
+            math.prod(shape) == self.channels,
             "input",
             f"has shape {shape}, but layer 0 takes {self.channels} channels",
         )
@@ -342,15 +358,22 @@ class Network:
             )
         if self.average is not None:
             size = self.layers[-1].size
+            object.__setattr__(self, "average", _integer(self.average, "average", 1, 1 << 24))
             _require(
-                self.average > 0 and size % self.average == 0,
+                size % self.average == 0,
                 "average",
                 f"{size} output neurons cannot form {self.average} equal groups",
             )
-        _require(np.isfinite(self.dt_ms) and self.dt_ms > 0, "dt", f"{self.dt_ms} ms is not positive")
+        _is(self.dt_ms, (int, float, np.integer, np.floating), "dt", "milliseconds")
+        within = DT_MIN_MS <= self.dt_ms <= DT_MAX_MS
+        _require(within, "dt", f"is {shown(self.dt_ms)} ms, outside {DT_MIN_MS} to {DT_MAX_MS:g} ms")
+        object.__setattr__(self, "dt_ms", float(self.dt_ms))
+        _is(self.profile, str, "profile", "the name of one")
+        _is(self.provenance, dict, "provenance", "a dict")
         object.__setattr__(self, "task", task_word(self.task))
         if isinstance(self.decision, str):
             object.__setattr__(self, "decision", Decision.parse(self.decision))
+        _is(self.decision, Decision | None, "decision", "a Decision, or its text")
         _require(
             self.answer.kind != "count" or not self.layers[-1].neuron.is_readout,
             "decision",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from delaynet_lava.errors import InputError, MismatchError
+from delaynet_lava.errors import InputError, MismatchError, shown
 from delaynet_lava.network import Network
 
 __all__ = [
@@ -194,15 +196,41 @@ def recorded_layers(network: Network, record: Collection[str], layers: Collectio
     Raises:
         InputError: something to record that is not in :data:`RECORDABLE`, or no such layer.
     """
-    unknown = set(record) - set(RECORDABLE)
-    if unknown:
-        raise InputError("record", f"{sorted(unknown)} is not known", f"choose from {RECORDABLE}")
+    if not isinstance(network, Network):
+        raise InputError("network", f"is of type {type(network).__name__}", "give a Network, as load returns")
+    for what in _listed(record, "record"):
+        if not isinstance(what, str) or what not in RECORDABLE:
+            raise InputError("record", f"{shown(what)} is not known", f"choose from {RECORDABLE}")
     count = len(network.layers)
-    wanted = range(count) if layers is None else layers
+    wanted = range(count) if layers is None else _listed(layers, "layers")
+    for k in wanted:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer):
+            raise InputError(
+                "layers", f"{shown(k)} is not the index of a layer", f"count from 0 to {count - 1}"
+            )
     chosen = {k % count if -count <= k < count else k for k in wanted}
     if chosen - set(range(count)):
-        raise InputError("layers", f"{sorted(layers or [])} with {count} layers in the network")
+        raise InputError("layers", f"{shown(sorted(chosen))} with {count} layers in the network")
     return chosen
+
+
+def _listed(values: object, where: str) -> list[Any]:
+    if isinstance(values, Collection) and not isinstance(values, str | bytes):
+        with contextlib.suppress(Exception):  # an array without dimensions, say
+            return list(values)
+    raise InputError(where, f"is {shown(values)}, expected several", "give a tuple or a list")
+
+
+def as_array(values: object, where: str) -> np.ndarray:
+    """An array of whatever holds numbers.
+
+    Raises:
+        InputError: it can't be made one.
+    """
+    try:
+        return np.asarray(values)
+    except Exception as error:  # ragged, on a GPU, with a gradient: whatever the value's own says
+        raise InputError(where, f"are no array of numbers ({error})", "give a NumPy array") from error
 
 
 def check_inputs(network: Network, inputs: np.ndarray) -> np.ndarray:
@@ -212,7 +240,7 @@ def check_inputs(network: Network, inputs: np.ndarray) -> np.ndarray:
         InputError: another type or shape than the network takes, or a value other than 0 and 1
             where the first layer takes spikes.
     """
-    x = np.asarray(inputs)
+    x = as_array(inputs, "inputs")
     if x.dtype not in (np.uint8, np.bool_):
         raise InputError("inputs", f"have type {x.dtype}", "give uint8 or bool")
     if x.ndim != 3:

@@ -163,7 +163,7 @@ def load_profile(name_or_path: str | os.PathLike) -> HardwareProfile:
             ) from error
     try:
         table = tomli.loads(raw.decode())
-    except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits
         raise InputError(text, f"is not valid TOML ({error})") from error
     mistakes = list(_mistakes(table))
     if mistakes:

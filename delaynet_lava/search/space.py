@@ -98,7 +98,7 @@ def read_space(path: str) -> Space:
         return tomli.loads(Path(path).read_bytes().decode())
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror or error})") from error
-    except (tomli.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits
         raise InputError(path, f"is not TOML ({error})") from error
 
 

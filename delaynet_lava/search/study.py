@@ -154,7 +154,7 @@ def load(folder: Path) -> Search:
         return Search(folder=folder, base=options_of(content.pop("base")), **content)
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             str(path), f"is not a search of this release ({error})", "search elsewhere"
         ) from error

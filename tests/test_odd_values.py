@@ -1,0 +1,176 @@
+"""Wrong types and extreme values, in every place that takes a value: one line that names it, or it works."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from delaynet_lava import Dense, Encoder, Network, Neuron, Synapse, emulate, load, save, task
+from delaynet_lava.emulator import extremes
+from delaynet_lava.errors import DelayNetError
+from delaynet_lava.formats.model_file import load_model
+from delaynet_lava.hw_profiles import load_profile
+
+LONGEST_LINE = 400
+
+
+class Odd:
+    """Something of a stranger's, whose text goes over lines."""
+
+    def __repr__(self) -> str:
+        return "odd\n\x1b[31m" + 2000 * "x"
+
+
+class Raising:
+    """Something that does not like to be asked."""
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise RuntimeError("never mind")
+
+    __len__ = __iter__ = __array__  # type: ignore[assignment]
+
+
+VALUES: list[Any] = [
+    # Plain ones.
+    None, True, False, 0, -1, 1, 2, 1 << 31, 1 << 63, 1 << 64, -(1 << 64), 10**400, 10**5000, 0.5, -0.0,
+    1e300, 1e-320, 1e9, float("inf"), float("-inf"), float("nan"), 1j, Decimal("1.5"), Fraction(1, 3),
+    "", "a", "7", "a" * 100_000, "zero\n", "../..", "\udcff", "a\0b", b"zero", memoryview(b"12"),
+    # Several.
+    [], [[]], [0], [1, [2]], ["a"], [None], (), (1, 2, 3), [[1, 2], [3]], {}, {"a": 1}, set(), range(3),
+    iter([1]),
+    # Arrays.
+    np.zeros(0), np.zeros((2, 2)), np.array(None), np.array("x"), np.array([1, "x"], object),
+    np.float16("inf"),
+    np.int8(-128), np.uint64(2**64 - 1), np.array([np.nan]), np.datetime64("2020"), np.zeros(2, [("a", int)]),
+    np.ma.masked, np.zeros((0, 3), np.int64), np.zeros((1, 1, 1, 1)), torch.zeros(1), 
+    torch.zeros(2, 2).to_sparse(),
+    torch.zeros(2, requires_grad=True), torch.zeros(2, dtype=torch.bfloat16),
+    # Others.
+    object(), Odd(), Raising(), print, int, Dense, lambda: None, ...,
+]  # fmt: skip
+
+NEURON = Neuron(vth=50, du=300, dv=40)
+DENSE = Dense(Synapse([[2, 4], [6, 8]]), NEURON, Synapse([[2, 2], [2, 2]], 1))
+ENCODER = Encoder(NEURON, 2)
+NETWORK = Network((DENSE,))
+WHOLE = [NEURON, DENSE, DENSE.synapse, ENCODER, NETWORK]
+INPUTS = np.ones((1, 3, 2), np.uint8)
+
+
+def kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def tried(call: Any) -> str:
+    """What went wrong, where it was not said in one line; empty where all is well."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call()
+    except DelayNetError as error:
+        text = str(error)
+        if len(text) > LONGEST_LINE or not text.isprintable():
+            return f"message of {len(text)} characters: {text[:80]!r}"
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:100]}"
+    return ""
+
+
+def faults(calls: dict[str, Any]) -> list[str]:
+    return [f"{name}: {found}" for name, call in calls.items() if (found := tried(call))]
+
+
+@pytest.mark.parametrize("whole", WHOLE, ids=lambda one: type(one).__name__)
+def test_every_field_of_a_network_takes_it_or_names_it(whole):
+    calls = {}
+    for field in dataclasses.fields(whole):
+        for k, value in enumerate(VALUES):
+
+            def call(name=field.name, value=value):
+                made = dataclasses.replace(whole, **{name: value})
+                # What is taken must run.
+                network = made if isinstance(made, Network) else None
+                if isinstance(made, Dense | Encoder):
+                    network = Network((made,))
+                elif isinstance(made, Neuron):
+                    network = Network((Dense(DENSE.synapse, made),))
+                elif isinstance(made, Synapse):
+                    network = Network((Dense(made, NEURON),))
+                assert network is not None
+                emulate(network, np.ones((1, 3, network.channels), np.uint8))
+                network.summary()
+
+            calls[f"{field.name} = {kind(value)} ({k})"] = call
+    assert faults(calls) == []
+
+
+@pytest.mark.parametrize("run", [emulate, extremes], ids=["emulate", "extremes"])
+def test_every_argument_of_a_run_is_taken_or_named(run):
+    calls = {}
+    for k, value in enumerate(VALUES):
+        calls[f"network = {kind(value)} ({k})"] = lambda value=value: run(value, INPUTS)
+        calls[f"inputs = {kind(value)} ({k})"] = lambda value=value: run(NETWORK, value)
+        calls[f"part = {kind(value)} ({k})"] = lambda value=value: run(NETWORK, [INPUTS, value])
+        if run is emulate:
+            calls[f"record = {kind(value)} ({k})"] = lambda value=value: run(NETWORK, INPUTS, value)
+            calls[f"layers = {kind(value)} ({k})"] = lambda value=value: run(NETWORK, INPUTS, (), value)
+            calls[f"layer = {kind(value)} ({k})"] = lambda value=value: run(NETWORK, INPUTS, (), [value])
+    assert faults(calls) == []
+
+
+def test_every_argument_of_lavas_run_is_taken_or_named():
+    lava = pytest.importorskip("delaynet_lava.lava", reason="lava-nc is not installed")
+    calls = {}
+    for k, value in enumerate(VALUES):
+        for name in ("network", "inputs", "record", "layers", "models"):
+            # What is taken would run, which takes seconds: of two arguments at least one is wrong.
+            given = {"network": NETWORK, "inputs": None, name: value}
+            calls[f"{name} = {kind(value)} ({k})"] = lambda given=given: lava.run(**given)
+    assert faults(calls) == []
+
+
+PLACES = {
+    "load": load,
+    "save": lambda path: save(NETWORK, path),
+    "load_model": load_model,
+    "load_profile": load_profile,
+    "task": task,
+    "decision": lambda text: dataclasses.replace(NETWORK, decision=text),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_names_a_thing_is_taken_or_named(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # What is no text is Python's own TypeError, as for open().
+    words = [value for value in VALUES if isinstance(value, str)]
+    calls = {f"{word[:30]!r}": lambda word=word: PLACES[name](word) for word in words}
+    assert faults(calls) == []
+
+
+def test_values_that_a_profile_may_hold_are_taken_or_named(tmp_path, repository):
+    source = (repository / "hw_profiles" / "loihi2.toml").read_text()
+    path, calls = tmp_path / "chip.toml", {}
+    values = ["9" * 4301, "-1", "0", "1e400", "nan", "inf", "true", '""', "[]", "{}", "1979-05-27", "[[1]]"]
+    values.append('"\\u001b"')
+    lines = [k for k, line in enumerate(source.splitlines()) if " = " in line and not line.startswith("#")]
+    assert len(lines) > 10
+    for number in lines:
+        for value in values:
+
+            def call(number=number, value=value):
+                changed = source.splitlines()
+                changed[number] = f"{changed[number].partition(' = ')[0]} = {value}"
+                path.write_text("\n".join(changed))
+                load_profile(path)
+
+            calls[f"line {number + 1} = {value[:30]}"] = call
+    assert faults(calls) == []
