@@ -46,7 +46,7 @@ def mistakes(path: Path, text: str) -> str:
     path.write_text(text)
     with pytest.raises(InputError) as error:
         load_profile(path)
-    message = str(error.value)
+    message = f"{error.value.where}: {error.value.problem}; {error.value.remedy}"
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     return message
