@@ -22,7 +22,29 @@ def _cue(word: str, options: Mapping[str, str], seed: int) -> Task:
     return CueAccumulation(seed=seed, **read_options(word, options, usual))
 
 
-BUILT_IN: dict[str, Callable[[str, Mapping[str, str], int], Task]] = {"cue": _cue}
+def _pixels(word: str, options: Mapping[str, str], seed: int) -> Task:
+    from delaynet_lava.tasks.mnist import Pixels
+
+    name = word.partition(":")[0]
+    usual = {"root": "", "bits": 8} | ({"permutation": 0} if name == "psmnist" else {})
+    return Pixels(name=name, collection="mnist", **read_options(word, options, usual))
+
+
+def _coded(word: str, options: Mapping[str, str], seed: int) -> Task:
+    from delaynet_lava.tasks.mnist import Coded
+
+    name = word.partition(":")[0]
+    usual = {"root": "", "coding": "rate", "length": 200, "blank": 0, "gain": 0.25, "bits": 8}
+    return Coded(name=name, collection=name, seed=seed, **read_options(word, options, usual))
+
+
+BUILT_IN: dict[str, Callable[[str, Mapping[str, str], int], Task]] = {
+    "cue": _cue,
+    "psmnist": _pixels,
+    "smnist": _pixels,
+    "mnist": _coded,
+    "fashion": _coded,
+}
 """Makes a task of its whole word (for errors), the options in it, and a seed. A new task is a line here."""
 
 

@@ -1,0 +1,218 @@
+"""MNIST and Fashion-MNIST, from the IDX files that a user has: as sequences of pixels and as spikes.
+
+- ``smnist``: one pixel a step, 784 steps, graded; ``psmnist``: the same in one fixed random order.
+- ``mnist``, ``fashion``: all 784 pixels at once, rate-coded spikes or (``coding=direct``) graded.
+
+The last twelfth of the training images (5,000 of 60,000) is for validation; images come in the order of the
+file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from delaynet_lava.errors import InputError
+from delaynet_lava.formats.idx import read_idx
+from delaynet_lava.tasks.base import SPLITS, Task, require_samples
+from delaynet_lava.tasks.words import join_word
+
+__all__ = ["Coded", "Pixels"]
+
+PIXELS, CLASSES, VALIDATION = 784, 10, 12
+GARMENTS = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"
+)  # fmt: skip
+_FOLDERS = {
+    "mnist": ("MNIST/raw", "mnist", "."),
+    "fashion": ("FashionMNIST/raw", "fashion-mnist", "fashion", "."),
+}
+"""Below the root, where torchvision, Debian and people's own downloads leave the files."""
+
+
+def _find(root: Path, collection: str, name: str) -> Path:
+    for folder in _FOLDERS[collection]:
+        for spelling in (name, name.replace("-idx", ".idx")):
+            for ending in ("", ".gz"):
+                path = root / folder / (spelling + ending)
+                if path.is_file():
+                    return path
+    places = " or ".join(str(root / folder) for folder in _FOLDERS[collection])
+    raise InputError(
+        f"task {collection}",
+        f"{name} is not in {places}, plain or .gz",
+        "put the four IDX files of the data set there, or name their folder with root= or DELAYNET_DATA",
+    )
+
+
+class _Images:
+    """The images of a data set, read when first asked for."""
+
+    def __init__(self, collection: str, root: str) -> None:
+        self.collection = collection
+        self.root = Path(root or os.environ.get("DELAYNET_DATA") or ".")
+        self._read: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def of(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (images, 784) and (images,)."""
+        part = "t10k" if split == "test" else "train"
+        if part not in self._read:
+            self._read[part] = self._load(part)
+        images, labels = self._read[part]
+        if split == "test":
+            return images, labels
+        first = len(images) - len(images) // VALIDATION
+        chosen = slice(None, first) if split == "train" else slice(first, None)
+        return images[chosen], labels[chosen]
+
+    def _load(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        path = _find(self.root, self.collection, f"{part}-images-idx3-ubyte")
+        images = read_idx(path, 3)
+        if images.shape[1:] != (28, 28):
+            raise InputError(str(path), f"holds images of {images.shape[1:]}, expected (28, 28)")
+        labelled = _find(self.root, self.collection, f"{part}-labels-idx1-ubyte")
+        labels = read_idx(labelled, 1)
+        if len(labels) != len(images):
+            raise InputError(
+                str(labelled), f"has {len(labels)} labels, {path.name} {len(images)} images", "give a pair"
+            )
+        if not len(labels) or labels.max() >= CLASSES:
+            largest = labels.max() if len(labels) else "none"
+            raise InputError(str(labelled), f"its largest label is {largest}, expected 0 to {CLASSES - 1}")
+        return images.reshape(len(images), PIXELS), labels
+
+
+@dataclass(frozen=True, eq=False)
+class _MnistTask(Task):
+    """What both kinds have in common.
+
+    Attributes:
+        collection: "mnist" or "fashion". root: where the files are; "": DELAYNET_DATA, or here.
+        bits: of a pixel that is sent as a payload, 1 to 8: its highest ones.
+    """
+
+    name: str
+    collection: str
+    root: str = ""
+    bits: int = 8
+    images: _Images = field(init=False, repr=False)
+
+    classes: ClassVar[int] = CLASSES
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 8:
+            raise InputError(f"task {self.name}: bits", f"{self.bits} is not 1 to 8")
+        object.__setattr__(self, "images", _Images(self.collection, self.root))
+
+    def size(self, split: str) -> int:
+        """Images of a split."""
+        if split not in SPLITS:
+            super().size(split)
+        return len(self.images.of(split)[1])
+
+    def describe(self, label: int) -> str:
+        """The digit, or the garment."""
+        return GARMENTS[label] if self.collection == "fashion" else str(label)
+
+    def _pixels(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        require_samples(self, split, first, count)
+        images, labels = self.images.of(split)
+        chosen = slice(first, first + count)
+        return images[chosen], labels[chosen].astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels(_MnistTask):
+    """One pixel a step, 784 steps of one channel, as a payload of ``bits``.
+
+    Attributes:
+        permutation: the order of the pixels is ``torch.randperm(784)`` of this seed (0: the published one of
+            DelayNet); -1: row by row.
+    """
+
+    permutation: int = -1
+
+    channels: ClassVar[int] = 1
+    steps: ClassVar[int] = PIXELS
+    order: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.permutation < -1:
+            raise InputError(f"task {self.name}: permutation", f"{self.permutation} is not a seed")
+        options = {"root": self.root} if self.root else {}
+        options |= {"permutation": self.permutation} if self.permutation > 0 else {}  # type: ignore[dict-item]
+        options |= {"bits": self.bits} if self.bits != 8 else {}  # type: ignore[dict-item]
+        object.__setattr__(self, "word", join_word(self.name, options))
+        object.__setattr__(self, "payload_bits", self.bits)
+        object.__setattr__(self, "order", _permutation(self.permutation))
+
+    def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """int32 (count, 784, 1), int64 (count,)."""
+        pixels, labels = self._pixels(split, first, count)
+        return (pixels[:, self.order] >> (8 - self.bits)).astype(np.int32)[:, :, None], labels
+
+
+def _permutation(seed: int) -> np.ndarray:
+    if seed < 0:
+        return np.arange(PIXELS)
+    import torch  # seconds, and only this order is defined by it
+
+    return torch.randperm(PIXELS, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Coded(_MnistTask):
+    """All pixels at once: 784 channels.
+
+    Attributes:
+        coding: "rate": a spike with probability ``gain * pixel / 255`` at each step; "direct": the pixel
+            itself, as a payload of ``bits``, at each step.
+        length: steps with input. blank: silent steps before them.
+        seed: of the spikes.
+    """
+
+    coding: str = "rate"
+    length: int = 200
+    blank: int = 0
+    gain: float = 0.25
+    seed: int | None = 0
+
+    channels: ClassVar[int] = PIXELS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        faults = []
+        if self.coding not in ("rate", "direct"):
+            faults.append(f"coding {self.coding!r} is not rate or direct")
+        if self.length < 1 or self.blank < 0:
+            faults.append(f"length {self.length} and blank {self.blank} are no number of steps")
+        if not 0 < self.gain <= 1:
+            faults.append(f"gain {self.gain} is not above 0 and at most 1")
+        if faults:
+            raise InputError(f"task {self.name}", "; ".join(faults))
+        usual = {"root": "", "coding": "rate", "length": 200, "blank": 0, "gain": 0.25, "bits": 8}
+        options = {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
+        object.__setattr__(self, "word", join_word(self.name, options))
+        object.__setattr__(self, "steps", self.length + self.blank)
+        if self.coding == "direct":
+            object.__setattr__(self, "payload_bits", self.bits)
+            object.__setattr__(self, "seed", None)
+
+    def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 or int32 (count, steps, 784), int64 (count,)."""
+        pixels, labels = self._pixels(split, first, count)
+        if self.coding == "direct":
+            inputs = np.zeros((count, self.steps, PIXELS), np.int32)
+            inputs[:, self.blank :] = (pixels >> (8 - self.bits))[:, None]
+            return inputs, labels
+        inputs = np.zeros((count, self.steps, PIXELS), np.uint8)
+        for k in range(count):
+            rng = np.random.Generator(np.random.SFC64([self.seed, SPLITS.index(split), first + k]))
+            drawn = rng.random((self.length, PIXELS), np.float32)
+            inputs[k, self.blank :] = drawn < np.float32(self.gain) * pixels[k] / np.float32(255)
+        return inputs, labels
