@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -101,7 +100,7 @@ class _MnistTask(Task):
     bits: int = 8
     images: _Images = field(init=False, repr=False)
 
-    classes: ClassVar[int] = CLASSES
+    classes = CLASSES
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
@@ -136,8 +135,8 @@ class Pixels(_MnistTask):
 
     permutation: int = -1
 
-    channels: ClassVar[int] = 1
-    steps: ClassVar[int] = PIXELS
+    channels = 1
+    steps = PIXELS
     order: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -182,7 +181,7 @@ class Coded(_MnistTask):
     gain: float = 0.25
     seed: int | None = 0
 
-    channels: ClassVar[int] = PIXELS
+    channels = PIXELS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,7 +211,7 @@ class Coded(_MnistTask):
             return inputs, labels
         inputs = np.zeros((count, self.steps, PIXELS), np.uint8)
         for k in range(count):
-            rng = np.random.Generator(np.random.SFC64([self.seed, SPLITS.index(split), first + k]))
+            rng = np.random.Generator(np.random.SFC64([self.seed or 0, SPLITS.index(split), first + k]))
             drawn = rng.random((self.length, PIXELS), np.float32)
             inputs[k, self.blank :] = drawn < np.float32(self.gain) * pixels[k] / np.float32(255)
         return inputs, labels
