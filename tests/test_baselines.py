@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -16,23 +14,23 @@ from delaynet_lava.nn import AdaptiveRecurrent, DelayRecurrent, Dense
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training.baselines import lif, lsnn
 from delaynet_lava.training.baselines.eprop import eprop_step
-from delaynet_lava.training.options import PRESETS
+from delaynet_lava.training.networks import build_network
+from delaynet_lava.training.recipe_file import changed, load_recipe
+from delaynet_lava.training.samples import pools
 
-LIF = replace(PRESETS["lif-2s"], neurons=40, input_gain=0.1)
-LSNN = replace(PRESETS["lsnn"], neurons=40)
 NETWORKS = {
-    "lif": (lif, LIF, True, DelayRecurrent),
-    "lif-ff": (lif, LIF, False, Dense),
-    "lsnn": (lsnn, LSNN, True, AdaptiveRecurrent),
-    "lsnn-ff": (lsnn, LSNN, False, AdaptiveRecurrent),
+    "lif": ("lif-2s", ["init.input_gain=0.1"], DelayRecurrent),
+    "lif-ff": ("lif-2s-ff", ["init.input_gain=0.1"], Dense),
+    "lsnn": ("lsnn", [], AdaptiveRecurrent),
+    "lsnn-ff": ("lsnn-ff", [], AdaptiveRecurrent),
 }
 
 
-def build(name, **options):
-    module, base, recurrent, _ = NETWORKS[name]
-    return module.build(replace(base, **options), recurrent=recurrent)
+def build(name, *changes, seed=0):
+    recipe, more, _ = NETWORKS[name]
+    made = changed(load_recipe(recipe), ["network.layers=40", *more, *changes])
+    return build_network(made, pools(CueAccumulation(1, 150), seed, 0.1)[0], seed)
 
 
 def samples(first, count, split="train"):
@@ -43,7 +41,7 @@ def samples(first, count, split="train"):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_what_they_are_called_and_follow_from_the_seed(name):
     net, again, other = build(name), build(name), build(name, seed=1)
-    assert type(net[0]) is NETWORKS[name][3]
+    assert type(net[0]) is NETWORKS[name][2]
     trained = {k for k, p in net.named_parameters() if p.requires_grad}
     assert len(trained) == (2 if name.endswith("ff") else 3) and all(k.endswith("weight") for k in trained)
     x, _ = samples(0, 4)
@@ -54,7 +52,7 @@ def test_networks_are_what_they_are_called_and_follow_from_the_seed(name):
 
 @pytest.mark.parametrize("name", ["lif", "lsnn"])
 def test_recurrent_weights_have_the_radius_asked_for_and_no_diagonal(name):
-    hidden = build(name, radius=0.7)[0]
+    hidden = build(name, "init.radius=0.7")[0]
     weight = hidden.recurrent_weight if name == "lsnn" else hidden.recurrent_synapse.weight.flatten(1)
     threshold = hidden.threshold if name == "lsnn" else hidden.neuron.threshold
     assert spectral_radius(weight.abs()) == pytest.approx(0.7 * threshold, rel=1e-4)
@@ -75,7 +73,7 @@ def test_lif_networks_run_as_the_integers_that_were_trained(name):
     ("name", "rule"), [("lif", "bptt"), ("lif", "symmetric"), ("lif", "random"), ("lsnn", "bptt")]
 )
 def test_one_cue_is_learnt(name, rule):
-    net = build(name, input_gain=0.3 if name == "lif" else 0.8)
+    net = build(name, f"init.input_gain={0.3 if name == 'lif' else 0.8}")
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-2 if name == "lif" else 1e-2)
     test, target = samples(0, 256, "test")
     before = float((net(test)[..., -1].argmax(1) == target).float().mean())

@@ -6,9 +6,9 @@ somebody else made does not reach it. Here every access is checked against the e
 structure that is visited is paid for from a budget that grows with the file, and nothing leads out of it.
 
 Read are: superblocks 0 to 3; groups as symbol tables or compact links; integers, IEEE floats,
-enumerations, strings of fixed and variable length; compact, contiguous and chunked storage,
-deflate and shuffle. That is what h5py writes unless told otherwise, and more than NetX's files
-need. Numbers in comments are those of the HDF5 file format specification, version 3.
+enumerations, strings of fixed and variable length, lists of rows of numbers; compact, contiguous
+and chunked storage, deflate and shuffle. That is what h5py writes unless told otherwise, and more
+than NetX's files need. Numbers in comments are those of the HDF5 file format specification, version 3.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ CONTINUATION, SYMBOL_TABLE = 0x10, 0x11
 DEFLATE, SHUFFLE = 1, 2
 # Size: bit offset, precision, place and size of the exponent, of the mantissa, bias of the exponent.
 _IEEE = {2: (0, 16, 10, 5, 0, 10, 15), 4: (0, 32, 23, 8, 0, 23, 127), 8: (0, 64, 52, 11, 0, 52, 1023)}
+REFERENCE = np.dtype([("count", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 _CLASSES = {2: "a time", 4: "a bit field", 5: "an opaque", 6: "a compound", 7: "a reference", 10: "an array"}
 _DEFAULTS = "h5py's default format can be read"
 
@@ -58,7 +59,8 @@ class Dataset:
 
     Attributes:
         shape: dimensions.
-        dtype: NumPy's type of an element; None for strings of variable length.
+        dtype: NumPy's type of an element; None for strings and rows of variable length.
+        row: type of the numbers in a row, where each element is a row of variable length.
         cost: bytes that reading it takes, chunks unpacked.
     """
 
@@ -68,6 +70,7 @@ class Dataset:
     layout: _Message
     chunk: tuple[int, ...]
     filters: tuple[int, ...]
+    row: np.dtype | None = None
 
 
 class Reader:
@@ -80,6 +83,7 @@ class Reader:
     def __init__(self, content: bytes) -> None:
         self._content, self._base = content, 0
         self._limit = self._visits = FREE_VISITS + len(content) // BYTES_A_VISIT
+        self._heaps: dict[int, dict[int, tuple[int, int]]] = {}
         while not content.startswith(SIGNATURE, self._base):
             self._base = self._base * 2 or 512  # a user block may come first
             if self._base >= len(content):
@@ -254,7 +258,7 @@ class Reader:
         if EXTERNAL in messages:
             raise FormatError("keeps its data in another file, which is not opened")
         shape = self._shape(messages[SPACE][0].at)
-        dtype = self._dtype(messages[DATATYPE][0].at)
+        dtype, row = self._type(messages[DATATYPE][0].at)
         filters = tuple(k for message in messages.get(FILTERS, [])[:1] for k in self._filters(message.at))
         layout = messages[LAYOUT][0]
         version, kind = self._numbers(layout.at, 1, 2)
@@ -275,7 +279,7 @@ class Reader:
             cost = max(cost, chunks * math.prod(chunk) * itemsize)
         elif filters:
             raise FormatError("is damaged: it is packed, but not in chunks")
-        return Dataset(shape, dtype, cost, layout, chunk, filters)
+        return Dataset(shape, dtype, cost, layout, chunk, filters, row)
 
     def _shape(self, at: int) -> tuple[int, ...]:
         """A dataspace message (IV.A.2.b)."""
@@ -285,6 +289,15 @@ class Reader:
         if version == 2 and kind == 2:
             raise FormatError("is empty")
         return self._numbers(at + (8 if version == 1 else 4), 8, rank)
+
+    def _type(self, at: int) -> tuple[np.dtype | None, np.dtype | None]:
+        """Types of an element, and of what is in it where it is a row of variable length."""
+        if self._number(at, 1) & 15 == 9 and self._number(at + 1, 3) & 15 == 0:
+            row = self._dtype(at + 8)
+            if row is None or row.kind == "S":
+                raise FormatError("holds rows of text, expected rows of numbers")
+            return None, row
+        return self._dtype(at), None
 
     def _dtype(self, at: int) -> np.dtype | None:
         """A datatype message (IV.A.2.d); None: a string of variable length."""
@@ -328,7 +341,7 @@ class Reader:
             FormatError: damaged, or never written.
         """
         if dataset.dtype is None:
-            raise FormatError("holds strings, expected numbers")
+            raise FormatError(f"holds {'rows' if dataset.row else 'strings'}, expected numbers")
         if dataset.chunk:
             return self._read_chunks(dataset, dataset.dtype)
         data = self._read_whole(dataset, math.prod(dataset.shape) * dataset.dtype.itemsize)
@@ -372,6 +385,49 @@ class Reader:
             raise FormatError(f"has {len(missing)} chunks that were never written")
         return result
 
+    def references(self, dataset: Dataset) -> np.ndarray:
+        """Where the rows of a list are: uint32 length, uint64 address of the heap, uint32 number in it.
+
+        Raises:
+            FormatError: not a list of rows, damaged, or never written.
+        """
+        if dataset.row is None or len(dataset.shape) != 1:
+            raise FormatError(f"has shape {dataset.shape}, expected a list of rows of numbers")
+        if dataset.chunk:
+            return self._read_chunks(dataset, REFERENCE)
+        data = self._read_whole(dataset, math.prod(dataset.shape) * REFERENCE.itemsize)
+        return np.frombuffer(data, REFERENCE)
+
+    def row(self, reference: np.void, dtype: np.dtype) -> np.ndarray:
+        """One row of a list.
+
+        Raises:
+            FormatError: damaged.
+        """
+        count, heap, number = (int(part) for part in reference)
+        if count == 0:
+            return np.zeros(0, dtype)
+        if heap not in self._heaps:  # kept, so that each is paid for once
+            self._heaps[heap] = dict(self._objects(heap))
+        at, size = self._heaps[heap].get(number, (0, 0))
+        if not number or size < count * dtype.itemsize:
+            raise FormatError("is damaged: a row is not where it should be")
+        return np.frombuffer(self._take(at, count * dtype.itemsize), dtype)
+
+    def _objects(self, heap: int) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Number, place and size of what is in a collection of the global heap (III.E)."""
+        self._expect(heap, b"GCOL\x01")
+        at, end = heap + 16, heap + self._number(heap + 8, 8)
+        for _ in range(MAX_NODES):
+            if at + 16 > end:
+                break
+            self._visit()
+            number, size = self._number(at, 2), self._number(at + 8, 8)
+            if number == 0:
+                break
+            yield number, (at + 16, size)
+            at += 16 + (size + 7) // 8 * 8
+
     def text(self, dataset: Dataset) -> bytes:
         """The content of one string, without its padding.
 
@@ -380,6 +436,8 @@ class Reader:
         """
         if math.prod(dataset.shape) != 1:
             raise FormatError(f"has shape {dataset.shape}, expected one string")
+        if dataset.row is not None:
+            raise FormatError("holds rows of numbers, expected a string")
         if dataset.dtype is not None:
             if dataset.dtype.kind != "S":
                 raise FormatError(f"has type {dataset.dtype}, expected a string")

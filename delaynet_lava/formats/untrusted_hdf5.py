@@ -19,7 +19,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.files import read_file
 from delaynet_lava.formats.hdf5_format import Dataset, FormatError, Reader
 
-__all__ = ["MAX_BYTES", "MAX_ELEMENTS", "Group", "open_untrusted"]
+__all__ = ["MAX_BYTES", "MAX_ELEMENTS", "Group", "Rows", "open_untrusted"]
 
 MAX_ELEMENTS = 1 << 28
 """Elements of one dataset: a matrix of 16384 x 16384."""
@@ -142,10 +142,24 @@ class Group:
             InputError: missing, not numbers, too large, kept outside the file, or damaged.
         """
         dataset = self._dataset(key, limit)
+        if dataset.row is not None:
+            raise self.refuse(key, "holds rows of numbers, expected an array")
         if dataset.dtype is None or dataset.dtype.kind == "S":
             raise self.refuse(key, "is text, expected numbers")
         with _named(self.at(key)):
             return self._file.reader.read(dataset)
+
+    def rows(self, key: str) -> Rows:
+        """A list of rows of numbers that differ in length; a row is read when asked for.
+
+        Raises:
+            InputError: missing, not such a list, too large, kept outside the file, or damaged.
+        """
+        dataset = self._dataset(key, MAX_ELEMENTS)
+        with _named(self.at(key)):
+            references = self._file.reader.references(dataset)
+        assert dataset.row is not None
+        return Rows(self._file.reader, references, dataset.row, self.at(key))
 
     def text(self, key: str, limit: int = 64) -> str:
         """One string (UTF-8), a scalar or the only element of an array.
@@ -164,6 +178,20 @@ class Group:
             return value.decode("utf-8")
         except UnicodeDecodeError as error:
             raise self.refuse(key, "is not UTF-8 text") from error
+
+
+class Rows:
+    """Rows of numbers in an untrusted file, read one at a time."""
+
+    def __init__(self, reader: Reader, references: np.ndarray, dtype: np.dtype, where: str) -> None:
+        self._reader, self._references, self._dtype, self._where = reader, references, dtype, where
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        with _named(f"{self._where}: row {index}"):
+            return self._reader.row(self._references[index], self._dtype)
 
 
 def open_untrusted(path: str | os.PathLike) -> Group:

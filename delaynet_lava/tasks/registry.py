@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from delaynet_lava.errors import InputError
+from delaynet_lava.tasks.arrays import ENDINGS, file_task
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.words import join_word, read_options, split_word
 
@@ -61,7 +63,11 @@ def task(word: str, seed: int | None = None) -> Task:
     head, options = split_word(word)
     if head in BUILT_IN:
         return BUILT_IN[head](word, options, seed or 0)
-    raise InputError("task", f"{head!r} is not known", f"choose from: {', '.join(BUILT_IN)}")
+    if os.path.splitext(head)[1].lower() in ENDINGS:
+        return file_task(word, head, options)
+    raise InputError(
+        "task", f"{head!r} is not known", f"choose from: {', '.join(BUILT_IN)}, FILE{', FILE'.join(ENDINGS)}"
+    )
 
 
 def is_code(word: str) -> bool:
