@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,67 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.base import Task, require_samples
-from delaynet_lava.trace import Comparison, Trace, decide
+from delaynet_lava.trace import Comparison, Trace, scores
 
-__all__ = ["BACKENDS", "Evaluation", "backend", "evaluate", "require_fit", "unwanted"]
+__all__ = ["BACKENDS", "Evaluation", "Silence", "backend", "evaluate", "require_fit", "unwanted"]
 
 BACKENDS = ("emulator", "lava")
 _BATCH_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Silence:
+    """What an accuracy does not show: decisions without a reason. Zeros are what one expects.
+
+    Attributes:
+        samples: run in all.
+        ties: samples in which several outputs are the largest, so that the first of them is taken.
+        unanswered: samples without a spike of the last layer that spikes.
+        readout_spikes: of neurons that are there to be read, but went beyond their threshold and were reset.
+    """
+
+    samples: int = 0
+    ties: int = 0
+    unanswered: int = 0
+    readout_spikes: int = 0
+
+    def __add__(self, other: Silence) -> Silence:
+        return Silence(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    @staticmethod
+    def of(network: Network, trace: Trace) -> Silence:
+        """Of a run of the network."""
+        values = scores(network, trace)
+        largest = values.max(axis=1, keepdims=True)
+        spiking = [k for k, layer in enumerate(network.layers) if not layer.neuron.is_readout]
+        quiet = np.count_nonzero(trace.spike_counts[spiking[-1]] == 0) if spiking else 0
+        read = [k for k, layer in enumerate(network.layers) if layer.neuron.is_readout]
+        return Silence(
+            trace.batch,
+            int(np.count_nonzero((values == largest).sum(axis=1) > 1)),
+            int(quiet),
+            sum(int(trace.spike_counts[k].sum()) for k in read),
+        )
+
+    def notes(self) -> list[str]:
+        """A sentence for each number that is not zero."""
+        said = []
+        if self.unanswered:
+            said.append(f"in {self.unanswered} of {self.samples} samples the last spiking layer never spiked")
+        if self.ties:
+            said.append(
+                f"{self.ties} of {self.samples} decisions are ties, which the first class of equals wins"
+            )
+        if self.readout_spikes:
+            said.append(
+                f"readout neurons spiked {self.readout_spikes} times and were reset: their membranes went "
+                "beyond vth << 6; lower their weights"
+            )
+        return said
+
+    def as_dict(self) -> dict[str, int]:
+        """Plain values, for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "samples"}
 
 
 @dataclass
@@ -38,6 +93,7 @@ class Evaluation:
     v_saturations: list[int]
     comparison: Comparison | None
     check_wall_s: float = 0.0
+    silence: Silence = field(default_factory=Silence)
 
     @property
     def right(self) -> int:
@@ -76,6 +132,7 @@ class Evaluation:
             "spikes_per_neuron_step": self.spikes_per_neuron_step,
             "u_wraps": self.u_wraps,
             "v_saturations": self.v_saturations,
+            **self.silence.as_dict(),
             "mismatches": None if self.comparison is None else self.comparison.mismatches,
             "compared_integers": None if self.comparison is None else self.comparison.compared,
             "first_mismatch": None
@@ -171,10 +228,12 @@ def evaluate(
     emulate(network, np.zeros((1, 1, network.channels), np.uint8))
     decisions, labels, traces = [], [], []
     total, first, compared, check_wall = 0, None, 0, 0.0
+    silence = Silence()
     for start in range(0, samples, size):
         x, y = task.batch(split, start, min(size, samples - start))
         trace = main(network, x, record=record, layers=layers, **watch)
-        decisions.append(decide(network, trace))
+        decisions.append(scores(network, trace).argmax(axis=1))
+        silence += Silence.of(network, trace)
         labels.append(y)
         if other is not None:
             theirs = other(network, x, record=record, layers=layers)
@@ -202,4 +261,5 @@ def evaluate(
         v_saturations=whole.v_saturations,
         comparison=None if other is None else Comparison(total, compared, first),
         check_wall_s=check_wall,
+        silence=silence,
     )

@@ -111,8 +111,11 @@ def task_word(value: Any) -> str:
         name, options = value.get("word", value.get("name", "")), {**value}
         for key in ("word", "name"):
             options.pop(key, None)
-        listed = ",".join(f"{key}={option}" for key, option in options.items())
-        value = f"{name}:{listed}" if listed and name else name
+        try:
+            listed = ",".join(f"{key}={option}" for key, option in options.items())
+            value = f"{name}:{listed}" if listed and name else name
+        except ValueError as error:  # an integer of thousands of digits
+            raise InputError("task", str(error), "give its word, such as mine.npz") from error
     _require(
         isinstance(value, str), "task", f"is a {type(value).__name__}", "give its word, such as mine.npz"
     )
@@ -267,6 +270,12 @@ class Encoder:
             value = _integer(getattr(self, name), name, fx.WEIGHT_MIN, fx.WEIGHT_MAX)
             object.__setattr__(self, name, value)
         _require(not np.any(self.neuron.bias), "bias", "an encoder's bias belongs to its transform")
+        _require(
+            self.neuron.bias_exp == fx.BIAS_EXP,
+            "biasExp",
+            f"is {self.neuron.bias_exp}, but an encoder's input is always shifted by {fx.BIAS_EXP}",
+            "leave it out",
+        )
 
     recurrent = None
     synapse = None

@@ -7,13 +7,14 @@ The rounding is SLAYER's own, so that the integers are those of its forward pass
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, shown
 from delaynet_lava.export.tensors import LayerTensors, quantize_weight, require_all_taken
 from delaynet_lava.formats.model_file import ModelFile
 from delaynet_lava.network import DELAY_LIMIT, Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
@@ -31,6 +32,8 @@ def _neuron(entry: dict[str, Any], tensors: LayerTensors) -> Neuron:
         # What NetX gives a dense layer without a neuron group: a current that never decays, a
         # membrane without memory and a threshold that is never reached.
         return Neuron(vth=fx.VTH_MAX, du=0, dv=fx.DECAY_ONE)
+    if not isinstance(entry["neuron"], dict):
+        raise InputError(tensors.where, f"its neuron is {shown(entry['neuron'])}, expected a dict")
     if kind in ("Affine", "Readout"):
         vth = fx.VTH_MAX
     else:
@@ -39,6 +42,8 @@ def _neuron(entry: dict[str, Any], tensors: LayerTensors) -> Neuron:
         )
         if not isinstance(threshold, float):
             raise InputError(tensors.where, "config holds no threshold")
+        if not 0 <= threshold < math.inf:  # SLAYER takes -0.01 for 0
+            raise InputError(f"{tensors.where}: threshold", f"is {threshold}, expected 0 or more")
         vth = int(threshold * fx.WEIGHT_SCALE)
     bias = np.zeros((), np.int32)
     if tensors.has("neuron.norm.running_mean"):
@@ -91,6 +96,13 @@ def _dense(entry: dict[str, Any], tensors: LayerTensors, arriving: np.ndarray | 
     return Dense(Synapse(weight, delay), _neuron(entry, tensors), back)
 
 
+def _shape(entry: dict[str, Any], where: str) -> tuple[int, ...]:
+    shape = entry.get("shape") or ()
+    if not isinstance(shape, list | tuple) or not all(type(n) is int and 0 < n < 1 << 31 for n in shape):
+        raise InputError(where, f"its shape is {shown(shape)}, expected whole numbers above 0")
+    return tuple(shape)
+
+
 def _encoder(entry: dict[str, Any], tensors: LayerTensors) -> Encoder:
     neuron = _neuron(entry, tensors)
     if neuron.du != fx.DECAY_ONE:
@@ -100,7 +112,7 @@ def _encoder(entry: dict[str, Any], tensors: LayerTensors) -> Encoder:
             "which knows no current",
             "use current_decay=1",
         )
-    shape = entry.get("shape")
+    shape = _shape(entry, tensors.where)
     if not shape:
         raise InputError(tensors.where, "its shape is unknown", "run one forward pass before saving")
     # SLAYER multiplies by 64 / 64 where it has no weight of its own.
@@ -108,7 +120,7 @@ def _encoder(entry: dict[str, Any], tensors: LayerTensors) -> Encoder:
         name: int(quantize_weight(tensors.get(name)).reshape(-1)[0]) if tensors.has(name) else default
         for name, default in (("weight", fx.WEIGHT_SCALE), ("bias", 0))
     }
-    return Encoder(neuron, int(np.prod(shape)), **affine)
+    return Encoder(neuron, math.prod(shape), **affine)
 
 
 def _last_delay(layer: Layer, delays: np.ndarray, where: str) -> Layer:
@@ -166,11 +178,11 @@ def extract(model: ModelFile, name: str = "model") -> Network:
         if kind == "Input":
             if i > 0:
                 raise InputError(where, "is not the first block")
-            shape = tuple(int(n) for n in entry.get("shape", ()))
+            shape = _shape(entry, where)
             if "neuron" in entry:
                 layers.append(_encoder(entry, tensors))
         elif kind == "Average":
-            average = int(entry.get("num_outputs", 0))
+            average = entry.get("num_outputs", 0)
         elif kind in _WITH_SYNAPSE:
             try:
                 layers.append(_dense(entry, tensors, arriving))
@@ -199,12 +211,16 @@ def extract(model: ModelFile, name: str = "model") -> Network:
     require_all_taken(model.state_dict, taken, name)
     if arriving is not None and arriving.any():
         layers[-1] = _last_delay(layers[-1], arriving, where)
-    return Network(
-        layers=tuple(layers),
-        input_shape=shape,
-        average=average,
-        dt_ms=float(model.config.get("dt_ms", 1.0)),
-        task=model.config.get("task") or "",
-        provenance=dict(model.provenance),
-        decision=_decision(model.config.get("decision"), name),
-    )
+    decision = _decision(model.config.get("decision"), name)
+    try:
+        return Network(
+            layers=tuple(layers),
+            input_shape=shape,
+            average=average,
+            dt_ms=model.config.get("dt_ms", 1.0),
+            task=model.config.get("task") or "",
+            provenance=dict(model.provenance),
+            decision=decision,
+        )
+    except InputError as error:
+        raise InputError(f"{name}: {error.where}", error.problem, error.remedy) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from decimal import Decimal
@@ -15,6 +16,7 @@ import torch
 from delaynet_lava import Dense, Encoder, Network, Neuron, Synapse, emulate, load, save, task
 from delaynet_lava.emulator import extremes
 from delaynet_lava.errors import DelayNetError
+from delaynet_lava.export.extract import extract
 from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.hw_profiles import load_profile
 
@@ -109,7 +111,8 @@ def test_every_field_of_a_network_takes_it_or_names_it(whole):
                 network.summary()
 
             calls[f"{field.name} = {kind(value)} ({k})"] = call
-    assert faults(calls) == []
+    found = faults(calls)
+    assert found == []
 
 
 @pytest.mark.parametrize("run", [emulate, extremes], ids=["emulate", "extremes"])
@@ -123,7 +126,8 @@ def test_every_argument_of_a_run_is_taken_or_named(run):
             calls[f"record = {kind(value)} ({k})"] = lambda value=value: run(NETWORK, INPUTS, value)
             calls[f"layers = {kind(value)} ({k})"] = lambda value=value: run(NETWORK, INPUTS, (), value)
             calls[f"layer = {kind(value)} ({k})"] = lambda value=value: run(NETWORK, INPUTS, (), [value])
-    assert faults(calls) == []
+    found = faults(calls)
+    assert found == []
 
 
 def test_every_argument_of_lavas_run_is_taken_or_named():
@@ -134,7 +138,8 @@ def test_every_argument_of_lavas_run_is_taken_or_named():
             # What is taken would run, which takes seconds: of two arguments at least one is wrong.
             given = {"network": NETWORK, "inputs": None, name: value}
             calls[f"{name} = {kind(value)} ({k})"] = lambda given=given: lava.run(**given)
-    assert faults(calls) == []
+    found = faults(calls)
+    assert found == []
 
 
 PLACES = {
@@ -153,7 +158,8 @@ def test_what_names_a_thing_is_taken_or_named(name, tmp_path, monkeypatch):
     # What is no text is Python's own TypeError, as for open().
     words = [value for value in VALUES if isinstance(value, str)]
     calls = {f"{word[:30]!r}": lambda word=word: PLACES[name](word) for word in words}
-    assert faults(calls) == []
+    found = faults(calls)
+    assert found == []
 
 
 def test_values_that_a_profile_may_hold_are_taken_or_named(tmp_path, repository):
@@ -173,4 +179,36 @@ def test_values_that_a_profile_may_hold_are_taken_or_named(tmp_path, repository)
                 load_profile(path)
 
             calls[f"line {number + 1} = {value[:30]}"] = call
-    assert faults(calls) == []
+    found = faults(calls)
+    assert found == []
+
+
+def test_values_that_a_model_may_hold_are_taken_or_named(repository):
+    whole = load_model(repository / "examples" / "models" / "cue_loihi2.pt")
+    calls = {}
+
+    def places(part, path=()):
+        """Of everything in the config: keys that lead there."""
+        yield path
+        for key in part if isinstance(part, dict) else range(len(part)) if isinstance(part, list) else ():
+            yield from places(part[key], (*path, key))
+
+    def changed(path, value):
+        config = copy.deepcopy(whole.config)
+        part = {"config": config}
+        for key in ("config", *path)[:-1]:
+            part = part[key]
+        part[("config", *path)[-1]] = value
+        return dataclasses.replace(whole, config=part["config"] if not path else config)
+
+    # What a file can hold: plain values only.
+    plain = [v for v in VALUES if isinstance(v, int | float | str | list | dict | tuple | None)]
+    for path in places(whole.config):
+        for k, value in enumerate(plain):
+            # The reader of the file sees to these.
+            if path in ((), ("layers",)) or path[-1] == "type" or (len(path) == 2 and path[0] == "layers"):
+                continue
+            calls[f"{path} = {kind(value)} ({k})"] = lambda p=path, v=value: extract(changed(p, v))
+    assert len(calls) > 500
+    found = faults(calls)
+    assert found == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from delaynet_lava.evaluation import evaluate, unwanted
+from delaynet_lava.evaluation import Silence, evaluate, unwanted
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.network import Network
 from delaynet_lava.pictures import COLOURS, GREY, bare
@@ -62,6 +62,7 @@ class Point:
         rate: spikes of a neuron of the first layer in a step.
         u_wraps, v_saturations: over all layers; saturations not of narrow membranes, which clip by design.
         references: accuracies of observers that the task offers for comparison, by name.
+        silence: decisions without a reason.
     """
 
     net: str
@@ -76,6 +77,7 @@ class Point:
     u_wraps: int
     v_saturations: int
     references: dict[str, float]
+    silence: Silence
 
     @property
     def accuracy(self) -> float:
@@ -95,7 +97,8 @@ class Point:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         extra = {"accuracy": self.accuracy, "interval": list(self.interval), "margins": self.margins}
-        return {**vars(self), **extra}
+        plain = {name: value for name, value in vars(self).items() if name != "silence"}
+        return {**plain, **extra, **self.silence.as_dict()}
 
 
 def measure(
@@ -138,6 +141,7 @@ def measure(
                     u_wraps=sum(sum(r.u_wraps) for r in runs),
                     v_saturations=sum(sum(unwanted(network, r.v_saturations)) for r in runs),
                     references=dict(tasks[0].references()),
+                    silence=sum((r.silence for r in runs), Silence()),
                 )
             )  # fmt: skip
     return points

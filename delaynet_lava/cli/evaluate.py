@@ -87,18 +87,21 @@ def evaluate(
     done = iter([0])
     with progress("evaluating", len(settings) * len(networks)) as advance:
         points = memory.measure(networks, settings, drawn, lambda text: advance(next(done, 1), text))
+    # Files first: who reads the table may go away.
+    write_json(json, {"task": word, "seeds": points[0].seeds, "points": [p.as_dict() for p in points]})
+    if plot is not None:
+        pictures.write(memory.draw_memory(points), plot)
     if json != "-":
         _tell(points)
-    write_json(json, {"task": word, "seeds": points[0].seeds, "points": [p.as_dict() for p in points]})
     for point in points:
+        for note in point.silence.notes():
+            complain("delaynet evaluate", f"note: {point.net}, {point.task}: {note}")
         if point.u_wraps or point.v_saturations:
             complain(
                 "delaynet evaluate",
                 f"warning: {point.net}, {point.task}: u wrapped {point.u_wraps} times, v saturated "
                 f"{point.v_saturations} times",
             )
-    if plot is not None:
-        pictures.write(memory.draw_memory(points), plot)
     return 0
 
 

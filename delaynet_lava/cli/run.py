@@ -30,6 +30,7 @@ def _print(result: Evaluation) -> None:
         ("spikes per neuron and step", by_layer(result.spikes_per_neuron_step, ".4f")),
         ("u wraps", by_layer(result.u_wraps, "d")),
         ("v saturations", by_layer(result.v_saturations, "d")),
+        *((name.replace("_", " "), str(count)) for name, count in result.silence.as_dict().items()),
         (
             "speed",
             f"{result.sample_steps_per_s:,.0f} sample-steps/s ({result.wall_s:.2f} s on {result.backend})",
@@ -72,11 +73,14 @@ def run(
     samples = number(of, samples, SAMPLES, split)
     with progress(f"{backend}, {of.steps} steps", samples) as advance:
         result = evaluate(network, of, samples, backend, check, advance, split)
+    # Files first: who reads the table may go away.
     content = {"net": net, "task": of.word, "split": split, "seed": of.seed, **result.as_dict()}
+    write_json(json, content)
     if json != "-":
         say(f"{net}: {network.summary()}, {samples} {split} samples of {of.word}{seed_words(of)}")
         _print(result)
-    write_json(json, content)
+    for note in result.silence.notes():
+        complain("delaynet run", f"note: {note}")
     clipped = unwanted(network, result.v_saturations)
     for name, counts in (("u wrapped", result.u_wraps), ("v saturated", clipped)):
         if any(counts):

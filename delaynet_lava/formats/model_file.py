@@ -119,6 +119,8 @@ def load_model(path: str | os.PathLike) -> ModelFile:
         if not isinstance(value, torch.Tensor):
             raise InputError(where, f"state_dict[{name!r}] is a {type(value).__name__}, expected a tensor")
     layers = content["config"].get("layers")
-    if not isinstance(layers, list) or not all(isinstance(one, dict) and "type" in one for one in layers):
+    if not isinstance(layers, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("type"), str) for one in layers
+    ):
         raise InputError(where, "config['layers'] is not a list of layers with a type")
     return ModelFile(content["config"], tensors, content["provenance"])
