@@ -221,7 +221,7 @@ def test_damaged_models_are_refused(model, capsys, keep):
         (lambda c: c["state_dict"].update({"1.synapse.weight": torch.zeros(2, 9)}), "takes 9 inputs"),
         (lambda c: c["state_dict"].update({"1.synapse.weight": torch.zeros(4)}), "expected (post, pre)"),
         (lambda c: c["state_dict"].update({"0.neuron.vth": torch.zeros(4)}), "neuron.vth has 4 values"),
-        (lambda c: c["state_dict"].update({"0.neuron.vth": torch.tensor([-2.0])}), "vth"),
+        (lambda c: c["state_dict"].update({"0.neuron.vth": torch.tensor([-2.0])}), "threshold"),
         (lambda c: c["state_dict"].update({"x": 1}), "state_dict['x'] is a int"),
     ],
 )  # fmt: skip
