@@ -42,6 +42,8 @@ COMMANDS = {
     "deploy": "Run a network on a Loihi 2 board, or on a cluster's CPUs.",
     "search": "Search over a recipe's options.",
     "bench": "Measure this package against SLAYER, Lava and others.",
+    "setup-lava": "Install Lava and SLAYER here, on Python 3.10 to 3.13, and test them.",
+    "doctor": "Say what is installed, what works here, and what gets the rest.",
 }
 """Command and what it is for. The function of a command bears its name, in the module of that name below."""
 
