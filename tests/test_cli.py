@@ -244,7 +244,7 @@ def test_bad_use_of_run(net, capsys, tmp_path):
     assert "--samples: 0 is below 1" in refused(capsys, "run", str(net), "--samples", "0")
     assert "'xyz' is not one of" in refused(capsys, "run", str(net), "--backend", "xyz")
     assert "name another one" in refused(capsys, "run", str(net), "--check", "emulator")
-    assert "'mnist' is not known" in refused(capsys, "run", str(net), "--task", "mnist")
+    assert "'queue' is not known" in refused(capsys, "run", str(net), "--task", "queue")
     assert "149 ms is below 150 ms" in refused(capsys, "run", str(net), "--task", "cue:wait_ms=149")
     assert "not a valid int" in refused(capsys, "run", str(net), "--samples", "many")
     assert "No such option" in refused(capsys, "run", str(net), "--sample", "3", "--bogus")

@@ -303,7 +303,7 @@ def test_bad_use_is_one_line(tmp_path, capsys):
     net = saved(cue_network(), tmp_path)
     assert "'spikes' is not known; choose from: membrane-bits" in refused(capsys, net, "--sweep", "spikes")
     assert "--samples: 0 is below 1" in refused(capsys, net, "--samples", "0")
-    assert "'mnist' is not known" in refused(capsys, net, "--task", "mnist")
+    assert "'queue' is not known" in refused(capsys, net, "--task", "queue")
     assert "149 ms is below 150 ms" in refused(capsys, net, "--task", "cue:wait_ms=149")
     assert "ends in '.gif'" in refused(capsys, net, "--plot", "p.gif")
     assert "neither a profile" in refused(capsys, net, "--profile", "loihi9")

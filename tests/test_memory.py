@@ -124,7 +124,7 @@ def test_the_command_prints_writes_and_draws(tmp_path, capsys):
         ([], "does not say what task it is for; name one with --task"),
         (["--task", "cue", "--samples", "0"], "0 is below 1"),
         (["--plot", "x.gif"], "ends in '.gif'"),
-        (["--task", "mnist"], "'mnist' is not known"),
+        (["--task", "queue"], "'queue' is not known"),
         (["--task", "cue", "--vary", "wait_ms=100"], "100 ms is below 150 ms"),
     ],
 )

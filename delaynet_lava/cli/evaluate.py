@@ -76,7 +76,7 @@ def evaluate(
     with speak_warnings("delaynet evaluate"):
         for path in nets:
             networks[_name(path, networks)] = netx.read(path)
-    word = named_word(task, next(iter(networks.values())), nets[0])
+    word = named_word(task, next(iter(networks.values())).task, nets[0])
     words = [(varied(word, **{name: value}), name, value) for name in axes for value in axes[name]]
     settings = []
     for one, name, value in words or [(word, "", "")]:

@@ -16,23 +16,26 @@ __all__ = ["TASK", "named_word", "number", "seed_words", "source"]
 TASK = typer.Option("--task", help=f"Where samples come from, such as {WORDS}. [default: the network's own]")
 
 
-def named_word(word: str | None, network: Network, path: str) -> str:
-    """The word that was given, or else the one that the network's file has.
+def named_word(word: str | None, own: str, path: str) -> str:
+    """The word that was given, or else the one that a file has.
+
+    Args:
+        own: what the file at ``path`` says.
 
     Raises:
         InputError: neither is there; or the file names code, which it is not for a file to do.
     """
     if word is not None:
         return word
-    if not network.task:
+    if not own:
         raise InputError(path, "does not say what task it is for", f"name one with --task, such as {WORDS}")
-    if is_code(network.task):
+    if is_code(own):
         raise InputError(
             path,
-            f"is for the task {network.task}, which is code, and no file says what code runs here",
-            f"if you trust it, say so with --task {network.task}",
+            f"is for the task {own}, which is code, and no file says what code runs here",
+            f"if you trust it, say so with --task {own}",
         )
-    return network.task
+    return own
 
 
 def source(word: str | None, network: Network, path: str, seed: int | None = None) -> Task:
@@ -46,7 +49,7 @@ def source(word: str | None, network: Network, path: str, seed: int | None = Non
     Raises:
         InputError: there is no such task, it does not fit the network, or it has no use for a seed.
     """
-    made = task(named_word(word, network, path), seed)
+    made = task(named_word(word, network.task, path), seed)
     require_fit(network, made, path)
     if seed is not None and made.seed is None:
         raise InputError(

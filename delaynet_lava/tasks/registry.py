@@ -9,11 +9,12 @@ from typing import Any
 from delaynet_lava.errors import InputError
 from delaynet_lava.tasks.arrays import ENDINGS, file_task
 from delaynet_lava.tasks.base import Task
+from delaynet_lava.tasks.outside import own_task, tonic_task
 from delaynet_lava.tasks.words import join_word, read_options, split_word
 
 __all__ = ["BUILT_IN", "WORDS", "is_code", "task", "varied"]
 
-WORDS = "cue:cues=11,wait_ms=3000, mine.npz, package.module:Name"
+WORDS = "cue:cues=11,wait_ms=3000, mine.npz, file.py:Name"
 """Examples, for the help of commands."""
 
 
@@ -54,27 +55,38 @@ def task(word: str, seed: int | None = None) -> Task:
     """The task of a word.
 
     Args:
-        word: a built-in task with options, ``cue:cues=11,wait_ms=3000``.
+        word: one of :data:`BUILT_IN` with options, ``cue:cues=11,wait_ms=3000``; a file, ``mine.npz``; a data
+            set, ``tonic:NMNIST:root=DIR``; or the caller's own code, ``file.py:Name``, which is run.
         seed: of what is drawn; None: 0. Where samples are stored, nothing is.
 
     Raises:
-        InputError: no such task, a wrong option, or one that the task does not have.
+        InputError: no such task, a wrong option, or samples that can't be read.
     """
     head, options = split_word(word)
     if head in BUILT_IN:
         return BUILT_IN[head](word, options, seed or 0)
-    if os.path.splitext(head)[1].lower() in ENDINGS:
+    if _is_file(head):
         return file_task(word, head, options)
+    if head.startswith("tonic:"):
+        return tonic_task(word, head.removeprefix("tonic:"), options)
+    if is_code(word):
+        return own_task(word, head, options, seed or 0)
     raise InputError(
-        "task", f"{head!r} is not known", f"choose from: {', '.join(BUILT_IN)}, FILE{', FILE'.join(ENDINGS)}"
+        "task",
+        f"{head!r} is not known",
+        f"choose from: {', '.join(BUILT_IN)}, FILE{', FILE'.join(ENDINGS)}, tonic:NAME, "
+        "package.module:Name, file.py:Name",
     )
+
+
+def _is_file(head: str) -> bool:
+    return os.path.splitext(head)[1].lower() in ENDINGS
 
 
 def is_code(word: str) -> bool:
     """Whether making the task of a word runs code that the word names: ``package.module:Name``."""
     head, _ = split_word(word)
-    kind, colon, _ = head.partition(":")
-    return bool(colon) and kind not in (*BUILT_IN, "tonic")
+    return ":" in head and not head.startswith("tonic:") and not _is_file(head)
 
 
 def varied(word: str, **options: Any) -> str:

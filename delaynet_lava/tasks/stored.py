@@ -49,7 +49,7 @@ class Stored(Task):
 
     Args:
         parts: samples of each split; a split that is not there is empty.
-        options: what the word has besides its head.
+        more: ``dt_ms``, ``payload_bits``, ``payload_signed``, and ``names`` of the classes.
     """
 
     def __init__(self, name: str, word: str, parts: Mapping[str, Part], classes: int, **more: Any) -> None:
@@ -58,6 +58,7 @@ class Stored(Task):
         self.payload_bits = more.get("payload_bits", 0)
         self.payload_signed = more.get("payload_signed", False)
         self._parts = dict(parts)
+        self._names = list(more.get("names", ()))
         sources = [part.source for part in self._parts.values()]
         self.channels = max(source.channels for source in sources)
         self.steps = max(source.steps for source in sources)
@@ -85,6 +86,10 @@ class Stored(Task):
         """int64 (count,), steps of each sample."""
         source, indices = self._chosen(split, first, count)
         return np.array([source.length(int(index)) for index in indices], np.int64)
+
+    def describe(self, label: int) -> str:
+        """The name of a class, or its number."""
+        return self._names[label] if label < len(self._names) else str(label)
 
 
 def labels_of(raw: np.ndarray, where: str, classes: int = 0) -> np.ndarray:
