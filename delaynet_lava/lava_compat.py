@@ -71,9 +71,10 @@ class _OtherText(Exception):
     """The line to be edited is not there."""
 
 
-def _replace(source: str, old: str, new: str) -> str:
-    if source.count(old) != 1:
-        raise _OtherText(f"{old.splitlines()[-1].strip()!r} is not in it once")
+def _replace(source: str, old: str, new: str, times: int = 1) -> str:
+    found = source.count(old)
+    if found != times:
+        raise _OtherText(f"{old.splitlines()[-1].strip()!r} is in it {found} times, not {times}")
     return source.replace(old, new)
 
 
@@ -93,6 +94,53 @@ def byte_encoder_with_a_hash(source: str) -> str:
     return _replace(
         source, "@dataclass\nclass ByteEncoder:", "@dataclass(unsafe_hash=True)\nclass ByteEncoder:"
     )
+
+
+def _raises(attempt: Callable[[Any], Any]) -> bool:
+    """Whether the installed numpy, which Lava imports in any case, refuses something with a TypeError."""
+    import numpy as np
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was deprecated first
+        try:
+            attempt(np)
+        except TypeError:
+            return True
+    return False
+
+
+def _no_newshape() -> bool:
+    return _raises(lambda np: np.reshape(np.zeros(1), newshape=(1,)))
+
+
+@_mend("lava-nc", "0.10.0", "lava.magma.core.process.ports.ports", _no_newshape)
+def reshape_by_its_new_name(source: str) -> str:
+    """Ports that are reshaped call ``np.reshape(..., newshape=...)``.
+
+    Breaks: numpy 2.4 has no such argument any more; a graph with ``reshape`` in it (NetX's input and output
+    of images, for one) stops at its first step.
+    Safe: numpy 2.1 renamed the argument to ``shape`` and changed nothing else; applied only where the old
+    name is gone.
+    """
+    return _replace(source, "ft.partial(np.reshape, newshape=", "ft.partial(np.reshape, shape=", times=2)
+
+
+def _no_number_of_a_vector() -> bool:
+    return _raises(lambda np: int(np.zeros(1)))
+
+
+@_mend("lava-dl", "0.6.0", "lava.lib.dl.netx.hdf5", _no_number_of_a_vector)
+def weight_of_an_input_layer(source: str) -> str:
+    """NetX turns weight and bias of an input layer, arrays of one number each, into ``int`` as they are.
+
+    Breaks: from numpy 2.4 on ``int`` takes arrays without dimensions only; a file whose input layer has a
+    weight can't be loaded.
+    Safe: the one number is taken out first; an array of several is refused as before.
+    """
+    for key in ("weight", "bias"):
+        old = f"            {key} = int(layer_config['{key}'])"
+        source = _replace(source, old, f"            {key} = int(np.asarray(layer_config['{key}']).item())")
+    return source
 
 
 def _fork_was_set() -> bool:

@@ -155,6 +155,7 @@ INTERRUPTED = """
 import multiprocessing, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
+import delaynet_lava
 from test_lava_runner import NETWORK, inputs_for, lava
 try:
     lava.run(NETWORK, inputs_for(NETWORK, 50, 1000), progress=lambda done, total: print(done, flush=True))
