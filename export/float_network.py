@@ -23,6 +23,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats.npz import Npz
 from delaynet_lava.network import BIAS_EXP_MAX, Dense, Network, Neuron, Synapse
 
 __all__ = ["FloatNetwork", "read_published"]
@@ -174,8 +175,8 @@ def read_published(path: str | os.PathLike) -> tuple[FloatNetwork, dict[str, np.
     if not Path(path).is_file():
         raise InputError(where, "is not a file", "give the path of published_cue_125.npz")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
+        file = Npz(path)
+        data = {name: file.array(name) for name in file.keys}
         network = FloatNetwork(
             w_in=data["w_in"].T,
             w_rec=data["w_rec"].T,
@@ -191,5 +192,7 @@ def read_published(path: str | os.PathLike) -> tuple[FloatNetwork, dict[str, np.
         x = np.unpackbits(data["x_packed"].reshape(-1))[: np.prod(shape)].reshape(shape)
         kept = ("y", "out_membrane", "hidden_spikes_per_step", "hidden_spikes_per_neuron")
         return network, {"x": x, **{name: data[name] for name in kept}}
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except InputError as error:
+        raise InputError(where, f"is not the published network ({error})") from error
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise InputError(where, f"is not the published network ({type(error).__name__}: {error})") from error

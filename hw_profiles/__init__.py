@@ -18,9 +18,11 @@ from typing import Any
 import tomli
 
 from delaynet_lava.errors import InputError
+from delaynet_lava.files import read_file
 
 __all__ = ["KEYS", "STATUSES", "HardwareProfile", "Limit", "System", "load_profile", "profile_names"]
 
+MAX_BYTES = 1 << 20
 STATUSES = ("documented", "measured", "inferred", "unknown")
 _WORDS = {"neuron_kinds": ("lif", "readout", "encoder"), "resets": ("zero", "subtract")}
 # Name -> unit, type, closed range. Energies and times are positive, which the type float stands for.
@@ -154,12 +156,12 @@ def load_profile(name_or_path: str | os.PathLike) -> HardwareProfile:
         raw = resources.files(__package__).joinpath(f"{text}.toml").read_bytes()
     else:
         try:
-            raw = Path(text).read_bytes()
-        except (OSError, ValueError) as error:
+            raw = read_file(text, MAX_BYTES)
+        except InputError as error:
             raise InputError(
                 f"profile {text!r}",
                 f"is neither a profile of the package ({', '.join(profile_names())}) nor a file that can be "
-                f"read ({getattr(error, 'strerror', None) or error})",
+                f"read ({error.problem})",
             ) from error
     try:
         table = tomli.loads(raw.decode())

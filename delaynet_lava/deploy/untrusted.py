@@ -12,7 +12,9 @@ import json
 import os
 import re
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,10 @@ MAX_JSON = 1 << 20
 MAX_BYTES = 1 << 31
 """Of one file, and of one array once it is unpacked."""
 _NPY_HEADER = 1 << 12
+MAX_ENTRIES = 1 << 14
+_DAMAGED = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, zlib.error, struct.error,
+)  # fmt: skip
 
 Extent = tuple[tuple[int, ...], type]
 """Shape and type of an array."""
@@ -68,7 +74,7 @@ def plain_bytes(path: Path, limit: int) -> bytes:
                 raise InputError(str(path), "is not a plain file")
             if status.st_size > limit:
                 raise InputError(str(path), f"has {status.st_size} bytes, more than {limit}")
-            return file.read(limit)
+            return file.read(status.st_size)
     except FileNotFoundError:
         raise InputError(str(path), "does not exist") from None
     except OSError as error:
@@ -173,6 +179,8 @@ def read_arrays(content: bytes, where: str, expected: Mapping[str, Extent]) -> d
     Raises:
         InputError: something else is in it; nothing larger than expected was unpacked.
     """
+    if content.count(b"PK\1\2") > MAX_ENTRIES:  # zipfile makes an object of each before it says how many
+        raise InputError(where, f"has more than {MAX_ENTRIES} entries", "fetch it again")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = sorted(archive.namelist())
@@ -182,7 +190,7 @@ def read_arrays(content: bytes, where: str, expected: Mapping[str, Extent]) -> d
                 name: _array(archive, name, f"{where}: {name}", shape, np.dtype(kind))
                 for name, (shape, kind) in expected.items()
             }
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except _DAMAGED as error:
         raise InputError(where, f"is not a whole .npz file ({error})", "fetch it again") from error
 
 
@@ -197,7 +205,10 @@ def _array(
     stream = io.BytesIO(raw)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise InputError(where, "is in another version of NumPy's format")
-    found, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
+    try:
+        found, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # a header is a Python literal: its parser raises much
+        raise InputError(where, f"has a damaged header ({type(error).__name__})", "fetch it again") from error
     if found != shape or by_columns or kind != dtype:
         raise InputError(where, f"is {kind} {found}, expected {dtype} {shape}")
     data = raw[stream.tell() :]

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, shown
 from delaynet_lava.files import read_file, replace_file
 from delaynet_lava.formats.untrusted_torch import MAX_BYTES, TorchFormatError, read_torch
 
-__all__ = ["ModelFile", "load_model", "load_tensors", "save_model", "write_tensors"]
+__all__ = ["ModelFile", "load_model", "load_tensors", "require_plain", "save_model", "write_tensors"]
 
 FORMAT, VERSION = "delaynet_lava.model", 1
 
@@ -92,6 +92,24 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
+def require_plain(content: dict[str, Any], where: str) -> None:
+    """Refuse tensors where plain values belong; they compare and convert in ways of their own.
+
+    Raises:
+        InputError: naming the key.
+    """
+    for key, value in content.items():
+        todo = [value]
+        while todo:
+            one = todo.pop()
+            if isinstance(one, torch.Tensor):
+                raise InputError(where, f"key {shown(key)} holds a tensor, expected plain values")
+            if isinstance(one, dict):
+                todo.extend(one.values())
+            elif isinstance(one, list | tuple):
+                todo.extend(one)
+
+
 def load_model(path: str | os.PathLike) -> ModelFile:
     """Read a ``model.pt``.
 
@@ -100,6 +118,7 @@ def load_model(path: str | os.PathLike) -> ModelFile:
             parts missing or of the wrong type.
     """
     where, content = str(path), load_tensors(path)
+    require_plain({key: value for key, value in content.items() if key != "state_dict"}, where)
     if content.get("format") != FORMAT:
         raise InputError(
             where,

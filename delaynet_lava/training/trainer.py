@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from delaynet_lava._version import __version__
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE
-from delaynet_lava.formats.model_file import ModelFile, load_tensors, save_model, write_tensors
+from delaynet_lava.formats.model_file import ModelFile, load_tensors, require_plain, save_model, write_tensors
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.cue import CueAccumulation
@@ -254,6 +254,8 @@ class _Trainer:
 
     def restore(self, path: Path) -> None:
         content = load_tensors(path)
+        plain = ("format", "options", "progress", "history", "feedback_grad")
+        require_plain({key: content.get(key) for key in plain}, str(path))
         if content.get("format") != _CHECKPOINT:
             raise InputError(str(path), "is not a checkpoint of this package", "delete it to start over")
         theirs = content.get("options")
@@ -271,7 +273,7 @@ class _Trainer:
             self.average, self.best = content["average"], content["best"]
             self.progress, self.history = content["progress"], content["history"]
             self.hidden.feedback_grad = float(content["feedback_grad"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise InputError(str(path), f"is damaged ({error})", "delete it to start over") from error
 
     def result(self, command: str) -> ModelFile:
