@@ -40,7 +40,8 @@ MAX_BYTES = 1 << 31
 _NPY_HEADER = 1 << 12
 MAX_ENTRIES = 1 << 14
 _DAMAGED = (
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, zlib.error, struct.error,
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, zlib.error,
+    struct.error,
 )  # fmt: skip
 
 Extent = tuple[tuple[int, ...], type]

@@ -20,15 +20,11 @@ def main() -> int:
     """Exit code 1 where there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000, help="of all readers together")
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="stop after the round that passes this"
-    )
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after about this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=sorted(TARGETS), default=sorted(TARGETS))
     parser.add_argument("--case", type=int, help="this case of one reader alone")
-    parser.add_argument(
-        "--keep", type=Path, default=Path("fuzz-faults"), help="folder for inputs with a fault"
-    )
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-faults"), help="folder for faulty inputs")
     parser.add_argument("--json", type=Path, help="write the figures here after every round")
     options = parser.parse_args()
     if options.case is not None:
@@ -71,7 +67,8 @@ def main() -> int:
             )
     for name, total in totals.items():
         print(
-            f"{name:12} {total['cases']:>9,} cases, {total['read']:>8,} read, {total['refused']:>8,} refused, "
+            f"{name:12} {total['cases']:>9,} cases, {total['read']:>8,} read, "
+            f"{total['refused']:>8,} refused, "
             f"slowest {total['slowest_s']:.2f} s, {total['memory'] >> 20} MiB, messages of at most "
             f"{total['longest']} characters, {len(total['faults'])} faults"
         )

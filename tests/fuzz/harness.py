@@ -31,8 +31,19 @@ from delaynet_lava.errors import MAX_MESSAGE, DelayNetError
 __all__ = ["Found", "Target", "run"]
 
 CASE_S, SILENT_S, MEMORY, CHUNK = 2.0, 60.0, 1 << 30, 1000
-_RUNS = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.connect",
-         "pickle.find_class", "ctypes.dlopen", "webbrowser.open", "os.startfile")  # fmt: skip
+_RUNS = (
+    "os.system",
+    "os.exec",
+    "os.fork",
+    "os.posix_spawn",
+    "os.spawn",
+    "subprocess.Popen",
+    "socket.connect",
+    "pickle.find_class",
+    "ctypes.dlopen",
+    "webbrowser.open",
+    "os.startfile",
+)
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -151,10 +162,10 @@ def _chunk(
             found.slowest_s = max(found.slowest_s, time.process_time() - started)
             if watch.seen:
                 fault = f"did more than read: {watch.seen}"
-            if fault or k == cases.stop - 1 or k % 50 == 0:
-                if extra := set(os.listdir(folder)) - files:
-                    fault = fault or f"left {sorted(extra)!r:.100} behind (this case or one of 50 before it)"
-                    files |= extra
+            look = fault or k == cases.stop - 1 or k % 50 == 0
+            if look and (extra := set(os.listdir(folder)) - files):
+                fault = fault or f"left {sorted(extra)!r:.100} behind (this case or one of 50 before it)"
+                files |= extra
             if fault:
                 found.faults.append(f"{target.name} case {k}: {fault}")
                 if keep is not None:
@@ -176,7 +187,7 @@ def _fork(
     folder = Path(
         tempfile.mkdtemp(prefix="delaynet-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     )
-    report = tempfile.TemporaryFile()
+    report = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
     try:
         if (pid := os.fork()) == 0:
             code = 1

@@ -56,8 +56,14 @@ def _into(group: h5py.Group, tree: dict[str, Any], rng: Random) -> None:
                 group[str(key)] = kind
             elif rng.random() < 0.1 and np.ndim(value):
                 chunks = tuple(max(1, rng.randrange(1, 2 * n + 1)) for n in np.shape(value))
-                group.create_dataset(str(key), data=value, chunks=chunks, maxshape=(None,) * np.ndim(value),
-                                     compression=rng.choice((None, "gzip")), shuffle=rng.random() < 0.5)  # fmt: skip
+                group.create_dataset(
+                    str(key),
+                    data=value,
+                    chunks=chunks,
+                    maxshape=(None,) * np.ndim(value),
+                    compression=rng.choice((None, "gzip")),
+                    shuffle=rng.random() < 0.5,
+                )
             else:
                 group[str(key)] = value
         except (TypeError, ValueError, OSError, RuntimeError, UnicodeError, OverflowError):
@@ -191,13 +197,22 @@ def _small_model() -> ModelFile:
     ones = torch.ones
     decays = lambda k: {f"{k}.neuron.current_decay": ones(1) * 900, f"{k}.neuron.voltage_decay": ones(1) * 90}  # noqa: E731
     state = {
-        "0.neuron.current_decay": ones(1) * 4096, "0.neuron.voltage_decay": ones(1) * 90, "0.weight": ones(1),
-        "2.synapse.weight_v": ones(4, 3, 1, 1, 1), "2.synapse.weight_g": ones(4, 1, 1, 1, 1), "2.delay.delay": ones(4),
-        "3.input_synapse.weight": ones(4, 4, 1, 1, 1), "3.recurrent_synapse.weight": ones(4, 4, 1, 1, 1),
-        "3.delay": torch.tensor([1, 2, 3, 62], dtype=torch.int32), "3.neuron.vth": ones(1),
-        "4.synapse.weight": ones(2, 4, 1, 1, 1), "4.mask": ones(2, 4) > 0,
-        **decays(2), **decays(3), **decays(4),
-    }  # fmt: skip
+        "0.neuron.current_decay": ones(1) * 4096,
+        "0.neuron.voltage_decay": ones(1) * 90,
+        "0.weight": ones(1),
+        "2.synapse.weight_v": ones(4, 3, 1, 1, 1),
+        "2.synapse.weight_g": ones(4, 1, 1, 1, 1),
+        "2.delay.delay": ones(4),
+        "3.input_synapse.weight": ones(4, 4, 1, 1, 1),
+        "3.recurrent_synapse.weight": ones(4, 4, 1, 1, 1),
+        "3.delay": torch.tensor([1, 2, 3, 62], dtype=torch.int32),
+        "3.neuron.vth": ones(1),
+        "4.synapse.weight": ones(2, 4, 1, 1, 1),
+        "4.mask": ones(2, 4) > 0,
+        **decays(2),
+        **decays(3),
+        **decays(4),
+    }
     layers = [
         {"type": "Input", "shape": [3, 1, 1], "neuron": neuron, "delay_shift": True},
         {"type": "Flatten"},
@@ -258,9 +273,15 @@ def _bundles(folder: Path) -> Any:
     ):
         (path / name).write_bytes(data)
     job = {
-        "format": "delaynet_lava.job", "version": 1, "folder": "", "host": None, "there": "/tmp/x", "launch": "direct",
-        "ids": ["12"], "manifest": manifest.sha256,
-    }  # fmt: skip
+        "format": "delaynet_lava.job",
+        "version": 1,
+        "folder": "",
+        "host": None,
+        "there": "/tmp/x",
+        "launch": "direct",
+        "ids": ["12"],
+        "manifest": manifest.sha256,
+    }
     return SimpleNamespace(
         path=path, manifest=manifest, names=names, arrays=content, result=result, status=status, job=job,
         text=json.loads((path / payload.MANIFEST).read_bytes()), inputs=(path / "inputs.npz").read_bytes(),
@@ -337,11 +358,22 @@ def _job(state: Any, rng: Random) -> bytes:
 
 def _published(folder: Path) -> Any:
     arrays = {
-        "w_in": np.ones((4, 3)), "w_rec": np.ones((3, 3)), "w_out": np.ones((3, 2)), "lag": np.ones((3, 3), int),
-        "b_rec": np.zeros(3), "b_out": np.zeros(2), "tau_rec_ms": np.ones(1), "tau_out_ms": np.ones(1),
-        "threshold": np.ones(1), "x_shape": np.array([1, 2, 4]), "x_packed": np.ones(1, np.uint8), "y": np.zeros(1, int),
-        "out_membrane": np.zeros((1, 2)), "hidden_spikes_per_step": np.zeros(2), "hidden_spikes_per_neuron": np.zeros(3),
-    }  # fmt: skip
+        "w_in": np.ones((4, 3)),
+        "w_rec": np.ones((3, 3)),
+        "w_out": np.ones((3, 2)),
+        "lag": np.ones((3, 3), int),
+        "b_rec": np.zeros(3),
+        "b_out": np.zeros(2),
+        "tau_rec_ms": np.ones(1),
+        "tau_out_ms": np.ones(1),
+        "threshold": np.ones(1),
+        "x_shape": np.array([1, 2, 4]),
+        "x_packed": np.ones(1, np.uint8),
+        "y": np.zeros(1, int),
+        "out_membrane": np.zeros((1, 2)),
+        "hidden_spikes_per_step": np.zeros(2),
+        "hidden_spikes_per_neuron": np.zeros(3),
+    }
     return SimpleNamespace(path=folder / "published.npz", content=_npz(**arrays))
 
 
@@ -353,8 +385,33 @@ def _published_case(state: Any, rng: Random) -> bytes:
 
 # Profiles.
 
-_TOKENS = ["=", "[", "]", "{", "}", ",", '"', "'", "#", "[[a]]", "a.b.c = 1", "1979-05-27", "inf", "nan", "9" * 5000,
-           "1e400", '"\\u0000"', "'''", '"""', "value = []", "[limits]", "-1", "true", "0x1F", "[" * 3000]  # fmt: skip
+_TOKENS = [
+    "=",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    '"',
+    "'",
+    "#",
+    "[[a]]",
+    "a.b.c = 1",
+    "1979-05-27",
+    "inf",
+    "nan",
+    "9" * 5000,
+    "1e400",
+    '"\\u0000"',
+    "'''",
+    '"""',
+    "value = []",
+    "[limits]",
+    "-1",
+    "true",
+    "0x1F",
+    "[" * 3000,
+]
 
 
 def _profiles(folder: Path) -> Any:
