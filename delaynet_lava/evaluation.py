@@ -78,7 +78,7 @@ class Silence:
 
 @dataclass
 class Evaluation:
-    """Figures of a run over samples; lists by layer hold one entry a layer."""
+    """Figures of a run over samples; lists by layer hold one entry a layer, ``names`` one a class."""
 
     backend: str
     check: str | None
@@ -94,6 +94,14 @@ class Evaluation:
     comparison: Comparison | None
     check_wall_s: float = 0.0
     silence: Silence = field(default_factory=Silence)
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """int64 (classes, classes), samples by label and decision."""
+        classes = len(self.names)
+        flat = np.bincount(self.labels * classes + self.decisions, minlength=classes**2)
+        return flat.reshape(classes, classes)
 
     @property
     def right(self) -> int:
@@ -124,6 +132,8 @@ class Evaluation:
             "accuracy": self.accuracy,
             "decisions": self.decisions.tolist(),
             "labels": self.labels.tolist(),
+            "class_names": self.names,
+            "confusion": self.confusion.tolist(),
             "steps": self.steps,
             "wall_s": self.wall_s,
             "sample_steps_per_s": self.sample_steps_per_s,
@@ -230,7 +240,12 @@ def evaluate(
     total, first, compared, check_wall = 0, None, 0, 0.0
     silence = Silence()
     for start in range(0, samples, size):
-        x, y = task.batch(split, start, min(size, samples - start))
+        count = min(size, samples - start)
+        x, y = task.batch(split, start, count)
+        if len(x) != count or len(y) != count:
+            raise InputError(
+                f"task {task.word}", f"gives {len(x)} inputs and {len(y)} labels, {count} were asked for"
+            )
         trace = main(network, x, record=record, layers=layers, **watch)
         decisions.append(scores(network, trace).argmax(axis=1))
         silence += Silence.of(network, trace)
@@ -256,6 +271,7 @@ def evaluate(
         labels=np.concatenate(labels),
         wall_s=whole.wall_s,
         spikes=[int(c.sum()) for c in whole.spike_counts],
+        names=[task.describe(label) for label in range(network.outputs)],
         neurons=[layer.size for layer in network.layers],
         u_wraps=whole.u_wraps,
         v_saturations=whole.v_saturations,

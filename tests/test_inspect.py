@@ -145,9 +145,9 @@ def test_the_page_holds_everything_and_fetches_nothing(whole):
     titles = re.findall("<h2>(.*?)</h2>", page)
     assert titles == [
         "At a glance", "Layers and synapses", "Rules of loihi2", "Overflow", "Bit depth", "Placement",
-        "Cost of an inference", "Activity", "Provenance",
+        "Classes", "Cost of an inference", "Activity", "Provenance",
     ]  # fmt: skip
-    assert len(re.findall("<img ", page)) == 4  # bit depth, placement, activity, lattice
+    assert len(re.findall("<img ", page)) == 5  # bit depth, placement, classes, activity, lattice
     links = re.findall(r'\b(?:src|srcset|href|data|action)="([^"]*)"', page)
     assert links and all(link.startswith(("data:image/", "#")) for link in links)
     assert "url(" not in page and "<script" not in page and "<link" not in page

@@ -62,6 +62,7 @@ class Point:
         rate: spikes of a neuron of the first layer in a step.
         u_wraps, v_saturations: over all layers; saturations not of narrow membranes, which clip by design.
         references: accuracies of observers that the task offers for comparison, by name.
+        class_names, confusion: of the classes; samples by label and decision.
         silence: decisions without a reason.
     """
 
@@ -78,6 +79,8 @@ class Point:
     v_saturations: int
     references: dict[str, float]
     silence: Silence
+    class_names: list[str]
+    confusion: list[list[int]]
 
     @property
     def accuracy(self) -> float:
@@ -141,6 +144,8 @@ def measure(
                     u_wraps=sum(sum(r.u_wraps) for r in runs),
                     v_saturations=sum(sum(unwanted(network, r.v_saturations)) for r in runs),
                     references=dict(tasks[0].references()),
+                    class_names=runs[0].names,
+                    confusion=sum(r.confusion for r in runs).tolist(),
                     silence=sum((r.silence for r in runs), Silence()),
                 )
             )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delaynet_lava.analysis import activity, bitdepth, sweep
+from delaynet_lava.analysis.confusion import DRAWN, class_rows, draw_confusion
 from delaynet_lava.analysis.cost import COLUMNS, ESTIMATE_COLUMNS, OPERATIONS
 from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.analysis.page import Picture, Section, Table
@@ -43,6 +44,7 @@ def sections(report: Report, page: bool = True) -> list[Section]:
     if report.placement is not None:
         parts.append(_placement(report.placement, page))
     if report.run is not None:
+        parts.append(_classes(report.run, page))
         parts.append(_cost(report.run))
         if page:
             parts.append(_activity(report, report.run))
@@ -258,6 +260,16 @@ def _cost(run: Run) -> Section:
         tables.append(Table(ESTIMATE_COLUMNS, run.cost.estimate_rows()))
     text = f"{run.task}: {run.cost.samples} samples of {run.cost.steps:,} steps."
     return Section("Cost of an inference", "\n\n".join([text, *run.cost.notes]), tables)
+
+
+def _classes(run: Run, page: bool) -> Section:
+    found = run.evaluation
+    columns, rows = class_rows(found.confusion, found.names)
+    drawn = []
+    if page and len(found.names) <= DRAWN:
+        figure = draw_confusion(found.confusion, found.names)
+        drawn.append(Picture(figure, "Samples by label and decision"))
+    return Section("Classes", f"{run.task}: {found.samples} samples.", [Table(columns, rows)], drawn)
 
 
 def _activity(report: Report, run: Run) -> Section:

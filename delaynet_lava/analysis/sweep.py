@@ -164,11 +164,11 @@ def _with_synapses(network: Network, change: Callable[[Synapse], Synapse]) -> Ne
 
 
 class _Held(Task):
-    """Test samples of a task kept, so that every point sees them without drawing them again."""
+    """Samples of a task kept, so that every point sees them without drawing them again."""
 
-    def __init__(self, task: Task, first: int, count: int) -> None:
-        require_samples(task, "test", first, count)
-        self.spikes, self.labels = task.batch("test", first, count)
+    def __init__(self, task: Task, split: str, first: int, count: int) -> None:
+        require_samples(task, split, first, count)
+        self.spikes, self.labels = task.batch(split, first, count)
         self.name, self.word, self.steps, self.dt_ms = task.name, task.word, task.steps, task.dt_ms
         self.channels, self.classes = task.channels, task.classes
         self.payload_bits, self.payload_signed = task.payload_bits, task.payload_signed
@@ -178,6 +178,21 @@ class _Held(Task):
 
     def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         return self.spikes[first : first + count], self.labels[first : first + count]
+
+
+def _to_choose_on(task: Task, samples: int) -> _Held:
+    """Samples that no result is measured on: those that follow, or of a finite task others."""
+    if task.size("test") is None:
+        return _Held(task, "test", samples, samples)
+    for split in ("validation", "train"):
+        there = task.size(split)
+        if there != 0:
+            return _Held(task, split, 0, samples if there is None else min(samples, there))
+    raise InputError(
+        f"task {task.word}",
+        "has test samples only, and full scales are chosen on others",
+        "leave some for validation with split=",
+    )
 
 
 def _full_scales(network: Network, held: _Held) -> list[list[int]]:
@@ -256,7 +271,8 @@ def sweep(
     """Accuracy of a network with less and less of one thing.
 
     ``membrane-bits`` tries for each width and layer the powers of two as full scale, on samples that come
-    after those of the result in the first task. All layers are narrow, readouts too.
+    after those of the result in the first task, or of a finite task on those for validation. All layers
+    are narrow, readouts too.
 
     Args:
         kind: one of :data:`KINDS`.
@@ -273,9 +289,9 @@ def sweep(
         raise InputError("sweep", "has no task")
     _require("samples", samples, 1, 1 << 30)
     chosen = values or usual_values(network, kind)
-    held = [_Held(task, 0, samples) for task in tasks]
+    held = [_Held(task, "test", 0, samples) for task in tasks]
     if kind == "membrane-bits":
-        choice = _Held(tasks[0], samples, samples)
+        choice = _to_choose_on(tasks[0], samples)
         variants = _membranes(network, choice, chosen)
     else:
         variants = ((value, _CHANGES[kind](network, value)) for value in chosen)

@@ -6,11 +6,22 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from delaynet_lava import pictures
 from delaynet_lava.analysis import memory
-from delaynet_lava.cli.output import complain, grid, progress, require_folder, say, speak_warnings, write_json
+from delaynet_lava.analysis.confusion import class_rows
+from delaynet_lava.cli.output import (
+    complain,
+    grid,
+    lines,
+    progress,
+    require_folder,
+    say,
+    speak_warnings,
+    write_json,
+)
 from delaynet_lava.cli.samples import TASK, named_word, number, source
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx
@@ -114,6 +125,8 @@ def _tell(points: list[memory.Point]) -> None:
         ["net", "task", "right", "95 % interval", *heads, "rate"],
         [_row(point, observers) for point in points],
     )
+    if len(points) == 1:
+        lines(*class_rows(np.array(points[0].confusion), points[0].class_names))
 
 
 def _row(point: memory.Point, observers: list[str]) -> list[str]:

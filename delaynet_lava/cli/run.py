@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava.cli.output import complain, figures, progress, say, speak_warnings, write_json
+from delaynet_lava.analysis.confusion import class_rows
+from delaynet_lava.cli.output import complain, figures, lines, progress, say, speak_warnings, write_json
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
 from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
 from delaynet_lava.formats import netx
@@ -42,6 +43,7 @@ def _print(result: Evaluation) -> None:
             (f"speed of {result.check}", f"{check_speed:,.0f} sample-steps/s ({result.check_wall_s:.2f} s)")
         )
     figures(rows)
+    lines(*class_rows(result.confusion, result.names))
     if result.comparison is not None:
         say(
             f"{result.comparison.mismatches} mismatches between {result.backend} and {result.check} in "

@@ -1,0 +1,63 @@
+"""Which classes a network takes for which: a table for terminals, a picture for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["DRAWN", "SHOWN", "class_rows", "draw_confusion"]
+
+SHOWN = 12
+"""Most classes for which a table has a column for each."""
+DRAWN = 64
+"""Most classes that a picture shows."""
+
+
+def class_rows(confusion: np.ndarray, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table, a row a class: its samples, right ones, and what it was taken for.
+
+    Args:
+        confusion: whole numbers (classes, classes), samples by label and decision.
+        names: of the classes.
+    """
+    columns = ["class", "samples", "right"]
+    few = len(names) <= SHOWN
+    columns += [f"as {name}" for name in names] if few else ["most often taken for"]
+    rows = []
+    for k, (name, row) in enumerate(zip(names, np.asarray(confusion), strict=True)):
+        samples = int(row.sum())
+        share = f"{100 * row[k] / samples:.2f} %" if samples else "-"
+        if few:
+            rest = [str(int(count)) for count in row]
+        else:
+            others = np.where(np.arange(len(row)) == k, 0, row)
+            most = int(others.argmax())
+            rest = [f"{names[most]} ({int(others[most])})" if others[most] else "-"]
+        rows.append([f"label {name}", str(samples), share, *rest])
+    return columns, rows
+
+
+def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
+    """Samples by label (down) and decision (across); the colour is the share of the label's samples."""
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(confusion)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    side = min(9.0, 2.5 + 0.45 * len(names))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("decision")
+    axes.set_ylabel("label")
+    if len(names) <= SHOWN:
+        for (row, column), count in np.ndenumerate(counts):
+            shade = "white" if shares[row, column] > 0.5 else "#333333"
+            axes.text(column, row, str(int(count)), ha="center", va="center", fontsize=8, color=shade)
+    return figure
