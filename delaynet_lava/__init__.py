@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from delaynet_lava.emulator import emulate
     from delaynet_lava.evaluation import evaluate
     from delaynet_lava.export.agreement import check
+    from delaynet_lava.export.nir_export import to_nir
+    from delaynet_lava.export.nir_import import from_nir
     from delaynet_lava.formats.netx import read as load
     from delaynet_lava.formats.netx import write as save
     from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
@@ -31,11 +33,13 @@ __all__ = [
     "check",
     "emulate",
     "evaluate",
+    "from_nir",
     "load",
     "load_model",
     "save",
     "save_model",
     "task",
+    "to_nir",
 ]
 
 # Imported when first asked for: compilers, torch and Lava take seconds, and no help text needs them.
@@ -49,11 +53,13 @@ _LATER = {
     "check": ("export.agreement", "check"),
     "emulate": ("emulator", "emulate"),
     "evaluate": ("evaluation", "evaluate"),
+    "from_nir": ("export.nir_import", "from_nir"),
     "load": ("formats.netx", "read"),
     "load_model": ("nn.model", "load_model"),
     "save": ("formats.netx", "write"),
     "save_model": ("nn.model", "save_model"),
     "task": ("tasks.registry", "task"),
+    "to_nir": ("export.nir_export", "to_nir"),
 }
 
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -32,6 +33,7 @@ FAULT = 70
 COMMANDS = {
     "train": "Train a network on a task; a killed training goes on where it was.",
     "export": "Turn a trained network into the integers of a net.h5, checked against a chip.",
+    "import": "Turn a NIR graph into the integers of a chip, and say what was assumed for it.",
     "check": "Compare a model's own forward pass with the emulator and Lava.",
     "run": "Run a network on samples of a task; with --check, compare two executions.",
     "evaluate": "Accuracy of networks over samples, classes and variations of a task.",
@@ -57,7 +59,8 @@ class _Context(click.Context):
 
 def _command(name: str) -> click.Command:
     """What typer makes of a command's module, with contexts of ours all over."""
-    module = import_module(f"delaynet_lava.cli.{name.replace('-', '_')}")
+    word = name.replace("-", "_") + "_" * iskeyword(name)  # a function can't be called import
+    module = import_module(f"delaynet_lava.cli.{word}")
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -10,6 +10,8 @@ import typer
 from delaynet_lava.cli.output import complain, figures, say, speak_warnings, write_json
 from delaynet_lava.errors import InputError
 from delaynet_lava.export import RuleBroken, export_netx
+from delaynet_lava.export.nir_export import write_nir
+from delaynet_lava.export.source import network_of
 
 
 def export(
@@ -17,7 +19,7 @@ def export(
         str, typer.Argument(help="A model.pt, a NetX file, or with --network a bare state_dict.")
     ],
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="The net.h5 to write; default: beside the model.")
+        str | None, typer.Option("-o", "--output", help="Write this .h5 or .nir; default: a .h5 beside.")
     ] = None,
     profile: Annotated[str, typer.Option(help="Hardware profile, a name or a file.")] = "loihi2",
     force: Annotated[
@@ -40,11 +42,15 @@ def export(
 
     Example: delaynet export model.pt -o net.h5
 
+    A graph for other frameworks, without a chip's rules: delaynet export net.h5 -o graph.nir
+
     A state_dict alone does not say what its layers are: delaynet export state.pt --network mine.py:Network
     """
     target = output or str(Path(model).with_suffix(".h5"))
     if Path(target).resolve() == Path(model).resolve():
         raise InputError(model, "would be overwritten by what is made of it", "name another file with -o")
+    if Path(target).suffix == ".nir":
+        return _to_graph(model, target, network, json)
     try:
         with speak_warnings("delaynet export"):
             report = export_netx(model, target, profile, force, delay_overflow, network)
@@ -63,4 +69,16 @@ def export(
     for finding in report.findings:
         complain("delaynet export", str(finding))
     write_json(json, report.as_dict())
+    return 0
+
+
+def _to_graph(model: str, target: str, code: str | None, json: str | None) -> int:
+    with speak_warnings("delaynet export"):
+        found, _ = network_of(model, code)
+    lost = write_nir(found, target)
+    if json != "-":
+        say(f"{target}: {found.summary()}")
+    for text in lost:
+        complain("delaynet export", text)
+    write_json(json, {"path": target, "left_out": lost})
     return 0

@@ -446,6 +446,33 @@ class Reader:
             raise FormatError("is a string of variable length in chunks; store it contiguously")
         return self._heap_text(self._read_whole(dataset, 16))
 
+    def texts(self, dataset: Dataset, limit: int) -> list[bytes]:
+        """The content of an array of strings, in order, without their padding.
+
+        Args:
+            limit: bytes that all of them together may have.
+
+        Raises:
+            FormatError: not strings, too long together, damaged, or never written.
+        """
+        if dataset.dtype is not None:
+            if dataset.dtype.kind != "S":
+                raise FormatError(f"has type {dataset.dtype}, expected strings")
+            return [bytes(one) for one in self.read(dataset).reshape(-1)]
+        if dataset.chunk:
+            raise FormatError("holds strings of variable length in chunks; store them contiguously")
+        count = math.prod(dataset.shape)
+        content = self._read_whole(dataset, 16 * count)
+        known: dict[bytes, bytes] = {}  # names come again and again
+        for at in range(0, 16 * count, 16):
+            reference = content[at : at + 16]
+            if reference not in known:
+                known[reference] = self._heap_text(reference)
+                limit -= len(known[reference])
+                if limit < 0 or len(known) > MAX_MESSAGES:
+                    raise FormatError("holds more text than is read")
+        return [known[content[at : at + 16]] for at in range(0, 16 * count, 16)]
+
     def _heap_text(self, reference: bytes) -> bytes:
         """A string in the global heap (III.E), from its length, address and number."""
         length, heap, number = (

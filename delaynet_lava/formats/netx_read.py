@@ -384,12 +384,23 @@ def pending(layers: Iterable[Layer]) -> int:
     )
 
 
+def _require_netx(root: Group) -> None:
+    """Call other kinds of HDF5 files by their name."""
+    if "layer" in root.keys:
+        return
+    if {"node", "version"} <= root.keys:
+        raise InputError(root.where, "is a NIR graph, not NetX", "read it with delaynet import")
+    if root.keys & {"model_weights", "_layer_checkpoint_dependencies", "layer_names", "layers"}:
+        raise InputError(root.where, "is a Keras file, not NetX", "export it with its framework's NIR writer")
+
+
 def read_network(root: Group) -> tuple[Network, list[str]]:
     """The network in an open file, and notes on what was ignored but matters.
 
     Raises:
         InputError: naming the layer and the key.
     """
+    _require_netx(root)
     stack = _Stack()
     metadata = _metadata(root, stack)
     _simulation(root, stack)

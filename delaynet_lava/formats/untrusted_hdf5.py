@@ -33,6 +33,15 @@ MAX_FEW = 1 << 6
 MAX_KEYS = 1 << 13
 """Entries of one group."""
 
+_OTHERS = (
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a Git LFS pointer, which stands for a file",
+        "fetch the file itself: git lfs pull",
+    ),
+    (b"PK\x03\x04", "a zip archive (a model.pt, .npz or .keras)", "a model.pt goes to delaynet export"),
+)
+
 
 @contextlib.contextmanager
 def _named(where: str) -> Iterator[None]:
@@ -179,6 +188,29 @@ class Group:
         except UnicodeDecodeError as error:
             raise self.refuse(key, "is not UTF-8 text") from error
 
+    def texts(self, key: str, shape: tuple[int | None, ...], limit: int = 1 << 20) -> list[str]:
+        """An array of strings (UTF-8), in order.
+
+        Args:
+            shape: what the array has to have; None: any length.
+            limit: bytes of all different ones together.
+
+        Raises:
+            InputError: missing, not strings, of another shape, too long, not UTF-8, or damaged.
+        """
+        dataset = self._dataset(key)
+        if len(dataset.shape) != len(shape) or any(
+            want not in (None, got) for want, got in zip(shape, dataset.shape, strict=True)
+        ):
+            wanted = ", ".join("any" if n is None else str(n) for n in shape)
+            raise self.refuse(key, f"has shape {dataset.shape}, expected ({wanted})")
+        with _named(self.at(key)):
+            values = self._file.reader.texts(dataset, limit)
+        try:
+            return [value.decode("utf-8") for value in values]
+        except UnicodeDecodeError as error:
+            raise self.refuse(key, "is not UTF-8 text") from error
+
 
 class Rows:
     """Rows of numbers in an untrusted file, read one at a time."""
@@ -202,6 +234,9 @@ def open_untrusted(path: str | os.PathLike) -> Group:
     """
     name = os.fspath(path)
     content = read_file(path, MAX_BYTES, "give the path of a net.h5")
+    for start, kind, remedy in _OTHERS:
+        if content.startswith(start):
+            raise InputError(name, f"is {kind}, not HDF5", remedy)
     with _named(name):
         opened = _File(content)
     return Group(opened, opened.reader.root, name)
