@@ -162,7 +162,10 @@ def import_nir(
     layers, made, roundings = [], [], []
     for population, hint in zip(populations, hints, strict=True):
         hint = hint if isinstance(hint, dict) else {}
-        own = replace(used, reset=str(hint["reset"])) if _says_reset(hint, sources) else used
+        # A readout's only matters where its membrane saturates, which is when it spikes after all.
+        own = used if "v_threshold" in population.values else replace(used, reset="zero")
+        if _says_reset(hint, sources):
+            own = replace(used, reset=str(hint["reset"]))
         layer = _layer(graph, population, own, dt, notes)
         layers.append(layer)
         where = f"{graph.where}: node {population.name!r}"
@@ -339,6 +342,6 @@ def _layer(
         bias_u=bias,
         bias_v=leak,
         threshold=values.get("v_threshold"),
-        reset=readings.reset if "v_threshold" in values else "zero",
+        reset=readings.reset,
         late=cuba and readings.order == "old",
     )

@@ -41,7 +41,7 @@ def parts(network: Network) -> list[tuple]:
         n = layer.neuron
         bias = n.shifted_bias(layer.size).tolist()
         found.append((n.vth, n.du, n.dv, bias, n.membrane_bits, n.full_scale_exp))
-        found.append("" if n.is_readout else n.reset)
+        found.append(n.reset)
     return found
 
 

@@ -30,6 +30,8 @@ FREE_BYTES, WORK_BYTES = 1 << 28, 8
 that is not compressed, however large, stays within ``FREE_BYTES + (1 + WORK_BYTES) * its size``."""
 MAX_FEW = 1 << 6
 """Elements of what should be one value, or a few."""
+MAX_TEXTS = 1 << 18
+"""Elements of an array of strings."""
 MAX_KEYS = 1 << 13
 """Entries of one group."""
 
@@ -198,7 +200,7 @@ class Group:
         Raises:
             InputError: missing, not strings, of another shape, too long, not UTF-8, or damaged.
         """
-        dataset = self._dataset(key)
+        dataset = self._dataset(key, MAX_TEXTS)
         if len(dataset.shape) != len(shape) or any(
             want not in (None, got) for want, got in zip(shape, dataset.shape, strict=True)
         ):
