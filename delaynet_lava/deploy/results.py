@@ -308,7 +308,12 @@ def compare_with_emulator(
     for start, part in outcome.parts():
         inputs = np.unpackbits(bits[start : start + part.batch], axis=2, count=manifest.channels)
         result = emulate(network, inputs, record=manifest.record).compare(part)
-        total = Comparison(total.mismatches + result.mismatches, total.compared + result.compared)
+        total = Comparison(
+            total.mismatches + result.mismatches,
+            total.compared + result.compared,
+            None,
+            total.probe + result.probe,
+        )
         if result.first is not None:
             firsts.append(replace(result.first, sample=start + result.first.sample))
     return replace(total, first=min(firsts, key=lambda d: (d.step, d.layer), default=None))
