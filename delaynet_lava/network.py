@@ -131,8 +131,8 @@ class Synapse:
         weight: int16 (post, pre), even, -256 to 254 (8-bit words with sign).
         delay: int16 (post, pre), time steps, >= 0; the lag is ``delay + 1``. Where the weight is
             zero there is no synapse and the delay has no meaning. A scalar stands for all.
-        weight_exp: 0 to 7. (Lava rounds sums under negative exponents, the chip does not; they are
-            refused rather than run differently.)
+        weight_exp: -1 to 7. Under -1 the even words count halves of themselves, whole numbers, so that no
+            sum is rounded; lower ones, whose sums Lava rounds and the chip does not, are refused.
 
     Raises:
         InputError: a value out of range or odd, or shapes that disagree.
@@ -164,12 +164,17 @@ class Synapse:
         )
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "delay", delay)
-        object.__setattr__(self, "weight_exp", _integer(self.weight_exp, "weight_exp", 0, fx.WEIGHT_EXP_MAX))
+        object.__setattr__(self, "weight_exp", _integer(self.weight_exp, "weight_exp", -1, fx.WEIGHT_EXP_MAX))
 
     @property
     def shape(self) -> tuple[int, int]:
         """(post, pre)."""
         return self.weight.shape  # type: ignore[return-value]
+
+    @property
+    def units(self) -> np.ndarray:
+        """int64 (post, pre), what a spike adds: ``2**weight_exp * weight``, always whole."""
+        return self.weight.astype(np.int64) << (self.weight_exp + 1) >> 1
 
     @property
     def max_delay(self) -> int:

@@ -294,8 +294,9 @@ def _exact(layer: FloatLayer, hint: Mapping[str, Any], max_exponent: int) -> Den
 
 def _exponent(weight: np.ndarray, wanted: Any, limit: int) -> int | None:
     """The least exponent, or the wanted one, whose words hold the weights without rounding."""
-    candidates = [wanted] if isinstance(wanted, int) and 0 <= wanted <= limit else []
-    for exponent in (*candidates, *range(limit + 1)):
+    candidates = [wanted] if isinstance(wanted, int) and -1 <= wanted <= limit and limit else []
+    # Odd numbers last: halves of 8-bit words, which a model.pt has not.
+    for exponent in (*candidates, *range(limit + 1), *([-1] if limit else [])):
         scaled = weight / 2**exponent
         low, high = fx.WEIGHT_MIN - 0.5, fx.WEIGHT_MAX + 0.5
         if _is_whole(scaled / 2) and scaled.min() >= low and scaled.max() <= high:

@@ -121,7 +121,7 @@ def _hops(synapse: Synapse | None, longest: int, size: int) -> np.ndarray:
 
 def _parallel(vth: int, weight_exp: int) -> int:
     """m: how many of the largest weights exceed the threshold together."""
-    return vth // (fx.WEIGHT_MAX << weight_exp) + 1
+    return vth // (fx.WEIGHT_MAX << weight_exp + 1 >> 1) + 1
 
 
 def _drive(neuron: Neuron, weight_exp: int, where: str) -> np.ndarray:
@@ -130,7 +130,7 @@ def _drive(neuron: Neuron, weight_exp: int, where: str) -> np.ndarray:
     Raises:
         InputError: a current that persists, a residual that could fire, or a sum that can't be held.
     """
-    vth, step = neuron.vth, 2 << weight_exp
+    vth, step = neuron.vth, 1 << weight_exp + 1
     if neuron.du != fx.DECAY_ONE:
         raise InputError(
             where,
@@ -213,11 +213,12 @@ class _Host:
         if entering.max() > 1:
             self.first = _drive(layer.neuron, layer.synapse.weight_exp, where)
             if len(self.first) > 1:
+                largest = fx.WEIGHT_MAX << layer.synapse.weight_exp + 1 >> 1
                 raise InputError(
                     f"{where}: delay",
                     f"input {int(np.argmax(entering > 1))} has a lag of more than {longest} steps, and one "
-                    f"weight of at most {fx.WEIGHT_MAX << layer.synapse.weight_exp} can't lift a relay over "
-                    f"the threshold {layer.neuron.vth}; inputs can't be copied",
+                    f"weight of at most {largest} can't lift a relay "
+                    f"over the threshold {layer.neuron.vth}; inputs can't be copied",
                     _REMEDY,
                 )
         self.size = layer.size
@@ -261,10 +262,11 @@ class _Host:
             self.longest,
         )
         direct = Synapse(whole.weight[:, :channels], whole.delay[:, :channels], synapse.weight_exp)
-        value = whole.weight[:, channels:].astype(np.int64) << synapse.weight_exp
-        word = value >> self.exponent
+        value = whole.units[:, channels:]
+        # Shifted by one more, so that an exponent of -1 shifts as well.
+        word = value << 1 >> self.exponent + 1
         bad = (
-            (word << self.exponent != value)
+            (word << self.exponent + 1 >> 1 != value)
             | (word & 1 != 0)
             | (word < fx.WEIGHT_MIN)
             | (word > fx.WEIGHT_MAX)

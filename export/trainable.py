@@ -87,8 +87,8 @@ def _block(layer: Dense, where: str) -> tuple[dict[str, Any], dict[str, torch.Te
 
 
 def _weight(synapse: Synapse, where: str) -> torch.Tensor:
-    words = synapse.weight.astype(np.int64) << synapse.weight_exp
-    if words.min() < fx.WEIGHT_MIN or words.max() > fx.WEIGHT_MAX:
+    words = synapse.units
+    if np.any(words & 1) or words.min() < fx.WEIGHT_MIN or words.max() > fx.WEIGHT_MAX:
         raise InputError(where, f"has the exponent {synapse.weight_exp}, a model.pt has none", _REMEDY)
     weight = torch.from_numpy(words.astype(np.float32) / fx.WEIGHT_SCALE)
     return weight.reshape(*weight.shape, 1, 1, 1)

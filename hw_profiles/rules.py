@@ -221,7 +221,7 @@ def synaptic_sum(network: Network, profile: HardwareProfile) -> Iterator[Breach]
     for i, layer in enumerate(network.layers):
         if bits is None or not isinstance(layer, Dense):
             continue
-        weights = np.hstack([s.weight.astype(np.int64) << s.weight_exp for s in _arriving(layer)])
+        weights = np.hstack([s.units for s in _arriving(layer)])
         most, least = np.maximum(weights, 0).sum(axis=1), np.minimum(weights, 0).sum(axis=1)
         # Two's complement reaches one further down than up.
         excess = np.maximum(most, -least - 1) - ((1 << bits - 1) - 1)

@@ -73,7 +73,7 @@ def _settled(drive: np.ndarray, k: int) -> np.ndarray:
 
 def _sums(synapse: Synapse, senders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest sum of weights that arrives at each neuron in one step."""
-    weight = synapse.weight[:, senders].astype(np.int64) << synapse.weight_exp
+    weight = synapse.units[:, senders]
     return np.minimum(weight, 0).sum(axis=1), np.maximum(weight, 0).sum(axis=1)
 
 

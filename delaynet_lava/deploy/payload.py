@@ -160,6 +160,8 @@ def read_layer(layer, kind, where):
         if delay.max() > MAX_DELAY:
             raise Failure(f"{where}: a delay of {delay.max()}, more than {MAX_DELAY}")
         exponent = value(f"weight{suffix}_exp", 0)
+        if np.any(weight & 1):  # halves of 8-bit words
+            weight, exponent = weight * 2, exponent - 1
         synapses.append({"weights": weight, "weight_exp": exponent, "delays": delay})
     neuron = {
         "shape": (size,),
@@ -247,7 +249,7 @@ def lava_classes():
             self.senders = None
 
         def lay_out(self):
-            weights = self.weights << self.proc_params["weight_exp"]
+            weights = self.weights << (self.proc_params["weight_exp"] + 1) >> 1
             self.senders = []
             for sender, column in enumerate(weights.T):
                 post = np.flatnonzero(column)

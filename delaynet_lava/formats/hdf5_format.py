@@ -281,6 +281,13 @@ class Reader:
             raise FormatError("is damaged: it is packed, but not in chunks")
         return Dataset(shape, dtype, cost, layout, chunk, filters, row)
 
+    def is_null(self, address: int) -> bool:
+        """True for a dataset that has a type but no value (a null dataspace)."""
+        return any(
+            self._number(m.at, 1) == 2 and self._number(m.at + 3, 1) == 2
+            for m in self._messages(address).get(SPACE, [])
+        )
+
     def _shape(self, at: int) -> tuple[int, ...]:
         """A dataspace message (IV.A.2.b)."""
         version, rank, _, kind = self._numbers(at, 1, 4)

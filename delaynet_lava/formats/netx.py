@@ -13,7 +13,8 @@ something that NetX's keys do not:
 
     delay, delay_rec            int16 (post, pre) matrices, time steps; absent: all zero. A
                                 recurrent layer has both or neither.
-    weight_exp, weight_rec_exp  exponents of the synapses; absent: 0
+    weight_exp, weight_rec_exp  exponents of the synapses; absent: 0. Odd words, of -128 to 127, are
+                                halves of 8-bit words, as stock NetX reads them: exponent -1.
     neuron/biasExp              exponent of the bias; absent: 6
     neuron/reset                "subtract"; absent: "zero"
     neuron/{membraneBits, fullScaleExp}     a membrane of fewer bits; absent: 24 and 23
@@ -46,7 +47,7 @@ from delaynet_lava.formats.netx_read import (
     read_network,
 )
 from delaynet_lava.formats.untrusted_hdf5 import MAX_BYTES, MAX_ELEMENTS, open_untrusted
-from delaynet_lava.network import Dense, Encoder, Network, Neuron
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 
 __all__ = ["NetxWarning", "read", "write", "write_layer"]
 
@@ -169,22 +170,29 @@ def write_layer(group: h5py.Group, layer: Dense, where: str = "layer") -> None:
     if max(post, pre) * post > MAX_ELEMENTS:
         raise InputError(where, f"has {post} neurons and {pre} inputs, more than {MAX_ELEMENTS} synapses")
     group["inFeatures"], group["outFeatures"] = pre, post
-    group["weight"] = synapse.weight
+    group["weight"], exponent = _words(synapse)
     # Without delay_rec, delay stands for both synapses: both or neither are written.
     delayed = any(np.any(s.delay) for s in (synapse, recurrent) if s is not None)
     if delayed:
         group["delay"] = synapse.delay
-    if synapse.weight_exp:
-        group["weight_exp"] = synapse.weight_exp
+    if exponent:
+        group["weight_exp"] = exponent
     if recurrent is not None:
-        group["weight_rec"] = recurrent.weight
+        group["weight_rec"], exponent = _words(recurrent)
         if delayed:
             group["delay_rec"] = recurrent.delay
-        if recurrent.weight_exp:
-            group["weight_rec_exp"] = recurrent.weight_exp
+        if exponent:
+            group["weight_rec_exp"] = exponent
     if np.ndim(neuron.bias) or np.any(neuron.bias):
         group["bias"] = neuron.bias
     _write_neuron(group.create_group("neuron"), neuron)
+
+
+def _words(synapse: Synapse) -> tuple[np.ndarray, int]:
+    """Weights and exponent of a file; halves as the odd words that stock NetX reads."""
+    if synapse.weight_exp < 0:
+        return synapse.weight >> 1, 0
+    return synapse.weight, synapse.weight_exp
 
 
 def _write_neuron(group: h5py.Group, neuron: Neuron) -> None:

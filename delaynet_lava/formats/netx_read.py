@@ -42,6 +42,8 @@ _KEYS = {
     "average": _COMMON,
     "dense": _DENSE,
     "dense_rec": _DENSE | {"weight_rec", "delay_rec", "weight_rec_exp"},
+    # What SpyTorch wrote for Loihi 1.
+    "recurrent": _DENSE | {"recWeight", "weight_rec", "delay_rec", "weight_rec_exp"},
     # theta, tauRho, scaleRho and wgtExp are what lava-dl wrote before it had a CUBA neuron.
     "neuron": frozenset({"type", "iDecay", "vDecay", "vThMant", "refDelay", "gradedSpike", "messageBits"})
     | {"biasExp", "reset", "membraneBits", "fullScaleExp"}
@@ -123,7 +125,7 @@ def _whole(group: Group, key: str, low: int, high: int) -> np.ndarray:
 
 def _one(group: Group, key: str, low: int, high: int, absent: int | None = None) -> int:
     """One whole number in a closed range; ``absent``, where it is given, stands for a missing key."""
-    if absent is not None and key not in group.keys:
+    if absent is not None and not group.has_value(key):
         return absent
     array = _whole(group, key, low, high)
     if array.size != 1:
@@ -163,7 +165,7 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
         what = _REFUSED_NEURONS.get(kind, "unknown to this package")
         raise group.refuse("type", f"is {kind!r} ({what})", "only CUBA (or LOIHI) neurons can be read")
     for key in ("gradedSpike", "messageBits"):
-        if key in group.keys and np.any(group.array(key, MAX_FEW)):
+        if group.has_value(key) and np.any(group.array(key, MAX_FEW)):
             raise group.refuse(key, "is not zero: graded spikes", "only binary spikes can be read")
     parameters: dict[str, Any] = {name: _per_layer(group, key) for name, key in _REQUIRED.items()}
     parameters |= {name: group.array(key, MAX_FEW) for name, key in _OPTIONAL.items() if key in group.keys}
@@ -225,6 +227,26 @@ def _matrix(layer: Group, key: str, size: int) -> np.ndarray:
     return array
 
 
+def _odd(layer: Group, key: str, weight: np.ndarray) -> tuple[np.ndarray, int]:
+    """Weights and exponent; odd words are halves of 8-bit ones, doubled here under an exponent one lower."""
+    exponent = _one(
+        layer, "weight_exp" if key == "weight" else "weight_rec_exp", 0, fx.WEIGHT_EXP_MAX, absent=0
+    )
+    with np.errstate(invalid="ignore"):
+        odd = weight % 2 == 1
+    if not odd.any():
+        return weight, exponent
+    low, high = fx.WEIGHT_MIN // 2, (fx.WEIGHT_MAX + 1) // 2
+    if weight.min() < low or weight.max() > high:
+        raise layer.refuse(
+            key,
+            f"has odd values, {weight[odd].flat[0]:g} is one, and reaches from {weight.min():g} to "
+            f"{weight.max():g}, which takes 9 bits; 8-bit words are odd from {low} to {high}, or even",
+            "quantise to 8 bits",
+        )
+    return weight.astype(np.int64) * 2, exponent - 1
+
+
 def _delay(layer: Group, key: str, shape: tuple[int, int]) -> np.ndarray:
     """Delays of one synapse, as NetX reads them: one for all, one a neuron, or a full matrix."""
     if key not in layer.keys:
@@ -279,21 +301,28 @@ def _dense(layer: Group, kind: str, stack: _Stack) -> None:
     bias = layer.array("bias") if "bias" in layer.keys else _ZERO
     neuron = _neuron(layer, stack, bias)
     delay = _delay(layer, "delay", shape)
-    exponent = _one(layer, "weight_exp", 0, fx.WEIGHT_EXP_MAX, absent=0)
+    weight, exponent = _odd(layer, "weight", weight)
     with _named(layer, {}):
         synapse = Synapse(weight, delay, exponent)
     recurrent = None
-    if kind == "dense_rec":
-        weight_rec = _matrix(layer, "weight_rec", size)
+    if kind != "dense":
+        word = "recWeight" if kind == "recurrent" and "recWeight" in layer.keys else "weight_rec"
+        weight_rec = _matrix(layer, word, size)
         delay_rec = _delay_rec(layer, shape, synapse.delay, stack)
-        exponent = _one(layer, "weight_rec_exp", 0, fx.WEIGHT_EXP_MAX, absent=0)
         if weight_rec.shape != (size, size):
-            raise layer.refuse("weight_rec", f"has shape {weight_rec.shape}, expected {(size, size)}")
-        with _named(layer, {"weight": "weight_rec", "delay": "delay_rec", "weight_exp": "weight_rec_exp"}):
+            raise layer.refuse(word, f"has shape {weight_rec.shape}, expected {(size, size)}")
+        weight_rec, exponent = _odd(layer, word, weight_rec)
+        with _named(layer, {"weight": word, "delay": "delay_rec", "weight_exp": "weight_rec_exp"}):
             recurrent = Synapse(weight_rec, delay_rec, exponent)
     with _named(layer, {}):
         stack.layers.append(Dense(synapse, neuron, recurrent))
-    stack.note_unknown(layer, _KEYS[kind])
+    misspelt = sorted(layer.keys & {"delays", "delays_rec"})
+    if misspelt:
+        named = " and ".join(misspelt)
+        stack.note(
+            layer, named, "are ignored, as stock NetX does: no spike is late; it reads delay, delay_rec"
+        )
+    stack.note_unknown(layer, _KEYS[kind] | set(misspelt))
     stack.input_shape = stack.input_shape or (shape[1],)
     stack.size, stack.unordered = size, ()
 
@@ -313,6 +342,7 @@ _READERS: dict[str, Callable[[Group, str, _Stack], None]] = {
     "flatten": _flatten,
     "dense": _dense,
     "dense_rec": _dense,
+    "recurrent": _dense,
     "average": _average,
 }
 

@@ -111,6 +111,18 @@ class Group:
         with _named(self.at(key)):
             return self._file.reader.is_group(address)
 
+    def has_value(self, key: str) -> bool:
+        """True where an entry is there and is no dataset without a value.
+
+        Raises:
+            InputError: it is a link, or damaged.
+        """
+        if key not in self.keys:
+            return False
+        address = self._address(key)
+        with _named(self.at(key)):
+            return not self._file.reader.is_null(address)
+
     def group(self, key: str, where: str | None = None) -> Group:
         """A group inside this one.
 

@@ -122,6 +122,8 @@ def _sort(weight, delay, exponent, place, lag, target, word):
 
 def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventList:
     """Sort (post, pre) matrices into an :class:`EventList`; synapses of weight 0 are left out."""
+    if weight_exp < 0:  # of even words: whole numbers
+        weight, weight_exp = weight >> -weight_exp, 0
     neurons, senders = weight.shape
     count, lag = np.zeros(senders, np.int64), np.zeros(senders, np.int32)
     axonal, lowest, highest = _survey(weight, delay, count, lag)
