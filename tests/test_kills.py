@@ -132,10 +132,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("kills", NUMBERS)
-@pytest.mark.parametrize(
-    "name", [n if n != "search" else pytest.param(n, marks=pytest.mark.slow) for n in COMMANDS]
-)
+@pytest.mark.parametrize(("name", "kills"), CASES)
 def test_a_killed_command_loses_nothing_and_leaves_nothing(name, kills, killer, start, tmp_path):
     command = COMMANDS[name]
     clean, folder = start("clean"), start("killed")
