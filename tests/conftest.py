@@ -25,3 +25,10 @@ settings.load_profile("ci")
 def repository() -> Path:
     """The root of the source tree."""
     return ROOT
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how to have the same order of tests again, which -q leaves out."""
+    seed = getattr(config.option, "randomly_seed", None)
+    if isinstance(seed, int):
+        terminalreporter.write_line(f"random order of tests: --randomly-seed={seed}")
