@@ -258,3 +258,12 @@ def test_a_network_does_not_run_the_code_it_names(code, tmp_path, capsys):
     assert marker.exists() and "1.0000 (6 of 6)" in capsys.readouterr().out
     more = complained(capsys, "run", str(net), "--task", f"{path}:Blobs", "--samples", "7")
     assert "--samples 7: " in more and "has 6 in the split test; ask for at most 6" in more
+
+
+def test_the_class_of_the_page_is_a_task(code, repository):
+    text = (repository / "docs" / "tasks.md").read_text()
+    path = code(text.split("```python")[1].split("```")[0])
+    of = task(f"{path}:Digits:noise=0.1", seed=2)
+    x, y = of.batch("validation", 3, 5)
+    assert x.any() and set(y) <= {0, 1, 2}
+    np.testing.assert_array_equal(of.batch("validation", 5, 1)[0][0], x[2])

@@ -145,7 +145,7 @@ def measure(
                     v_saturations=sum(sum(unwanted(network, r.v_saturations)) for r in runs),
                     references=dict(tasks[0].references()),
                     class_names=runs[0].names,
-                    confusion=sum(r.confusion for r in runs).tolist(),
+                    confusion=np.sum([r.confusion for r in runs], axis=0).tolist(),
                     silence=sum((r.silence for r in runs), Silence()),
                 )
             )  # fmt: skip

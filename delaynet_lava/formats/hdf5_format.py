@@ -411,7 +411,7 @@ class Reader:
         Raises:
             FormatError: damaged.
         """
-        count, heap, number = (int(part) for part in reference)
+        count, heap, number = (int(part) for part in reference.item())
         if count == 0:
             return np.zeros(0, dtype)
         if heap not in self._heaps:  # kept, so that each is paid for once

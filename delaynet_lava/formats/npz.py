@@ -16,6 +16,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -146,7 +147,7 @@ class Npz:
         return np.ndarray(shape, dtype, content, at, order=order)
 
 
-def _header(head: bytes, where: str) -> tuple[tuple[int, ...], str, np.dtype, int]:
+def _header(head: bytes, where: str) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype, int]:
     """Shape, order, type and where the numbers begin."""
     stream = io.BytesIO(head)
     version = np.lib.format.read_magic(stream)

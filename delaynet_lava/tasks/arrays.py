@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,10 @@ _Get = Callable[[str], Any]
 _Sets = dict[str, tuple[_Get, str, frozenset[str]]]
 
 
+def _prefixed(file: Npz, prefix: str, name: str) -> np.ndarray:
+    return file.array(prefix + name)
+
+
 def _npz(path: str) -> _Sets:
     file = Npz(path)
     found: _Sets = {}
@@ -45,7 +50,7 @@ def _npz(path: str) -> _Sets:
         prefix = f"{split}_" if split else ""
         names = frozenset(key[len(prefix) :] for key in file.keys if key.startswith(prefix))
         if "labels" in names or "inputs" in names or "times" in names:
-            found[split] = (lambda name, p=prefix: file.array(p + name)), f"{path}: {prefix}", names
+            found[split] = partial(_prefixed, file, prefix), f"{path}: {prefix}", names
     if "" in found and len(found) > 1:
         raise InputError(path, "holds samples both with and without a split before their keys", "choose one")
     if not found:
