@@ -78,6 +78,7 @@ def test_long_waits_of_many_samples_stay_small_in_memory():
         ({"cues": 0}, "0 is below 1"),
         ({"wait_ms": 149}, "149 ms is below 150 ms"),
         ({"seed": -1}, "-1 is negative"),
+        ({"cues": 10**9}, "more than 16,777,216 steps"),
     ],
 )
 def test_bad_options_are_refused(options, problem):

@@ -135,6 +135,13 @@ def test_a_seed_for_stored_samples_is_refused(net, capsys):
     assert "are stored, none is drawn; leave it out" in refused(capsys, "run", net, "--seed", "3")
 
 
+def test_a_task_that_is_not_here_is_named_with_the_network(tmp_path, capsys):
+    save(network(task="gone.npz"), tmp_path / "net.h5")
+    line = refused(capsys, "run", str(tmp_path / "net.h5"))
+    assert "is for the task gone.npz, which cannot be run here (gone.npz: does not exist" in line
+    assert "name one with --task" in line
+
+
 def test_a_split_of_its_own(net, capsys):
     assert "has no samples in the split train" in refused(capsys, "run", net, "--split", "train")
     assert "'tests' is not one of train, validation, test" in refused(capsys, "run", net, "--split", "tests")

@@ -42,7 +42,7 @@ def training(model: ModelFile, where: str) -> Training:
     history = made.get("history")
     if not isinstance(history, list) or not history:
         raise InputError(where, "keeps no history of its training", "train it with delaynet train")
-    # "delaynet train cue --preset NAME --seed 0 --set a=1 ...": what is not the seed tells trainings apart.
+    # "delaynet train TASK --preset NAME --seed 0 --set a=1 ...": what is not the seed tells trainings apart.
     words = str(made.get("command", where)).split()
     if "--preset" in words:
         words = words[words.index("--preset") + 1 :]

@@ -49,7 +49,15 @@ def source(word: str | None, network: Network, path: str, seed: int | None = Non
     Raises:
         InputError: there is no such task, it does not fit the network, or it has no use for a seed.
     """
-    made = task(named_word(word, network.task, path), seed)
+    named = named_word(word, network.task, path)
+    try:
+        made = task(named, seed)
+    except InputError as error:
+        if word is not None:
+            raise
+        raise InputError(
+            path, f"is for the task {named}, which cannot be run here ({error})", "name one with --task"
+        ) from error
     require_fit(network, made, path)
     if seed is not None and made.seed is None:
         raise InputError(

@@ -29,6 +29,7 @@ SLOT_MS = PAUSE_MS + CUE_MS
 SPIKE_P, BACKGROUND_P = 0.040, 0.010
 RIGHT_P = (0.3, 0.7)
 REMEMBERED = 7
+MAX_STEPS = 1 << 24  # a word may come from a file that somebody else made
 LONGER = 3  # a sweep also runs the shortest wait, and so many times the wait
 
 
@@ -66,6 +67,12 @@ class CueAccumulation(Task):
         if self.wait_ms < RECALL_MS:
             raise InputError(
                 "cue task: wait", f"{self.wait_ms} ms is below {RECALL_MS} ms, the length of the recall"
+            )
+        if self.cues * SLOT_MS + self.wait_ms > MAX_STEPS:
+            raise InputError(
+                "cue task",
+                f"{self.cues} cues and {self.wait_ms} ms are more than {MAX_STEPS:,} steps",
+                "ask for a shorter sample",
             )
         if self.seed < 0:
             raise InputError("cue task: seed", f"{self.seed} is negative")
