@@ -9,6 +9,7 @@ __all__ = [
     "InputError",
     "MismatchError",
     "one_line",
+    "printable",
     "shown",
 ]
 
@@ -16,17 +17,24 @@ MAX_MESSAGE = 400
 """Characters of a message."""
 
 
+def printable(text: str) -> str:
+    """Text without what would move a terminal's cursor, change its colours or reverse the line.
+
+    It is written as Python writes it (``\\x1b``).
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
     """Text that a terminal can be given, whoever wrote it: one line of at most ``limit`` characters.
 
-    Runs of white space become one blank. What would move the cursor, change colours or reverse the line
-    is written as Python writes it (``\\x1b``). Of a longer text the beginning and the end are kept.
+    Runs of white space become one blank; see :func:`printable`. Of a longer text the beginning and the end
+    are kept.
     """
     # A character becomes at most ten; what is cut away need not be looked at.
     if len(text) > 4 * limit:
         text = f"{text[: 2 * limit]} ... {text[-2 * limit :]}"
-    words = " ".join(text.split())
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    shown = printable(" ".join(text.split()))
     if len(shown) <= limit:
         return shown
     tail = limit * 2 // 5

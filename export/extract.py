@@ -83,7 +83,7 @@ def _dense(entry: dict[str, Any], tensors: LayerTensors, arriving: np.ndarray | 
         delay = np.broadcast_to(arriving, weight.shape)
     back = None
     if recurrent:
-        w_rec = tensors.matrix("recurrent_synapse")
+        w_rec = tensors.square("recurrent_synapse", len(weight))
         d_rec = np.zeros((), np.int16)
         if entry["type"] == "DelayRecurrent":
             if not entry.get("self_connection", True):

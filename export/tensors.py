@@ -126,6 +126,17 @@ class LayerTensors:
             weight = weight * mask.reshape(weight.shape)
         return quantize_weight(weight.reshape(weight.shape[:2]))
 
+    def square(self, synapse: str, size: int) -> np.ndarray:
+        """:meth:`matrix` of a synapse between the layer's own neurons.
+
+        Raises:
+            InputError: see there; or not (size, size).
+        """
+        weight = self.matrix(synapse)
+        if weight.shape != (size, size):
+            raise InputError(self.where, f"{synapse} has shape {weight.shape}, expected {(size, size)}")
+        return weight
+
     def decay(self, name: str) -> int:
         """A decay in units of 1/4096, as SLAYER rounds it."""
         return int(torch.round(torch.tensor(self.scalar(name)).clamp(0, fx.DECAY_ONE)))

@@ -211,7 +211,9 @@ def test_files_of_other_releases_of_torch(repository: Path) -> None:
     newer = HERE / "files" / "torch-2.13.pt"
     assert list(load_tensors(newer)) == list(everything())
     for path in (newer, *(repository / "examples" / "models").glob("*.pt")):
-        assert same(load_tensors(path), torch.load(path, weights_only=True)), path
+        theirs = torch.load(path, weights_only=True)
+        theirs.pop("sha256", None)
+        assert same(load_tensors(path), theirs), path
 
 
 # Damage and bombs.

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from netx_tools import NEURON, arrays, put_keys, read_quietly, stock_file
+from netx_tools import NEURON, arrays, put_keys, read_quietly, reseal, stock_file
 from strategies import inputs_for, networks
 
 from delaynet_lava.emulator import emulate
@@ -342,6 +342,7 @@ def test_unknown_keys_elsewhere_are_not_passed_over(tmp_path: Path, recurrent: N
         put_keys(file, {"extra": 1, "simulation": {"Ts": 2, "tsample": 1}})
         file["delaynet/seed"] = file["layer/0/weight"] = 1
         file["layer/1/shapes"] = 1
+    reseal(tmp_path / "net.h5")
     with pytest.warns(NetxWarning) as caught:
         assert arrays(netx.read(tmp_path / "net.h5")) == arrays(recurrent)
     texts = [str(w.message).removeprefix(f"{tmp_path}/net.h5: ") for w in caught]

@@ -43,6 +43,7 @@ COMMANDS = {
     "profiles": "Show the hardware profiles, or every value of one.",
     "deploy": "Run a network on a Loihi 2 board, or on a cluster's CPUs.",
     "search": "Search over a recipe's options.",
+    "verify": "Say what a file is, and whether it is as it was written.",
     "bench": "Measure this package against SLAYER, Lava and others.",
     "setup-lava": "Install Lava and SLAYER here, on Python 3.10 to 3.13, and test them.",
     "doctor": "Say what is installed, what works here, and what gets the rest.",

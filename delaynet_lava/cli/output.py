@@ -15,8 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, printable
 from delaynet_lava.files import replace_file
 
 __all__ = [
@@ -38,19 +39,24 @@ _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 def complain(name: str, message: str) -> None:
     """One line on stderr."""
     with contextlib.suppress(OSError):  # nobody to tell
-        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+        print(printable(f"{name}: {' '.join(message.split())}"), file=sys.stderr)
 
 
 def say(text: str) -> None:
-    """One line on stdout."""
-    print(text)
+    """One line on stdout; what a file put into it can't move the cursor."""
+    print("\n".join(map(printable, text.split("\n"))))
+
+
+def _cell(text: str) -> Text:
+    # Not a string: in one, rich would take what stands in brackets for a colour.
+    return Text(printable(text))
 
 
 def figures(rows: list[tuple[str, str]]) -> None:
     """Names and values in two columns."""
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(_cell(name), _cell(value))
     _console.print(table)
 
 
@@ -60,7 +66,7 @@ def grid(columns: list[str], rows: list[list[str]], left: bool = False) -> None:
     for k, name in enumerate(columns):
         table.add_column(name, justify="left" if k == 0 or left else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_cell, row))
     _console.print(table)
 
 

@@ -2,7 +2,8 @@
 
 A dict of ``format``, ``version``, ``config``, ``state_dict`` and ``provenance``, written with
 ``torch.save`` and read by :mod:`delaynet_lava.formats.untrusted_torch`. Training and export meet here, and
-only here.
+only here. ``sha256`` beside them is the hash of the rest (:mod:`delaynet_lava.formats.content_hash`), checked
+when the file is read.
 
 ``config`` is ``{"layers": [{"type": ..., ...}, ...], "task": {...}, "dt_ms": 1.0}``, and ``"decision"``, the
 text of a :class:`~delaynet_lava.decision.Decision`, where the network answers in its own way. The tensors
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +23,10 @@ import torch
 
 from delaynet_lava.errors import InputError, shown
 from delaynet_lava.files import read_file, replace_file
+from delaynet_lava.formats.content_hash import KEY, NoHashWarning, Seal, hash_of
 from delaynet_lava.formats.untrusted_torch import MAX_BYTES, TorchFormatError, read_torch
 
-__all__ = ["ModelFile", "load_model", "load_tensors", "require_plain", "save_model", "write_tensors"]
+__all__ = ["ModelFile", "load_model", "load_tensors", "require_plain", "save_model", "seal", "write_tensors"]
 
 FORMAT, VERSION = "delaynet_lava.model", 1
 
@@ -44,19 +47,38 @@ class ModelFile:
 
 
 def write_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
-    """Write a dict of tensors and plain values, as a whole or not at all.
+    """Write a dict of tensors and plain values with its hash, as a whole or not at all.
 
     Raises:
         InputError: the place can't be written, or :func:`load_tensors` would refuse the file.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    image = buffer.getvalue()
     try:
+        # The hash is that of what will be read: to the reader a parameter is a tensor, a buffer of a
+        # module a dict.
+        plain = read_torch(_saved(content))
+        image = _saved({**content, KEY: _hash(plain)})
         read_torch(image)
     except TorchFormatError as error:
         raise InputError(str(path), f"was not written: it {error.problem}", error.remedy) from error
     replace_file(path, image)
+
+
+def _saved(content: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _hash(content: dict[str, Any]) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            # NumPy has no bfloat16; float64 holds each of its values.
+            return (value.to(torch.float64) if value.is_floating_point() else value).numpy()
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+    return hash_of({key: plain(value) for key, value in content.items() if key != KEY})
 
 
 def save_model(path: str | os.PathLike, model: ModelFile) -> None:
@@ -75,13 +97,7 @@ def save_model(path: str | os.PathLike, model: ModelFile) -> None:
     write_tensors(path, content)
 
 
-def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
-    """A dict of tensors and plain values from a torch file, without running any of its code.
-
-    Raises:
-        InputError: missing, unreadable, not a torch file, or one that holds more than tensors and
-            plain values.
-    """
+def _read(path: str | os.PathLike) -> dict[str, Any]:
     where = str(path)
     try:
         content = read_torch(read_file(path, MAX_BYTES, "give the path of a model.pt"))
@@ -90,6 +106,52 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(where, f"holds a {type(content).__name__}, expected a dict")
     return content
+
+
+def _ours(content: dict[str, Any]) -> bool:
+    name = content.get("format")
+    return isinstance(name, str) and name.startswith("delaynet_lava.")
+
+
+def _seal(content: dict[str, Any], where: str) -> Seal:
+    stated = content.get(KEY)
+    if stated is not None and not isinstance(stated, str):
+        raise InputError(where, f"key {KEY!r} is a {type(stated).__name__}, expected a text")
+    return Seal(stated, _hash(content))
+
+
+def _require_whole(content: dict[str, Any], where: str) -> None:
+    note = _seal(content, where).require(where)
+    if note:
+        warnings.warn(note, NoHashWarning, stacklevel=3)
+
+
+def seal(path: str | os.PathLike) -> tuple[Seal, str]:
+    """The hash that a torch file states, the one it has, and what the file is ("" where not one of ours).
+
+    Raises:
+        InputError: it can't be read.
+    """
+    content = _read(path)
+    return _seal(content, str(path)), content["format"] if _ours(content) else ""
+
+
+def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
+    """A dict of tensors and plain values from a torch file, without running any of its code.
+
+    Raises:
+        InputError: missing, unreadable, not a torch file, or one that holds more than tensors and
+            plain values.
+        Altered: a file of this package whose content is not what was written.
+
+    Warns:
+        NoHashWarning: a file of this package that has no hash.
+    """
+    content = _read(path)
+    if not _ours(content):
+        return content
+    _require_whole(content, str(path))
+    return {key: value for key, value in content.items() if key != KEY}
 
 
 def require_plain(content: dict[str, Any], where: str) -> None:
@@ -116,8 +178,11 @@ def load_model(path: str | os.PathLike) -> ModelFile:
     Raises:
         InputError: as :func:`load_tensors`; or not one of ours, or of another version, or with
             parts missing or of the wrong type.
+
+    Warns:
+        NoHashWarning: it has no hash.
     """
-    where, content = str(path), load_tensors(path)
+    where, content = str(path), _read(path)
     require_plain({key: value for key, value in content.items() if key != "state_dict"}, where)
     if content.get("format") != FORMAT:
         raise InputError(
@@ -130,6 +195,7 @@ def load_model(path: str | os.PathLike) -> ModelFile:
         raise InputError(
             where, f"has version {content.get('version')!r}, this release reads {VERSION}", "update"
         )
+    _require_whole(content, where)
     for key in ("config", "state_dict", "provenance"):
         if not isinstance(content.get(key), dict):
             raise InputError(where, f"key {key!r} is missing or not a dict")

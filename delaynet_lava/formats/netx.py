@@ -19,6 +19,7 @@ something that NetX's keys do not:
     neuron/reset                "subtract"; absent: "zero"
     neuron/{membraneBits, fullScaleExp}     a membrane of fewer bits; absent: 24 and 23
     delaynet/version            1; a group at the root, with
+    delaynet/sha256             hash of everything else, see formats.content_hash
     delaynet/{dt_ms, profile, task, provenance}     the last two JSON objects
     delaynet/decision           how the network answers (:class:`~delaynet_lava.network.Decision` as
                                 text); absent: "last" of a readout, "count" of spiking neurons
@@ -26,6 +27,7 @@ something that NetX's keys do not:
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -38,6 +40,7 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.files import replace_file
+from delaynet_lava.formats.content_hash import KEY
 from delaynet_lava.formats.netx_read import (
     FORMAT_VERSION,
     MAX_LAYERS,
@@ -45,11 +48,16 @@ from delaynet_lava.formats.netx_read import (
     MAX_TEXT,
     pending,
     read_network,
+    seal,
 )
-from delaynet_lava.formats.untrusted_hdf5 import MAX_BYTES, MAX_ELEMENTS, open_untrusted
+from delaynet_lava.formats.untrusted_hdf5 import MAX_BYTES, MAX_ELEMENTS, open_untrusted, root_of
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 
 __all__ = ["NetxWarning", "read", "write", "write_layer"]
+
+
+# Stands where the hash will be until all else is written.
+_PLACE = hashlib.sha256(b"the place of the hash").hexdigest().encode()
 
 
 class NetxWarning(UserWarning):
@@ -100,7 +108,9 @@ def write(network: Network, path: str | os.PathLike) -> None:
         raise InputError(
             where, f"would have {len(image)} bytes, more than {MAX_BYTES}", "use a smaller network"
         )
-    replace_file(path, image)
+    digest = seal(root_of(image, where)).found.encode()
+    at = image.index(_PLACE)
+    replace_file(path, image[:at] + digest + image[at + len(digest) :])
 
 
 def _text(value: str, where: str) -> str:
@@ -124,6 +134,7 @@ def _json(value: dict[str, Any], where: str) -> str:
 
 def _write_metadata(group: h5py.Group, network: Network, where: str) -> None:
     group["version"] = FORMAT_VERSION
+    group[KEY] = np.array(_PLACE, "S64")
     group["dt_ms"] = float(network.dt_ms)
     group["profile"] = _text(network.profile, f"{where}: profile")
     task = {"word": network.task} if network.task else {}

@@ -18,13 +18,15 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats.content_hash import KEY, Digest, Seal
 from delaynet_lava.formats.untrusted_hdf5 import MAX_ELEMENTS, MAX_FEW, Group
 from delaynet_lava.network import Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
 
-__all__ = ["FORMAT_VERSION", "MAX_LAYERS", "MAX_PENDING", "MAX_TEXT", "pending", "read_network"]
+__all__ = ["FORMAT_VERSION", "MAX_LAYERS", "MAX_PENDING", "MAX_TEXT", "pending", "read_network", "seal"]
 
 FORMAT_VERSION = 1
 MAX_LAYERS = 4096
+MAX_DEPTH = 8
 MAX_TEXT = 1 << 22
 """Bytes of the profile's name, of ``task`` and of ``provenance``."""
 MAX_SHARED = 1 << 20
@@ -49,7 +51,7 @@ _KEYS = {
     | {"biasExp", "reset", "membraneBits", "fullScaleExp"}
     | {"theta", "tauRho", "scaleRho", "wgtExp", "weight_exp"},
     "simulation": frozenset({"Ts", "tSample"}),
-    "delaynet": frozenset({"version", "dt_ms", "task", "profile", "provenance", "decision"}),
+    "delaynet": frozenset({"version", "dt_ms", "task", "profile", "provenance", "decision", KEY}),
     "root": frozenset({"layer", "simulation", "delaynet"}),
 }
 _REFUSED_LAYERS = {
@@ -424,6 +426,36 @@ def _require_netx(root: Group) -> None:
         raise InputError(root.where, "is a Keras file, not NetX", "export it with its framework's NIR writer")
 
 
+def seal(root: Group) -> Seal:
+    """The hash that a file states, and that of all groups and data in it.
+
+    Raises:
+        InputError: something in it can't be read.
+    """
+    stated = None
+    if "delaynet" in root.keys and KEY in (metadata := root.group("delaynet")).keys:
+        stated = metadata.text(KEY)
+    digest = Digest()
+
+    def take(group: Group, skip: frozenset[str], depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise InputError(group.name, f"has more than {MAX_DEPTH} levels")
+
+        def put(key: str) -> None:
+            if group.is_group(key):
+                own = depth == 0 and key == "delaynet"
+                take(group.group(key), frozenset({KEY} if own else ()), depth + 1)
+            elif group.is_text(key):
+                digest.value(group.text(key, MAX_TEXT))
+            else:
+                digest.numbers(group.array(key))
+
+        digest.table(group.keys - skip, put)
+
+    take(root.again(), frozenset(), 0)
+    return Seal(stated, digest.hexdigest())
+
+
 def read_network(root: Group) -> tuple[Network, list[str]]:
     """The network in an open file, and notes on what was ignored but matters.
 
@@ -454,4 +486,6 @@ def read_network(root: Group) -> tuple[Network, list[str]]:
         )
     with _named(root, {}):
         network = Network(tuple(stack.layers), stack.input_shape, stack.average, **metadata)
+    if "delaynet" in root.keys and (note := seal(root).require(root.where)):
+        stack.notes.append(note)
     return network, stack.notes

@@ -19,7 +19,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.files import read_file
 from delaynet_lava.formats.hdf5_format import Dataset, FormatError, Reader
 
-__all__ = ["MAX_BYTES", "MAX_ELEMENTS", "Group", "Rows", "open_untrusted"]
+__all__ = ["MAX_BYTES", "MAX_ELEMENTS", "Group", "Rows", "open_untrusted", "root_of"]
 
 MAX_ELEMENTS = 1 << 28
 """Elements of one dataset: a matrix of 16384 x 16384."""
@@ -57,7 +57,7 @@ class _File:
     """A file in memory, and how many more bytes may be unpacked from it."""
 
     def __init__(self, content: bytes) -> None:
-        self.reader = Reader(content)
+        self.content, self.reader = content, Reader(content)
         self.limit = self.budget = FREE_BYTES + (1 + WORK_BYTES) * len(content)
 
 
@@ -155,6 +155,21 @@ class Group:
             )
         return dataset
 
+    def is_text(self, key: str) -> bool:
+        """True where an entry holds strings.
+
+        Raises:
+            InputError: it is missing, a link, not a dataset, or damaged.
+        """
+        address = self._address(key)
+        with _named(self.at(key)):
+            dtype = self._file.reader.dataset(address).dtype
+        return dtype is None or dtype.kind == "S"
+
+    def again(self) -> Group:
+        """The root of the same file, with a budget of its own."""
+        return root_of(self._file.content, self.where)
+
     def array(self, key: str, limit: int = MAX_ELEMENTS) -> np.ndarray:
         """Numbers, as stored: integer or float of at most 64 bits, any shape; do not write to it.
 
@@ -251,6 +266,15 @@ def open_untrusted(path: str | os.PathLike) -> Group:
     for start, kind, remedy in _OTHERS:
         if content.startswith(start):
             raise InputError(name, f"is {kind}, not HDF5", remedy)
+    return root_of(content, name)
+
+
+def root_of(content: bytes, name: str) -> Group:
+    """The root group of a file in memory, called ``name`` in errors.
+
+    Raises:
+        InputError: not HDF5, or damaged.
+    """
     with _named(name):
         opened = _File(content)
     return Group(opened, opened.reader.root, name)
