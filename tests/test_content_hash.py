@@ -57,7 +57,7 @@ def test_the_hash_does_not_ask_how_something_is_stored(tmp_path: Path) -> None:
                 wider = value.astype(">i4") if getattr(value, "dtype", np.dtype("S1")).kind == "i" else value
                 into.create_dataset(key, data=wider, **options)
 
-    with h5py.File(path) as file, h5py.File(copy, "w", libver="latest") as other:
+    with h5py.File(path) as file, h5py.File(copy, "w", userblock_size=512) as other:
         again(file, other)
     assert copy.read_bytes() != path.read_bytes()
     assert arrays(read_quietly(copy)) == arrays(a_network())
@@ -84,9 +84,7 @@ def test_no_bit_of_a_net_can_change_unseen(tmp_path: Path) -> None:
     assert altered > 3
     weight = content.index(a_network().layers[1].synapse.weight.tobytes())
     path.write_bytes(content[:weight] + bytes([content[weight] ^ 2]) + content[weight + 1 :])
-    with pytest.raises(
-        Altered, match=r"net\.h5: was damaged or edited: its content has hash [0-9a-f]{12}\.\.\."
-    ):
+    with pytest.raises(Altered, match=r"net\.h5: was damaged or edited: its content has hash [0-9a-f]{12}"):
         netx.read(path)
 
 

@@ -108,9 +108,9 @@ SQUARE = (1 << 14, 1 << 14)
     ],
 )  # fmt: skip
 def test_storage_that_is_not_read(path: Path, edit: Edit, message: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     found = refused(path, edit, put("layer/2/shape", [1 << 14]))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert found.startswith(f"layer 2 (dense_rec): weight: {message}")
 
 
@@ -215,9 +215,9 @@ def test_bombs(path: Path, name: str) -> None:
     assert path.stat().st_size < 2_000_000
     if name != "looped":  # which takes time, not memory
         tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     found = refused(path)
-    seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert expected in found
     assert seconds < 10 and peak < 300_000_000  # some 0.5 s where nobody else computes
