@@ -183,14 +183,15 @@ def load_model(path: str | os.PathLike) -> ModelFile:
         NoHashWarning: it has no hash.
     """
     where, content = str(path), _read(path)
-    require_plain({key: value for key, value in content.items() if key != "state_dict"}, where)
-    if content.get("format") != FORMAT:
+    name = content.get("format")
+    if not isinstance(name, str) or name != FORMAT:
         raise InputError(
             where,
-            f"has format {content.get('format')!r}, expected {FORMAT!r}",
+            f"has format {shown(name)}, expected {FORMAT!r}",
             "a bare state_dict does not say what its layers are: name the code that makes them with "
             "--network file.py:Name, or save with delaynet_lava.save_model(net, path)",
         )
+    require_plain({key: value for key, value in content.items() if key != "state_dict"}, where)
     if content.get("version") != VERSION:
         raise InputError(
             where, f"has version {content.get('version')!r}, this release reads {VERSION}", "update"
