@@ -1,4 +1,5 @@
-# Needs Python 3.10 somewhere on the machine (.ci/environment finds it); everything else goes to .venv.
+# Needs a Python of 3.10 to 3.13 somewhere on the machine (.ci/environment finds it; PYTHON=... decides);
+# everything else goes to .venv.
 MODEL := examples/models/cue_loihi2.pt
 NET := net.h5
 
@@ -35,5 +36,5 @@ lint:
 	MYPYPATH=build/lint .venv/bin/mypy -p delaynet_lava
 
 clean:
-	rm -rf .venv build dist delaynet_lava.egg-info $(NET) .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-other build dist delaynet_lava.egg-info $(NET) .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find delaynet_lava export hw_profiles tests examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""How .ci/environment finds Python 3.10 and keeps .venv, and what works where Lava is not installed."""
+"""How .ci/environment finds a Python and keeps .venv, and what works where Lava is not installed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ BASH = shutil.which("bash") or "/bin/bash"
 SHIM = 'echo "pyenv: python3.10: command not found" >&2\nexit 127'
 
 
-def interpreter(version: str = "3.10", venv: bool = True) -> str:
+def interpreter(version: str = "3.10", venv: bool = True, small_torch: bool = False) -> str:
     """A script that answers the questions of .ci/environment as an interpreter of ``version`` does."""
-    return f'case "$*" in *ensurepip*) exit {0 if venv else 1} ;; esac\necho "{version} $0"'
+    return f"""case "$*" in
+    *ensurepip*) exit {0 if venv else 1} ;;
+    *"-m pip"*torch*) exit {0 if small_torch else 1} ;;
+    esac
+    echo "{version} $0\""""
 
 
 def command(path: Path, body: str) -> Path:
@@ -30,11 +34,13 @@ def command(path: Path, body: str) -> Path:
 
 @pytest.fixture
 def find(repository: Path, tmp_path: Path):
-    """Runs ``.ci/environment find`` with nothing on PATH but the folder ``bin``, in the home ``home``."""
+    """Runs ``.ci/environment``, ``find`` unless told, with nothing on PATH but the folder ``bin``, in the home ``home``."""
 
-    def run(path: str = str(tmp_path / "bin"), **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *words: str, path: str = str(tmp_path / "bin"), **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [BASH, repository / ".ci" / "environment", "find"],
+            [BASH, repository / ".ci" / "environment", *(words or ("find",))],
             env={"PATH": path, "HOME": str(tmp_path / "home"), **variables},
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
@@ -84,7 +90,7 @@ def test_a_shim_that_answers_command_not_found_is_passed_over(find, tmp_path: Pa
 
 def test_a_python3_10_of_another_version_is_passed_over(find, tmp_path: Path) -> None:
     command(tmp_path / "bin" / "python3.10", interpreter("3.1"))
-    assert "not found" in complaint(find())
+    assert "none of 3.10 to 3.13 was found" in complaint(find())
 
 
 def test_of_the_versions_of_pyenv_the_newest_is_taken(find, tmp_path: Path) -> None:
@@ -112,24 +118,50 @@ def test_pyenv_is_found_without_its_command(find, tmp_path: Path, through: str) 
     assert picked(find(**({} if through == "home" else {"PYENV_ROOT": str(root)}))) == expected
 
 
-def test_uv_is_asked_what_it_has(find, tmp_path: Path) -> None:
-    expected = command(tmp_path / "managed" / "python3.10", interpreter())
-    command(tmp_path / "bin" / "uv", f'[ "$*" = "python find 3.10" ] && echo "{expected}"')
+@pytest.mark.parametrize("version", ["3.10", "3.13"])
+def test_uv_is_asked_what_it_has(find, tmp_path: Path, version: str) -> None:
+    expected = command(tmp_path / "managed" / f"python{version}", interpreter(version))
+    command(tmp_path / "bin" / "uv", f'[ "$*" = "python find {version}" ] && echo "{expected}"')
     assert picked(find()) == expected
 
 
 def test_uv_installs_what_it_has_not(find, tmp_path: Path) -> None:
-    expected = tmp_path / "managed" / "python3.10"
-    prepared = command(tmp_path / "prepared", interpreter())
+    expected = tmp_path / "managed" / "python3.13"
+    prepared = command(tmp_path / "prepared", interpreter("3.13"))
     command(
         tmp_path / "bin" / "uv",
         f"""case "$*" in
-        "python find 3.10") [ -e "{expected}" ] && echo "{expected}" ;;
-        "python install 3.10") /bin/mkdir "{expected.parent}" && /bin/cp "{prepared}" "{expected}" ;;
+        "python find 3.13") [ -e "{expected}" ] && echo "{expected}" ;;
+        "python install 3.13") /bin/mkdir "{expected.parent}" && /bin/cp "{prepared}" "{expected}" ;;
         *) exit 2 ;;
         esac""",
     )
     assert picked(find()) == expected
+
+
+def test_the_newest_is_taken_wherever_it_is(find, tmp_path: Path) -> None:
+    command(tmp_path / "bin" / "python3.10", interpreter())
+    command(tmp_path / "bin" / "python3", interpreter("3.11"))
+    command(tmp_path / "bin" / "python3.14", interpreter("3.14"))
+    assert picked(find()) == tmp_path / "bin" / "python3"
+    versions = tmp_path / "home" / ".pyenv" / "versions"
+    expected = command(versions / "3.12.1" / "bin" / "python3.12", interpreter("3.12"))
+    assert picked(find()) == expected
+
+
+def test_one_whose_torch_is_small_comes_before_a_newer_one(find, tmp_path: Path) -> None:
+    command(tmp_path / "bin" / "python3.13", interpreter("3.13"))
+    expected = command(tmp_path / "bin" / "python3.11", interpreter("3.11", small_torch=True))
+    command(tmp_path / "bin" / "python3.10", interpreter("3.10", small_torch=True))
+    assert picked(find()) == expected
+
+
+def test_the_newest_of_some_versions(find, tmp_path: Path) -> None:
+    command(tmp_path / "bin" / "python3.13", interpreter("3.13"))
+    expected = command(tmp_path / "bin" / "python3.12", interpreter("3.12"))
+    command(tmp_path / "bin" / "python3.10", interpreter("3.10", small_torch=True))
+    assert picked(find("newest", "3.12", "3.10")) == expected
+    assert "none of 3.11" in complaint(find("newest", "3.11"))
 
 
 @pytest.mark.parametrize("uv", [None, "echo 'error: no network' >&2; exit 2", "echo /nowhere/python3.10"])
@@ -138,8 +170,8 @@ def test_without_any_one_line_says_how_to_get_it(find, tmp_path: Path, uv: str |
     if uv is not None:
         command(tmp_path / "bin" / "uv", uv)
     line = complaint(find())
-    assert "pyenv install 3.10" in line
-    assert "uv python install 3.10" in line
+    assert "pyenv install 3.13" in line
+    assert "uv python install 3.13" in line
     assert "PYTHON=" in line
 
 
@@ -156,35 +188,40 @@ def test_an_interpreter_without_venv_is_named(find, tmp_path: Path) -> None:
 
 def test_a_wrong_variable_is_not_passed_over(find, tmp_path: Path) -> None:
     command(tmp_path / "bin" / "python3.10", interpreter())
-    newer = command(tmp_path / "python3.11", interpreter("3.11"))
-    line = complaint(find(PYTHON=str(newer)))
-    assert str(newer) in line and "3.11" in line and "3.10" in line
+    for version in ("3.9", "3.14"):
+        other = command(tmp_path / f"python{version}", interpreter(version))
+        line = complaint(find(PYTHON=str(other)))
+        assert str(other) in line and f"is Python {version}," in line and "3.10 to 3.13" in line
     missing = str(tmp_path / "nowhere")
     assert missing in complaint(find(PYTHON=missing))
 
 
 def test_a_real_interpreter_is_understood(find) -> None:
     """The one that runs the tests lives in an environment; the answer is the one below it."""
-    result = find(PYTHON=sys.executable)
-    if sys.version_info[:2] == (3, 10):
-        assert picked(result) == Path(sys.base_prefix, "bin", "python3.10")
-    else:
-        assert "is Python {}.{},".format(*sys.version_info) in complaint(result)
+    version = "{}.{}".format(*sys.version_info)
+    assert picked(find(PYTHON=sys.executable)) == Path(sys.base_prefix, "bin", f"python{version}")
 
 
 FAKE_BASE = """case "$*" in
+*"-m pip"*torch*) exit 1 ;;
 *"-m venv"*)
-    /bin/mkdir -p .venv/bin
-    /bin/cp "{inside}" .venv/bin/python
+    for venv; do :; done
+    /bin/mkdir -p "$venv/bin"
+    /bin/cp "{inside}" "$venv/bin/python"
     echo venv >> "{log}"
     ;;
 *ensurepip*) ;;
 *) echo "3.10 $0" ;;
 esac"""
 FAKE_INSIDE = """case "$*" in
-*"-m pip"*-e*)
+*"-m pip"*--dry-run*) [ -n "${{SMALL_TORCH:-}}" ] ;;
+*"-m pip"*-e*|*"-m pip"*torch*)
     echo "pip $*" >> "{log}"
     exit "${{PIP_RESULT:-0}}"
+    ;;
+*setup-lava*)
+    echo setup-lava >> "{log}"
+    exit "${{LAVA_RESULT:-0}}"
     ;;
 *"-m pip"*) ;;
 *find_spec*) [ ! -e .venv/damaged ] ;;
@@ -226,14 +263,37 @@ def checkout(repository: Path, tmp_path: Path) -> Checkout:
 
 
 def test_an_environment_is_made_once(checkout: Checkout) -> None:
-    assert checkout.make("test")[0] == ["venv", ".[test]"]
+    assert checkout.make("test")[0] == ["venv", ".[test]", "setup-lava"]
     assert checkout.make("test") == ([], "")
     assert checkout.make() == ([], "")
 
 
+def test_the_small_torch_comes_first_where_there_is_one(checkout: Checkout) -> None:
+    calls, said = checkout.make("test", SMALL_TORCH="1")
+    assert calls == ["venv", "torch==2.13.0+cpu", ".[test]", "setup-lava"]
+    assert "torch for CPUs" in said
+
+
+def test_an_installation_whose_lava_fails_is_made_again(checkout: Checkout) -> None:
+    checkout.make("test", code=1, LAVA_RESULT="1")
+    calls, said = checkout.make("test")
+    assert calls == ["venv", ".[test]", "setup-lava"]
+    assert "did not finish" in said
+
+
+def test_another_folder_and_another_python(checkout: Checkout, tmp_path: Path) -> None:
+    """VENV keeps a second environment beside the first; PYTHON remakes what holds another version."""
+    checkout.make("test")
+    assert checkout.make("test", VENV=".venv-other")[0] == ["venv", ".[test]", "setup-lava"]
+    assert checkout.make("test", VENV=".venv-other") == ([], "")
+    newer = command(tmp_path / "python3.13", checkout.python.read_text().replace("3.10", "3.13"))
+    calls, said = checkout.make("test", PYTHON=str(newer))
+    assert calls[0] == "venv" and "holds Python 3.10, PYTHON is 3.13" in said
+
+
 def test_an_extra_is_added_on_demand(checkout: Checkout) -> None:
     checkout.make("test")
-    assert checkout.make("test", "dev")[0] == [".[dev]"]
+    assert checkout.make("test", "dev")[0] == [".[dev]", "setup-lava"]
     assert checkout.make("test", "dev") == ([], "")
     assert checkout.make("test") == ([], "")
 
@@ -242,7 +302,7 @@ def test_a_changed_pyproject_is_installed_again(checkout: Checkout) -> None:
     checkout.make("test")
     with (checkout.root / "pyproject.toml").open("a") as file:
         file.write("\n[tool.other]\n")
-    assert checkout.make("test")[0] == [".[test]"]
+    assert checkout.make("test")[0] == [".[test]", "setup-lava"]
     assert checkout.make("test") == ([], "")
 
 
@@ -253,7 +313,7 @@ def test_an_interrupted_installation_is_made_again(checkout: Checkout, earlier: 
         (checkout.root / "pyproject.toml").write_text("[project]\n")
     checkout.make("test", code=1, PIP_RESULT="1")
     calls, said = checkout.make("test")
-    assert calls == ["venv", ".[test]"]
+    assert calls == ["venv", ".[test]", "setup-lava"]
     assert "did not finish" in said
     assert checkout.make("test") == ([], "")
 
@@ -262,12 +322,12 @@ def test_a_broken_environment_is_made_again(checkout: Checkout) -> None:
     venv = checkout.root / ".venv"
     checkout.make("test")
     (venv / "damaged").touch()
-    assert checkout.make("test")[0] == ["venv", ".[test]"]
+    assert checkout.make("test")[0] == ["venv", ".[test]", "setup-lava"]
     (venv / "bin" / "python").unlink()
-    assert checkout.make("test")[0] == ["venv", ".[test]"]
+    assert checkout.make("test")[0] == ["venv", ".[test]", "setup-lava"]
     shutil.rmtree(venv)
     venv.symlink_to("nowhere")
-    assert checkout.make("test")[0] == ["venv", ".[test]"]
+    assert checkout.make("test")[0] == ["venv", ".[test]", "setup-lava"]
     assert checkout.make("test") == ([], "")
 
 
@@ -275,22 +335,22 @@ def test_a_moved_checkout_gets_a_new_environment(checkout: Checkout) -> None:
     checkout.make("test")
     checkout.root = checkout.root.rename(checkout.root.with_name("elsewhere"))
     calls, said = checkout.make("test")
-    assert calls == ["venv", ".[test]"]
+    assert calls == ["venv", ".[test]", "setup-lava"]
     assert "another path" in said
 
 
 def test_someones_own_environment_is_added_to(checkout: Checkout, tmp_path: Path) -> None:
     (checkout.root / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(tmp_path / "inside", checkout.root / ".venv" / "bin" / "python")
-    assert checkout.make("test")[0] == [".[test]"]
+    assert checkout.make("test")[0] == [".[test]", "setup-lava"]
     assert checkout.make("test") == ([], "")
 
 
 def test_someones_own_environment_is_not_removed(checkout: Checkout) -> None:
-    python = command(checkout.root / ".venv" / "bin" / "python", interpreter("3.12"))
+    python = command(checkout.root / ".venv" / "bin" / "python", interpreter("3.9"))
     calls, said = checkout.make("test", code=2)
     assert calls == []
-    assert said.count("\n") == 1 and "3.12" in said
+    assert said.count("\n") == 1 and "3.9" in said
     assert python.exists()
 
 
