@@ -34,7 +34,7 @@ def command(path: Path, body: str) -> Path:
 
 @pytest.fixture
 def find(repository: Path, tmp_path: Path):
-    """Runs ``.ci/environment``, ``find`` unless told, with nothing on PATH but the folder ``bin``, in the home ``home``."""
+    """Runs ``.ci/environment``, ``find`` unless told, with only the folder ``bin`` on PATH, in ``home``."""
 
     def run(
         *words: str, path: str = str(tmp_path / "bin"), **variables: str
