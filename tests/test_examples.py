@@ -18,4 +18,9 @@ def test_example_runs(path):
     if done.returncode == 2 and "published_cue_125.npz: is not a file" in done.stderr:
         pytest.skip("the published weights are not there")
     assert done.returncode == 0, done.stdout + done.stderr
+    if "nothing is compared: " in done.stdout:
+        pytest.skip(done.stdout.strip())
+    if path.stem == "nir_frameworks":
+        assert done.stdout.count("'and from a late reset in': 0}") == 3
+        return
     assert "0 mismatches" in done.stdout
