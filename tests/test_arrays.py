@@ -414,3 +414,6 @@ def test_files_that_are_none(tmp_path):
     assert "spikes/times: has shape (3,), expected a list of rows" in refused(str(tmp_path / "flat.h5"))
     path = write_hdf5(tmp_path / "short.h5", labels=LABELS[:4])
     assert "holds 20 rows of times, 20 of units, 4 labels" in refused(path)
+    with h5py.File(write_hdf5(tmp_path / "uneven.h5"), "r+") as out:
+        out["spikes/units"][3] = []
+    assert "times and 0 units" in refused(str(tmp_path / "uneven.h5"))

@@ -209,6 +209,8 @@ def _extent(parts: Any, scale: float, where: str) -> tuple[int, int]:
     """Steps and channels that all events need."""
     steps = channels = 0
     for times, units in parts:
+        if len(times) != len(units):
+            raise InputError(where, f"has a sample with {len(times)} times and {len(units)} units")
         if len(times):
             for name, values in (("times", times), ("units", units)):
                 if np.asarray(values).dtype.kind not in "iuf" or not np.isfinite(values).all():

@@ -20,6 +20,7 @@ from bundle_tools import a_bundle
 from harness import Target
 from mutate import damage, strange, strange_json, twist
 from netx_tools import NEURON, a_network, stock_file
+from samples import events_case, npz_case, read_samples, sample_files
 
 from delaynet_lava.deploy import payload, results
 from delaynet_lava.deploy.bundle import read_inputs, read_manifest
@@ -462,6 +463,8 @@ TARGETS = {
         Target("inputs.npz", _bundles, _inputs, lambda state: read_inputs(state.path, state.manifest)),
         Target("job.json", _bundles, _job, lambda state: read_job(str(state.path))),
         Target("published", _published, _published_case, lambda state: read_published(state.path)),
+        Target("samples.npz", sample_files, npz_case, read_samples),
+        Target("samples.h5", sample_files, events_case, read_samples),
         Target("profile", _profiles, _profile, lambda state: load_profile(state.path)),
     )
 }

@@ -1,0 +1,83 @@
+"""Files of samples that may come from strangers: dense and events in a .npz, events in HDF5."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+from mutate import damage
+
+from delaynet_lava import task
+
+__all__ = ["events_case", "npz_case", "read_samples", "sample_files"]
+
+COUNT, STEPS, CHANNELS = 6, 9, 4
+
+
+def sample_files(folder: Path) -> Any:
+    """Good files of each kind, to be spoilt."""
+    rng = np.random.default_rng(2)
+    inputs = (rng.random((COUNT, STEPS, CHANNELS)) < 0.3).astype(np.uint8)
+    labels = np.arange(COUNT) % 3
+    sample, times, units = np.nonzero(inputs)
+    dense = {"inputs": inputs, "labels": labels, "lengths": np.full(COUNT, STEPS)}
+    events = {"times": times * 1.0, "units": units, "sample": sample, "labels": labels}
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, values, kind in (("times", times / 1000, np.float32), ("units", units, np.uint16)):
+            chunks = (4,) if name == "units" else None
+            rows = file.create_dataset(f"spikes/{name}", (COUNT,), h5py.vlen_dtype(kind), chunks=chunks)
+            for k in range(COUNT):
+                rows[k] = values[sample == k]
+        file["labels"] = labels
+    return SimpleNamespace(folder=folder, path=folder, arrays=[dense, events], hdf5=buffer.getvalue())
+
+
+def _strange(rng: Random, like: np.ndarray) -> np.ndarray:
+    values = np.array(like, rng.choice((np.int64, np.float64, np.int8, np.uint8, np.float32, object, bool)))
+    if values.size and values.dtype.kind in "if" and rng.random() < 0.7:
+        values.flat[rng.randrange(values.size)] = rng.choice((-1, 1 << 6, 100, 3))
+    if values.dtype.kind == "f" and rng.random() < 0.3:
+        values.flat[0] = rng.choice((np.nan, np.inf, 1e30, -0.0, 0.5))
+    if rng.random() < 0.3:
+        values = values[: rng.randrange(len(values) + 1)]
+    return values[..., None] if rng.random() < 0.1 else values
+
+
+def npz_case(state: Any, rng: Random) -> bytes:
+    """A .npz with strange arrays or damaged bytes."""
+    arrays = dict(rng.choice(state.arrays))
+    for name in list(arrays):
+        if rng.random() < 0.3:
+            arrays[name] = _strange(rng, arrays[name])
+        if rng.random() < 0.05:
+            del arrays[name]
+    buffer = io.BytesIO()
+    (np.savez if rng.random() < 0.5 else np.savez_compressed)(buffer, **arrays)
+    content = buffer.getvalue()
+    if rng.random() < 0.6:
+        content = damage(content, rng)
+    state.path = state.folder / "samples.npz"
+    state.path.write_bytes(content)
+    return content
+
+
+def events_case(state: Any, rng: Random) -> bytes:
+    """An HDF5 file of events with damaged bytes."""
+    content = damage(state.hdf5, rng)
+    state.path = state.folder / "samples.h5"
+    state.path.write_bytes(content)
+    return content
+
+
+def read_samples(state: Any) -> None:
+    """All samples, as a command reads them."""
+    of = task(f"{state.path}:split=0,0,1")
+    if of.steps * of.channels <= 1 << 16:
+        of.batch("test", 0, of.size("test") or 0)
+        of.lengths("test", 0, of.size("test") or 0)
