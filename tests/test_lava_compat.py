@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -201,3 +202,21 @@ def test_each_mend_says_what_breaks_and_why_it_is_safe() -> None:
 def test_the_hook_is_put_in_place_once() -> None:
     lava_compat.install()
     assert sum(isinstance(finder, lava_compat._Finder) for finder in sys.meta_path) == 1
+
+
+@needs_lava
+def test_a_bundle_runs_without_this_package(tmp_path: Path, repository: Path) -> None:
+    """The script of ``delaynet deploy`` stands alone where it runs: it mends Lava by itself."""
+    shutil.copy(repository / "delaynet_lava" / "deploy" / "payload.py", tmp_path / "run.py")
+    code = """
+        import sys
+        sys.modules["delaynet_lava"] = None
+        import run
+        print(run.versions()["errors"])
+        run.lava_classes()
+        from lava.magma.compiler import var_model
+        print(var_model.ByteEncoder.__hash__ is not None)
+    """
+    errors, hashed = run(code, tmp_path).splitlines()[-2:]
+    assert errors == "{}"
+    assert hashed == str(sys.version_info >= (3, 11))

@@ -23,7 +23,8 @@ GENERATIONS = ("N2A2", "N3B2", "N3B3", "N3C1", "N3D1")
 """Of chips, as ``lava.utils.loihi.ChipGeneration`` names them."""
 LAVA = "0.10.0"
 """The release of lava-nc that the bundle's script was written for, and Intel's last."""
-PYTHON = "3.10."
+PYTHONS = {"loihi2": ("3.10",), "lava": ("3.10", "3.11", "3.12", "3.13")}
+"""By backend: Intel's closed package is made for one Python, the simulator was run on all these."""
 ANOTHER = "name another with --python"
 PROBE_S = 120.0  # importing Lava from a network drive takes its time
 LAUNCHES = ("sbatch", "direct")
@@ -156,8 +157,9 @@ def _python(host: Host, target: Target) -> Iterator[Finding]:
     except (ValueError, KeyError, IndexError, TypeError):
         yield _says("python", where, f"does not run as Python ({answer.reason})", ANOTHER)
         return
-    if not version.startswith(PYTHON):
-        yield _says("python", where, f"is Python {version}, Lava runs on 3.10 only", ANOTHER)
+    if version.rpartition(".")[0] not in PYTHONS[target.backend]:
+        needed = " or ".join(PYTHONS[target.backend])
+        yield _says("python", where, f"is Python {version}, this backend needs {needed}", ANOTHER)
     for name in missing:
         package = {"lava": "lava-nc"}.get(name, name)
         why = seen.get("errors", {}).get(name, "not installed")
