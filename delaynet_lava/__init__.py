@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from delaynet_lava.nn.model import load_model, save_model
     from delaynet_lava.tasks.registry import task
     from delaynet_lava.trace import Trace
+    from delaynet_lava.training.trainer import train
 
 # Nothing above imports Lava; whoever does so after this line gets it mended where that is needed.
 lava_compat.install()
@@ -40,6 +41,7 @@ __all__ = [
     "save_model",
     "task",
     "to_nir",
+    "train",
 ]
 
 # Imported when first asked for: compilers, torch and Lava take seconds, and no help text needs them.
@@ -60,6 +62,7 @@ _LATER = {
     "save_model": ("nn.model", "save_model"),
     "task": ("tasks.registry", "task"),
     "to_nir": ("export.nir_export", "to_nir"),
+    "train": ("training.trainer", "train"),
 }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "MAX_MESSAGE",
     "BackendMissing",
     "DelayNetError",
     "InputError",
+    "InputErrors",
     "MismatchError",
     "one_line",
     "printable",
@@ -56,12 +59,14 @@ class DelayNetError(Exception):
 
     Attributes:
         exit_code: what a command returns when this error ends it (2: bad usage or bad input).
+        longest: characters of a message.
     """
 
     exit_code = 2
+    longest = MAX_MESSAGE
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(one_line(message, self.longest))
 
 
 class InputError(DelayNetError):
@@ -76,6 +81,20 @@ class InputError(DelayNetError):
     def __init__(self, where: str, problem: str, remedy: str = "") -> None:
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(f"{where}: {problem}" + (f"; {remedy}" if remedy else ""))
+
+
+class InputErrors(InputError):
+    """Several mistakes of one object, told together: as long as it takes to name what each could be.
+
+    Args:
+        problems: one sentence each; values in them are cut to size.
+    """
+
+    longest = 20 * MAX_MESSAGE
+
+    def __init__(self, where: str, problems: Sequence[str], remedy: str = "") -> None:
+        self.problems = [one_line(problem) for problem in problems]
+        super().__init__(where, "; ".join(self.problems), remedy)
 
 
 class BackendMissing(DelayNetError):

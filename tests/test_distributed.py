@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,15 @@ from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.formats.model_file import load_model, load_tensors
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training.distributed import Group, process_group
-from delaynet_lava.training.options import command_line
-from delaynet_lava.training.trainer import PRESETS, CueOptions, Epoch, _Trainer, train_cue
+from delaynet_lava.training.recipe import Recipe
+from delaynet_lava.training.recipe_file import changed, command_line, load_recipe
+from delaynet_lava.training.trainer import Epoch, Outlook, _Trainer, train
 
 # An odd batch: the shares of two processes differ. Threads of kernels are not what is tested here.
-OPTIONS = replace(PRESETS["smoke"], batch=33, branching=0.05, anneal_epochs=3, average=0.5)
+TASK = "cue:cues=1,wait_ms=150"
+CHANGES = ["schedule.batch=33", "schedule.epoch_samples=132", "schedule.epochs=3"]
+CHANGES += ["loss.branching=0.05", "averaging.decay=0.5"]
+RECIPE = changed(load_recipe("smoke"), CHANGES)
 
 # The command, watched: one step's gradients, and what this process has at the end.
 WATCHED = """
@@ -36,20 +39,19 @@ import os, sys
 import numba, torch
 from delaynet_lava.training import trainer as training
 from delaynet_lava.cli import main
-from delaynet_lava.tasks.cue import CueAccumulation
 
-train_cue, folder, arguments = training.train_cue, sys.argv[1], sys.argv[2:]
+train, folder, arguments = training.train, sys.argv[1], sys.argv[2:]
 
-def watched(options, path, preset, on_epoch=None, group=None):
-    trainer = training._Trainer(options, group)
-    figures = trainer._step(CueAccumulation(1, 150, options.seed))
+def watched(recipe, task, path, seed, on_epoch=None, group=None, command=""):
+    trainer = training._Trainer(recipe, task, seed, group)
+    figures = trainer._step(trainer.stages[-1].pool, recipe.schedule.batch)
     gradients = {name: p.grad for name, p in trainer.net.named_parameters() if p.grad is not None}
-    model = train_cue(options, path, preset, on_epoch, group)
+    model = train(recipe, task, path, seed, on_epoch, group, command)
     torch.save(
         {
             "figures": figures,
             "gradients": gradients,
-            "feedback": trainer.hidden.feedback_grad,
+            "feedback": trainer.feedback,
             "state": model.state_dict,
             "history": model.provenance["history"],
             "threads": (numba.get_num_threads(), torch.get_num_threads()),
@@ -58,8 +60,8 @@ def watched(options, path, preset, on_epoch=None, group=None):
     )
     return model
 
-training.train_cue = watched
-main(["train", "cue", *arguments])
+training.train = watched
+main(arguments)
 """
 
 # The command, after each process has said who it is.
@@ -68,13 +70,13 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 os.write(1, f"rank {os.environ['RANK']} {os.getpid()}\\n".encode())
 from delaynet_lava.cli import main
-main(["train", "cue", *sys.argv[1:]])
+main(sys.argv[1:])
 """
 
 
-def arguments(options: CueOptions, path: Path) -> list[str]:
-    """Of the command that trains with these options."""
-    return [*command_line(options, "smoke").split()[3:], "-o", str(path)]
+def arguments(recipe: Recipe, path: Path) -> list[str]:
+    """Of the command that trains with this recipe."""
+    return [*command_line(TASK, "smoke", recipe, 0).split()[1:], "-o", str(path)]
 
 
 @contextmanager
@@ -105,22 +107,33 @@ class Stopped(Exception):
 def stop_at(last: int) -> Any:
     """For ``on_epoch``: as if killed once the checkpoint of an epoch is written."""
 
-    def on_epoch(epoch: Epoch, _: float) -> None:
+    def on_epoch(epoch: Epoch, _: Outlook) -> None:
         if epoch.number >= last:
             raise Stopped
 
     return on_epoch
 
 
-def first_step(options: CueOptions) -> tuple[_Trainer, Any]:
-    trainer = _Trainer(options, Group())
-    return trainer, trainer._step(CueAccumulation(1, 150, options.seed))
+def trainer_of(recipe: Recipe) -> _Trainer:
+    return _Trainer(recipe, CueAccumulation(1, 150), 0, Group())
+
+
+def first_step(recipe: Recipe) -> tuple[_Trainer, Any]:
+    trainer = trainer_of(recipe)
+    return trainer, trainer._step(trainer.stages[-1].pool, recipe.schedule.batch)
 
 
 def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
     """Largest difference of two sets of gradients, relative to the largest of each tensor."""
     assert set(ours) == set(theirs)
     return max(float((ours[k] - theirs[k]).abs().max() / theirs[k].abs().max()) for k in theirs)
+
+
+def assert_same_epoch(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """But for the order of sums."""
+    assert ours["task"] == theirs["task"]
+    numbers = [{k: v for k, v in epoch.items() if k != "task"} for epoch in (ours, theirs)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-4)
 
 
 def gradients(trainer: _Trainer) -> dict[str, torch.Tensor]:
@@ -130,10 +143,10 @@ def gradients(trainer: _Trainer) -> dict[str, torch.Tensor]:
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     # The first epoch on one process, the others on two.
     with pytest.raises(Stopped):
-        train_cue(OPTIONS, tmp_path / "two.pt", on_epoch=stop_at(1))
-    rest = [*arguments(OPTIONS, tmp_path / "two.pt"), "--json", str(tmp_path / "two.json")]
+        train(RECIPE, TASK, tmp_path / "two.pt", on_epoch=stop_at(1))
+    rest = [*arguments(RECIPE, tmp_path / "two.pt"), "--json", str(tmp_path / "two.json")]
     with torchrun(tmp_path, WATCHED, str(tmp_path), *rest) as program:
-        one = train_cue(OPTIONS, tmp_path / "one.pt", "smoke")
+        one = train(RECIPE, TASK, tmp_path / "one.pt", command=command_line(TASK, "smoke", RECIPE, 0))
         out, errors = program.communicate(timeout=300)
     assert program.returncode == 0, errors
     assert "Warning" not in errors
@@ -145,28 +158,28 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     for key in ("figures", "history", "feedback", "threads"):
         assert first[key] == second[key], key
     # and those of one process but for the order of sums: in the first step
-    trainer, figures = first_step(OPTIONS)
+    trainer, figures = first_step(RECIPE)
     assert distance(first["gradients"], gradients(trainer)) < 1e-4
     np.testing.assert_allclose(first["figures"], figures, rtol=1e-5)
-    assert first["feedback"] == pytest.approx(trainer.hidden.feedback_grad, rel=1e-6)
+    assert first["feedback"] == pytest.approx(trainer.feedback, rel=1e-6)
     # (a batch that lacks one of its samples is nowhere near)
-    lacking, other = first_step(replace(OPTIONS, batch=32))
+    lacking, other = first_step(changed(RECIPE, ["schedule.batch=32"]))
     assert distance(gradients(lacking), gradients(trainer)) > 0.01
     assert abs(other[0] / figures[0] - 1) > 1e-4
     # and in the end.
     two = load_model(tmp_path / "two.pt")
-    start = _Trainer(OPTIONS, Group()).net.state_dict()
+    start = trainer_of(RECIPE).net.state_dict()
     for name, tensor in one.state_dict.items():
         assert torch.equal(two.state_dict[name], first["state"][name]), name
         torch.testing.assert_close(two.state_dict[name], tensor, rtol=0, atol=1e-5)
     assert (one.state_dict["1.synapse.weight"] - start["1.synapse.weight"]).abs().max() > 1e-3
     for ours, theirs in zip(first["history"], one.provenance["history"], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
+        assert_same_epoch(ours, theirs)
     assert (
         two.provenance["metrics"]["validation_accuracy"] == one.provenance["metrics"]["validation_accuracy"]
     )
     alone, together = one.provenance["command"], two.provenance["command"]
-    assert alone.startswith("delaynet train cue --preset smoke --seed 0 --set branching=0.05 --set batch=33")
+    assert alone.startswith(f"delaynet train {TASK} --recipe smoke --seed 0 --set loss.branching=0.05 ")
     assert together == alone.replace("delaynet", "torchrun --nproc-per-node 2 -m delaynet_lava")
 
     # One process speaks and writes; each computes on its part of the cores.
@@ -182,12 +195,12 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 def test_a_training_that_lost_a_process_ends_and_goes_on_with_another_number(
     tmp_path: Path, end: str
 ) -> None:
-    options = replace(OPTIONS, anneal_epochs=5000)
+    recipe = changed(RECIPE, ["schedule.epochs=5000"])
     for name, last in (("whole.pt", 4), ("cut.pt", 1)):
         with pytest.raises(Stopped):
-            train_cue(options, tmp_path / name, on_epoch=stop_at(last))
+            train(recipe, TASK, tmp_path / name, on_epoch=stop_at(last))
     checkpoint = tmp_path / "cut.pt.checkpoint"
-    with torchrun(tmp_path, NAMED, *arguments(options, tmp_path / "cut.pt")) as program:
+    with torchrun(tmp_path, NAMED, *arguments(recipe, tmp_path / "cut.pt")) as program:
         ranks: dict[str, int] = {}
         spoken = []
         while len(spoken) < 3:
@@ -195,7 +208,7 @@ def test_a_training_that_lost_a_process_ends_and_goes_on_with_another_number(
             assert line, program.communicate()[1]
             if line.startswith("rank"):
                 ranks[line.split()[1]] = int(line.split()[2])
-            else:
+            elif line.startswith("epoch"):
                 spoken.append(line.split(":")[0])
         if end == "kill":
             os.kill(ranks["1"], signal.SIGKILL)
@@ -210,14 +223,14 @@ def test_a_training_that_lost_a_process_ends_and_goes_on_with_another_number(
     if end == "kill":
         assert "delaynet: no contact with the other processes of this training (" in errors
 
-    kept = load_tensors(checkpoint)["history"]
+    kept = load_tensors(checkpoint)["state"]["history"]
     with pytest.raises(Stopped):
-        train_cue(options, tmp_path / "cut.pt", on_epoch=stop_at(0))
-    resumed = load_tensors(checkpoint)["history"]
+        train(recipe, TASK, tmp_path / "cut.pt", on_epoch=stop_at(0))
+    resumed = load_tensors(checkpoint)["state"]["history"]
     assert [e["number"] for e in resumed] == list(range(1, len(kept) + 2))
-    whole = load_tensors(tmp_path / "whole.pt.checkpoint")["history"]
+    whole = load_tensors(tmp_path / "whole.pt.checkpoint")["state"]["history"]
     for ours, theirs in zip(resumed[:4], whole, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
+        assert_same_epoch(ours, theirs)
 
 
 LOST = """
@@ -278,8 +291,8 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_more_processes_than_samples_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="33 samples are too few for 34 processes"):
-        train_cue(OPTIONS, tmp_path / "m.pt", group=Group(0, 34))
+    with pytest.raises(InputError, match="33 samples a batch are too few for 34 processes"):
+        train(RECIPE, TASK, tmp_path / "m.pt", group=Group(0, 34))
 
 
 def test_processes_that_read_different_checkpoints_are_refused(tmp_path: Path) -> None:
@@ -288,5 +301,5 @@ def test_processes_that_read_different_checkpoints_are_refused(tmp_path: Path) -
             return [value + 1 for value in values]
 
     with pytest.raises(InputError, match="not the same for all processes"):
-        train_cue(OPTIONS, tmp_path / "m.pt", group=OneIsAhead())
+        train(RECIPE, TASK, tmp_path / "m.pt", group=OneIsAhead())
     assert not list(tmp_path.iterdir())

@@ -342,11 +342,11 @@ LONG_TRAINING_STEP = """
 import resource, torch
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training import delaynet
-from delaynet_lava.training.options import CueOptions
+from delaynet_lava.training.recipe_file import load_recipe
 
 task = CueAccumulation(7, 30_000 - 1050, 0)
 spikes, labels = task.batch("train", 0, 64)
-net = delaynet.build(CueOptions())
+net = delaynet.build(load_recipe("loihi2"), task, 0)
 hidden = net[0](torch.from_numpy(spikes).transpose(1, 2).to(torch.float32))
 assert hidden.shape == (64, 125, 30_000)
 population = hidden.sum(dim=1)

@@ -69,7 +69,7 @@ def test_the_spectrum_peaks_where_the_delays_are():
 
 def model(name: str, seed: int, values: list[float]) -> ModelFile:
     history = [{"accuracy": v, "branching": 2 * v} for v in values]
-    made = {"command": f"delaynet train cue --preset {name} --seed {seed} --set lr=1", "seed": seed}
+    made = {"command": f"delaynet train cue --recipe {name} --seed {seed} --set lr=1", "seed": seed}
     return ModelFile({"layers": [{"type": "Readout"}]}, {}, {**made, "history": history})
 
 

@@ -26,7 +26,7 @@ from postgres_tools import PASSWORD, QUOTED, postgresql
 
 from delaynet_lava.analysis.search_plots import draw_search
 from delaynet_lava.cli import main
-from delaynet_lava.cli.train import parse_options
+from delaynet_lava.cli.train import recipe_with
 from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.nn.lattice import PAPER_SHARES
@@ -36,9 +36,8 @@ from delaynet_lava.search.coordinator import Record, ranked
 from delaynet_lava.search.space import (
     check,
     default_space,
-    options_of,
+    option_of,
     paper_space,
-    plain,
     read_space,
     suggest,
     without,
@@ -57,19 +56,22 @@ from delaynet_lava.search.study import (
     top_up,
     unfinished,
 )
-from delaynet_lava.training.trainer import train_cue
+from delaynet_lava.training.recipe import plain, recipe_of
+from delaynet_lava.training.recipe_file import recipe_names
+from delaynet_lava.training.trainer import train
 
 require_optuna()  # quiet
 
-SMALL = ["neurons=8", "epoch_samples=32", "batch=32", "validation=32", "anneal_epochs=2"]
-BASE = parse_options("smoke", 3, SMALL)
+TASK = "cue:cues=1,wait_ms=150"
+SMALL = ["network.layers=8", "schedule.epoch_samples=32", "schedule.batch=32", "schedule.validation=32"]
+BASE = recipe_with("smoke", SMALL)
 
 
 def a_search(folder: Path, **changes: Any) -> Search:
     values: dict[str, Any] = {
         "folder": folder,
-        "task": "cue",
-        "preset": "smoke",
+        "task": TASK,
+        "recipe": "smoke",
         "base": BASE,
         "space": default_space(BASE),
         "sampler": "random",
@@ -105,13 +107,17 @@ def suggested(search: Search, order: list[int]) -> dict[int, dict[str, Any]]:
     return found
 
 
+def rate(recipe: dict[str, Any]) -> float:
+    return recipe["optimiser"]["lr"]
+
+
 def test_random_suggestions_depend_on_the_seed_and_the_trial_alone(tmp_path):
     forwards = suggested(a_search(tmp_path / "a"), [0, 1, 2, 3])
     backwards = suggested(a_search(tmp_path / "b"), [3, 2, 1, 0])
     assert forwards == backwards
     other = suggested(a_search(tmp_path / "c", seed=4), [0, 1, 2, 3])
-    assert all(other[k]["lr"] != forwards[k]["lr"] for k in range(4))
-    assert len({forwards[k]["lr"] for k in range(4)}) == 4
+    assert all(rate(other[k]) != rate(forwards[k]) for k in range(4))
+    assert len({rate(forwards[k]) for k in range(4)}) == 4
 
 
 def test_tpe_gives_the_same_again_and_learns(tmp_path):
@@ -126,27 +132,40 @@ def test_tpe_gives_the_same_again_and_learns(tmp_path):
 def test_the_papers_search_draws_two_delays_in_its_shares_and_nothing_else(tmp_path):
     found = suggested(a_search(tmp_path, sampler="paper", space=paper_space()), list(range(30)))
     for options in found.values():
-        first, second, third = options["delays"]
+        network = options["network"]
+        first, second, third = network["delays"]
         assert first == 0 and 1 <= second <= third <= 62
-        assert options["shares"] == list(PAPER_SHARES)
-        assert options | {"delays": [0, 50, 62]} == plain(BASE)
-    assert len({tuple(options["delays"]) for options in found.values()}) > 25
+        assert network["shares"] == list(PAPER_SHARES)
+        assert options | {"network": network | {"delays": [0, 50, 62]}} == plain(BASE)
+    assert len({tuple(options["network"]["delays"]) for options in found.values()}) > 25
 
 
 def test_the_default_space_is_that_of_the_network(tmp_path):
-    assert set(default_space(BASE)) == {"delays", "radius", "input_gain", "tau_ms", "branching", "lr"}
-    for preset in ("loihi2", "loihi2-dense", "smoke", "lif-2s", "lif-2s-ff", "lif-2s-eprop", "lsnn"):
-        base = parse_options(preset, 0, [])
+    names = {"network.delays", "network.tau_ms", "init.radius", "loss.branching", "optimiser.lr"}
+    assert set(default_space(BASE)) == names | {"init.input_gain"}
+    # Weights that are scaled to a rate have no gain of their own.
+    assert set(default_space(recipe_with("default", []))) == names | {"init.rate"}
+    for name in recipe_names():
+        base = recipe_with(name, [])
         check(default_space(base), base, "default")
-    assert set(default_space(parse_options("lif-2s-eprop", 0, []))) == {"lr"}
+    assert set(default_space(recipe_with("lif-2s-eprop", []))) == {"optimiser.lr"}
 
 
 SPACE = """
-neurons = { low = 8, high = 32, step = 8 }
+[schedule]
+batch = { low = 8, high = 32, step = 8 }
+
+[optimiser]
 lr = { low = 1e-3, high = 1e-1, log = true }
+
+[gradient]
 surrogate = { choices = ["paper", "triangle"] }
-curriculum = { choices = [true, false] }
-right_p = { choices = [[0.5, 0.5], [0.3, 0.7]] }
+
+[curriculum]
+walk = { choices = [true, false] }
+
+[network]
+layers = { choices = [[8], [4, 4]] }
 delays = { items = [{ low = 0, high = 62 }, 5, { low = 10, high = 40, step = 10 }] }
 shares = { items = [1.0, { low = 0.5, high = 4.0 }, { low = 0.5, high = 4.0 }] }
 """
@@ -158,68 +177,79 @@ def test_a_space_file_gives_every_form(tmp_path):
     space = read_space(str(path))
     check(space, BASE, "space.toml")
     found = suggested(a_search(tmp_path / "s", space=space), list(range(40))).values()
-    assert {o["neurons"] for o in found} == {8, 16, 24, 32}
-    assert all(1e-3 <= o["lr"] <= 1e-1 for o in found)
-    assert 8 < sum(o["lr"] < 1e-2 for o in found) < 32  # a range without log would have 4 there
-    assert {o["surrogate"] for o in found} == {"paper", "triangle"}
-    assert {o["curriculum"] for o in found} == {True, False}
-    assert {tuple(o["right_p"]) for o in found} == {(0.5, 0.5), (0.3, 0.7)}
+    assert {o["schedule"]["batch"] for o in found} == {8, 16, 24, 32}
+    assert all(1e-3 <= rate(o) <= 1e-1 for o in found)
+    assert 8 < sum(rate(o) < 1e-2 for o in found) < 32  # a range without log would have 4 there
+    assert {o["gradient"]["surrogate"] for o in found} == {"paper", "triangle"}
+    assert {o["curriculum"]["walk"] for o in found} == {True, False}
+    assert {tuple(o["network"]["layers"]) for o in found} == {(8,), (4, 4)}
     for options in found:
-        assert options["delays"] == sorted(options["delays"]) and 5 in options["delays"]
-        assert {10, 20, 30, 40} & set(options["delays"])
-        assert sum(options["shares"]) == pytest.approx(1, abs=1e-12)
-        assert options_of(options).neurons == options["neurons"]
+        network = options["network"]
+        assert network["delays"] == sorted(network["delays"]) and 5 in network["delays"]
+        assert {10, 20, 30, 40} & set(network["delays"])
+        assert sum(network["shares"]) == pytest.approx(1, abs=1e-12)
+        assert list(recipe_of(options).network.layers) == network["layers"]
+    assert option_of("network.delays.1") == ("network", "delays", 1)
+    assert option_of("optimiser.lr") == ("optimiser", "lr", None)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no option to search"),
-        ("velocity = { low = 1, high = 2 }", "'velocity' is no option that can be searched"),
-        ("seed = { low = 1, high = 2 }", "'seed' is no option"),
-        ("lr = 0.1", "lr: is not of a form that this option can have; write { choices = [...] } or { low ="),
-        ("lr = { low = 0.1 }", "lr: has the keys ['low']"),
-        ("lr = { low = 0.1, high = 0.2, size = 3 }", "has the keys ['high', 'low', 'size']"),
-        ("lr = { low = 0.1, high = 0.1 }", "low 0.1 is not below high 0.1"),
-        ("lr = { low = 0, high = 0.1, log = true }", "low 0 has no logarithm"),
-        ("lr = { low = 0.1, high = 0.2, log = 1 }", "log is 1; write true or false"),
-        ("lr = { low = 0.1, high = nan }", "high: nan is no number"),
-        ("lr = { low = 0.1, high = inf }", "high: inf is no number"),
-        ("lr = { low = true, high = 2 }", "low: True is not a float"),
-        ("lr = { low = 0.1, high = 0.2, step = 0 }", "step that is not above 0"),
-        ("lr = { low = 0.1, high = 0.2, step = 0.1, log = true }", "or a logarithm as well"),
-        ("neurons = { low = 8.5, high = 20 }", "neurons: low: 8.5 is not a int"),
-        ("neurons = { choices = [] }", "choices are no list of values"),
-        ("neurons = { choices = [8, 8] }", "has a choice twice"),
-        ("neurons = { choices = [8, true] }", "True is not a int"),
-        ("surrogate = { low = 1, high = 2 }", "surrogate: is not of a form"),
-        ("delays = { low = 1, high = 2 }", "delays: is not of a form that this option can have"),
-        ("delays = { choices = [5] }", "choice 0 is 5, expected a list of numbers"),
-        ("delays = { items = [] }", "items are no list"),
-        ("delays = { items = [0, {low = 3, high = 1}, 9] }", "item 1: low 3 is not below high 1"),
-        ("delays = { items = [0, 9] }", "2 values but 3 shares"),
-        ("delays = { choices = [[0, 1, 2], [0, 1]] }", "2 values but 3 shares"),
-        ("delays = { items = [0, 9, {low = -9, high = 9}] }", "-9 is negative"),
-        ("shares = { items = [0.0, 0.0, {low = 0.0, high = 1.0}] }", "cannot be trained"),
-        ("optimiser = { choices = ['adam', 'sgd'] }", "'sgd' is not one of adam, madgrad"),
-        ("neurons = { low = 0, high = 20 }", "0 is below 1"),
-        ("lr = ", "is not TOML"),
+        ("", "holds no key to search"),
+        ("x.velocity = { low = 1, high = 2 }", "'x' is no section; they are network, init,"),
+        ("lr = { low = 1, high = 2 }", "'lr' is no section"),
+        ("loss.velocity = { low = 1, high = 2 }", "'loss.velocity' is no key that can be searched"),
+        ("init.model = { choices = ['a'] }", "'init.model' is no key"),
+        (
+            "optimiser.lr = 0.1",
+            "lr: is not of a form that this key can have; write { choices = [...] } or { low =",
+        ),
+        ("optimiser.lr = { low = 0.1 }", "lr: has the keys ['low']"),
+        ("optimiser.lr = { low = 0.1, high = 0.2, size = 3 }", "has the keys ['high', 'low', 'size']"),
+        ("optimiser.lr = { low = 0.1, high = 0.1 }", "low 0.1 is not below high 0.1"),
+        ("optimiser.lr = { low = 0, high = 0.1, log = true }", "low 0 has no logarithm"),
+        ("optimiser.lr = { low = 0.1, high = 0.2, log = 1 }", "log is 1; write true or false"),
+        ("optimiser.lr = { low = 0.1, high = nan }", "high: nan is no number"),
+        ("optimiser.lr = { low = 0.1, high = inf }", "high: inf is no number"),
+        ("optimiser.lr = { low = true, high = 2 }", "low: True is not a number"),
+        ("optimiser.lr = { low = 0.1, high = 0.2, step = 0 }", "step that is not above 0"),
+        ("optimiser.lr = { low = 0.1, high = 0.2, step = 0.1, log = true }", "or a logarithm as well"),
+        ("schedule.batch = { low = 8.5, high = 20 }", "batch: low: 8.5 is not a whole number"),
+        ("schedule.batch = { choices = [] }", "choices are no list of values"),
+        ("schedule.batch = { choices = [8, 8] }", "has a choice twice"),
+        ("schedule.batch = { choices = [8, true] }", "choice 1: True is not a whole number"),
+        ("gradient.surrogate = { low = 1, high = 2 }", "surrogate: is not of a form"),
+        ("network.delays = { low = 1, high = 2 }", "delays: is not of a form that this key can have"),
+        ("network.delays = { choices = [5] }", "choice 0: 5 is not a list of whole numbers"),
+        ("network.delays = { items = [] }", "items are no list"),
+        ("network.delays = { items = [0, {low = 3, high = 1}, 9] }", "item 1: low 3 is not below high 1"),
+        ("network.delays = { items = [0, 9] }", "2 values but 3 shares"),
+        ("network.delays = { choices = [[0, 1, 2], [0, 1]] }", "2 values but 3 shares"),
+        (
+            "network.delays = { items = [0, 9, {low = -9, high = 9}] }",
+            "suggests a recipe that cannot be trained",
+        ),
+        ("network.shares = { items = [0.0, 0.0, {low = 0.0, high = 1.0}] }", "cannot be trained"),
+        ("optimiser.name = { choices = ['adam', 'sgd'] }", "'sgd' is not one of adam, adamw, madgrad"),
+        ("schedule.batch = { low = 0, high = 20 }", "0 is not a whole number of at least 1"),
+        ("optimiser.lr = ", "is not TOML"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused_in_one_line(tmp_path, capsys, text, said):
     path = tmp_path / "space.toml"
     path.write_text(text)
-    line = refused(capsys, "cue", "-o", tmp_path / "s", "--preset", "smoke", "--space", path)
+    line = refused(capsys, TASK, "-o", tmp_path / "s", "--recipe", "smoke", "--space", path)
     assert said in line and str(path) in line
     assert not (tmp_path / "s").exists()
 
 
 def test_set_takes_an_option_out_of_the_space():
-    assert set(without(default_space(BASE), {"lr", "delays"})) == {
-        "radius",
-        "input_gain",
-        "tau_ms",
-        "branching",
+    assert set(without(default_space(BASE), {"optimiser.lr", "network.delays"})) == {
+        "init.radius",
+        "init.input_gain",
+        "network.tau_ms",
+        "loss.branching",
     }
 
 
@@ -233,9 +263,9 @@ def test_bad_requests_end_in_one_line(tmp_path, capsys):
         (["maze", "-o", folder], "'maze' is not known"),
         (["cue", "-o", folder, "--sampler", "grid"], "'grid' is not one of tpe, random, paper"),
         (["cue", "-o", folder, "--sampler", "paper", "--space", "x.toml"], "use --sampler random"),
-        (["cue", "-o", folder, "--sampler", "paper", "--preset", "lif-2s"], "lif has none"),
-        (["cue", "-o", folder, "--preset", "best"], "'best' is not one of"),
-        (["cue", "-o", folder, "--set", "speed=1"], "NAME=VALUE with a known name"),
+        (["cue", "-o", folder, "--sampler", "paper", "--recipe", "lif-2s"], "lif has none"),
+        (["cue", "-o", folder, "--recipe", "best"], "'best' is not one of"),
+        (["cue", "-o", folder, "--set", "speed=1"], "SECTION.KEY=VALUE with a known key"),
         (["cue", "-o", folder, "--space", tmp_path / "none.toml"], "cannot be read (No such file"),
         (["cue", "-o", folder, "--partition", "main"], "add --slurm"),
         (["cue", "-o", folder, "--plot", tmp_path / "a.gif"], "ends in '.gif'"),
@@ -264,7 +294,7 @@ def test_bad_requests_end_in_one_line(tmp_path, capsys):
     ],
 )
 def test_a_database_that_cannot_be_used_is_one_line_without_its_password(tmp_path, capsys, url, said):
-    line = refused(capsys, "cue", "-o", tmp_path / "s", "--preset", "smoke", "--storage", url)
+    line = refused(capsys, "cue", "-o", tmp_path / "s", "--recipe", "smoke", "--storage", url)
     assert said in line
     assert "secret!" not in line
     assert not any("secret!" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
@@ -304,20 +334,20 @@ def test_without_optuna_it_says_what_to_install(monkeypatch, tmp_path, capsys):
 def test_another_search_in_the_same_folder_is_refused(tmp_path, capsys):
     first = a_search(tmp_path / "s")
     assert a_search(tmp_path / "s") == first == load(tmp_path / "s")
-    space = without(first.space, {"lr"})
+    space = without(first.space, {"optimiser.lr"})
     for changes, said in (
-        ({"space": space}, "space: lr"),
+        ({"space": space}, "space: optimiser.lr"),
         ({"seed": 4}, "seed: 3, not 4"),
         ({"sampler": "tpe"}, "sampler: random, not tpe"),
-        ({"base": parse_options("smoke", 3, [*SMALL, "lr=0.5"])}, "base: lr"),
+        ({"base": recipe_with("smoke", [*SMALL, "optimiser.lr=0.5"])}, "base: optimiser.lr"),
         ({"storage": "sqlite:////tmp/else.db"}, "storage: None, not sqlite:////tmp/else.db"),
     ):
         with pytest.raises(InputError, match=r"is of another search") as error:
             a_search(tmp_path / "s", **changes)
         assert said in str(error.value)
-    line = refused(capsys, "cue", "-o", tmp_path / "s", "--preset", "smoke", "--sampler", "random")
-    assert "search.json: is of another search (base: " in line
-    for damage in (b"", b"[]", b'{"format": "delaynet_lava.search", "version": 2}', b'{"format": 1'):
+    line = refused(capsys, "cue", "-o", tmp_path / "s", "--recipe", "smoke", "--sampler", "random")
+    assert "search.json: is of another search (task: " in line
+    for damage in (b"", b"[]", b'{"format": "delaynet_lava.search", "version": 1}', b'{"format": 1'):
         (tmp_path / "s" / "search.json").write_bytes(damage)
         with pytest.raises(InputError, match="is not a search of this release"):
             load(tmp_path / "s")
@@ -376,10 +406,10 @@ def test_the_attempts_of_a_worker_that_is_known_to_be_dead_are_lost_at_once(tmp_
 
 
 def test_a_trial_that_always_fails_ends_the_search_and_a_new_call_forgives(tmp_path, monkeypatch, capsys):
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ValueError("no such luck")
 
-    monkeypatch.setattr(worker, "train_cue", broken)
+    monkeypatch.setattr(worker, "train", broken)
     with opened(tmp_path, 1) as (search, study):
         for _ in range(2):
             worker._attempt(search, study, claim(search, study, "a:1"), 60.0, os.getppid())
@@ -411,10 +441,10 @@ def test_options_that_are_refused_are_replaced(tmp_path, monkeypatch):
 
 
 def test_a_stopped_attempt_waits_again_and_is_no_failure(tmp_path, monkeypatch):
-    def stopped(*_: Any) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(worker, "train_cue", stopped)
+    monkeypatch.setattr(worker, "train", stopped)
     with opened(tmp_path, 1) as (search, study):
         for _ in range(5):
             with pytest.raises(KeyboardInterrupt):
@@ -426,17 +456,17 @@ def test_a_stopped_attempt_waits_again_and_is_no_failure(tmp_path, monkeypatch):
 def test_a_worker_that_was_wrongly_taken_for_dead_gives_way(tmp_path, monkeypatch, capsys):
     """Its trial runs elsewhere: what it comes to is thrown away, and it goes on with the next."""
     with opened(tmp_path, 1) as (search, study):
-        real = worker.train_cue
+        real = worker.train
 
-        def slow(options: Any, path: Path, preset: str, report: Callable) -> Any:
+        def slow(*args: Any, **more: Any) -> Any:
             mend(search, study, Watch(60.0), dead="a:1")
-            return real(options, path, preset, report)
+            return real(*args, **more)
 
-        monkeypatch.setattr(worker, "train_cue", slow)
+        monkeypatch.setattr(worker, "train", slow)
         worker._attempt(search, study, claim(search, study, "a:1"), 60.0, os.getppid())
         assert "went on elsewhere" in capsys.readouterr().out
         assert [t.state.name for t in attempts(study)[0]] == ["FAIL", "WAITING"]
-        monkeypatch.setattr(worker, "train_cue", real)
+        monkeypatch.setattr(worker, "train", real)
         worker._attempt(search, study, claim(search, study, "a:2"), 60.0, os.getppid())
         assert [t.state.name for t in attempts(study)[0]] == ["FAIL", "COMPLETE"]
 
@@ -445,13 +475,13 @@ def test_a_worker_killed_between_its_model_and_the_database_need_not_train_again
     with opened(tmp_path, 1) as (search, study):
         trial = claim(search, study, "a:1")
         options = suggest(search.space, search.base, trial)
-        model = train_cue(options, search.model(0), search.preset)
+        model = train(options, search.task, search.model(0), search.seed)
         mend(search, study, Watch(60.0), dead="a:1")
 
-        def never(*_: Any) -> None:
+        def never(*_: Any, **__: Any) -> None:
             raise AssertionError("trained again")
 
-        monkeypatch.setattr(worker, "train_cue", never)
+        monkeypatch.setattr(worker, "train", never)
         worker._attempt(search, study, claim(search, study, "a:2"), 60.0, os.getppid())
         assert finished(study)[0].value == model.provenance["metrics"]["validation_accuracy"]
 
@@ -461,7 +491,7 @@ def test_pruning_ends_a_training_below_the_median(tmp_path):
         for _ in range(5):
             trial = claim(search, study, "a:1")
             trial.report(2.0, 1)  # better than anything can be
-            trial.set_user_attr("options", plain(BASE))
+            trial.set_user_attr("recipe", plain(BASE))
             study.tell(trial, 1.0)
         worker._attempt(search, study, claim(search, study, "a:1"), 60.0, os.getppid())
         last = finished(study)[5]
@@ -484,18 +514,24 @@ def test_the_best_is_accurate_then_sparse_then_early():
 
 
 def test_the_picture_shows_history_and_every_option(tmp_path):
-    space = {"lr": {"low": 0.001, "high": 0.1, "log": True}, "surrogate": {"choices": ["paper", "triangle"]}}
-    space["delays"] = {"items": [0, {"low": 1, "high": 9}]}
+    space = {"optimiser.lr": {"low": 0.001, "high": 0.1, "log": True}}
+    space["gradient.surrogate"] = {"choices": ["paper", "triangle"]}
+    space["network.delays"] = {"items": [0, {"low": 1, "high": 9}]}
     records = [
-        a_record(k, 0.5 + 0.1 * k, 0.1, **{"lr": 10.0 ** (k - 3), "surrogate": s, "delays.1": k})
+        a_record(
+            k,
+            0.5 + 0.1 * k,
+            0.1,
+            **{"optimiser.lr": 10.0 ** (k - 3), "gradient.surrogate": s, "network.delays.1": k},
+        )
         for k, s in enumerate(("paper", "triangle", "paper"))
     ]
     figure = draw_search([*records, a_record(3, None, 0.1)], space)
-    history, delay, rate, kind = figure.axes
+    history, kind, delay, lr = figure.axes
     best = next(line for line in history.lines if line.get_label() == "best")
     assert list(best.get_ydata()) == pytest.approx([0.5, 0.6, 0.7])
     assert [line.get_label() for line in history.lines] == ["trial", "best", "pruned"]
-    assert (rate.get_xlabel(), rate.get_xscale(), delay.get_xscale()) == ("lr", "log", "linear")
+    assert (lr.get_xlabel(), lr.get_xscale(), delay.get_xscale()) == ("optimiser.lr", "log", "linear")
     assert [t.get_text() for t in kind.get_xticklabels()] == ["paper", "triangle"]
     write(figure, str(tmp_path / "a.png"))
     with pytest.raises(InputError, match="no trial that was trained"):
@@ -515,8 +551,8 @@ def test_workers_that_cannot_start_end_the_search_in_one_line(tmp_path, monkeypa
 
 def command(folder: Path, trials: int, *more: str) -> list[str]:
     """A search of trainings that take a second or two: long enough to be killed in one."""
-    small = [*SMALL, "epoch_samples=512", "neurons=27", "anneal_epochs=6"]
-    words = ["search", "cue", "-o", str(folder), "--preset", "smoke", "--seed", "5", "--trials", str(trials)]
+    small = [*SMALL, "schedule.epoch_samples=512", "network.layers=27", "schedule.epochs=6"]
+    words = ["search", TASK, "-o", str(folder), "--recipe", "smoke", "--seed", "5", "--trials", str(trials)]
     return [
         sys.executable, "-m", "delaynet_lava", *words, *(w for s in small for w in ("--set", s)), *more
     ]  # fmt: skip
@@ -620,8 +656,8 @@ def survive(folder: Path, trials: int, url: str | None = None, killed_too: bool 
         # What had ended before the search was killed was left alone.
         assert written == {slot: search.model(slot).stat().st_mtime_ns for slot in written}
     # Killed or not, a trial comes to the weights of a training that nobody disturbed.
-    options = options_of(made["trials"][killed]["options"])
-    whole = train_cue(options, folder.with_name("whole.pt"), "smoke")
+    recipe = recipe_of(made["trials"][killed]["recipe"])
+    whole = train(recipe, TASK, folder.with_name("whole.pt"), 5)
     there = load_model(search.model(killed))
     for name, tensor in whole.state_dict.items():
         assert torch.equal(tensor, there.state_dict[name]), name

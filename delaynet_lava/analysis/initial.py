@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from delaynet_lava.nn import DelayRecurrent
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.tasks.base import Task
-from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.training.branching import branching_factor
-from delaynet_lava.training.options import CueOptions
+from delaynet_lava.training.curriculum import stages_of
+from delaynet_lava.training.loss import scores
+from delaynet_lava.training.networks import as_tensor
+from delaynet_lava.training.recipe import Recipe
+from delaynet_lava.training.samples import Pool
 
 __all__ = ["InitialReport", "examine"]
 
@@ -30,10 +34,11 @@ class InitialReport:
     """Figures of an untrained network on real input.
 
     Attributes:
-        radius, absolute_radius: spectral radius of W_rec and of |W_rec|, in thresholds.
+        radius, absolute_radius: spectral radius of W_rec and of |W_rec|, in thresholds; of several
+            recurrent layers the largest, of none 0.
         rate: spikes of a hidden neuron in a step. branching: see :func:`branching_factor`.
         growth: factor by which the gradient's norm grows in a step on its way back, fitted to all steps.
-        loop: mean lag of the recurrent connections, steps.
+        loop: mean lag of the recurrent connections, steps; 0 without any.
         steps: of the task. first_steps: of the curriculum's first stage.
         problems: what stands against a training, one sentence each; empty where nothing does.
     """
@@ -63,49 +68,59 @@ class InitialReport:
         return {**asdict(self), "decades": self.decades, "first_decades": self.first_decades}
 
 
-def _norms(net: torch.nn.Sequential, task: Task, samples: int) -> tuple[np.ndarray, torch.Tensor]:
-    """Norm of the exact gradient along the membranes at each step, and the hidden spikes."""
-    hidden = net[0]
-    spikes, labels = task.batch("train", 0, samples)
+def _norms(net: torch.nn.Sequential, recipe: Recipe, pool: Pool, samples: int) -> tuple[np.ndarray, list]:
+    """Norm of the exact gradient along the membranes at each step, and the spikes of each hidden layer."""
+    inputs, labels = pool.first(0, samples)
     # The gradient of the input is that of the membranes, seen through the input weights.
-    x = torch.from_numpy(spikes).transpose(1, 2).float().requires_grad_()
-    factor, hidden.feedback_grad = hidden.feedback_grad, 1.0
+    x = as_tensor(inputs).requires_grad_()
+    *hidden, answer = net
+    factors = [block.feedback_grad for block in hidden]
+    fired = []
     try:
-        fired = hidden(x)
-        out = net[1](fired)[..., -1]
-        torch.nn.functional.cross_entropy(out, torch.from_numpy(labels)).backward()
+        out = x
+        for block in hidden:
+            block.feedback_grad = 1.0
+            out = block(out)
+            fired.append(out.detach())
+        found = scores(answer(out), recipe.decision)
+        torch.nn.functional.cross_entropy(found, torch.from_numpy(labels)).backward()
     finally:
-        hidden.feedback_grad = factor
+        for block, factor in zip(hidden, factors, strict=True):
+            block.feedback_grad = factor
         net.zero_grad(set_to_none=True)
     assert x.grad is not None
-    return x.grad.double().norm(dim=(0, 1)).numpy(), fired.detach()
+    return x.grad.double().norm(dim=(0, 1)).numpy(), fired
 
 
-def examine(net: torch.nn.Sequential, options: CueOptions, samples: int = 8) -> InitialReport:
+def examine(
+    net: torch.nn.Sequential, recipe: Recipe, task: Task, seed: int, samples: int = 8
+) -> InitialReport:
     """Measure an untrained network: spectral radii, activity, and how its gradient grows on the way back.
 
     Args:
-        net: a :class:`~delaynet_lava.nn.DelayRecurrent` and a :class:`~delaynet_lava.nn.Readout`.
-        options: of the training it is for; ``samples`` of its full task are run forward and backward.
+        net: of :func:`~delaynet_lava.training.networks.build_network`, not an LSNN.
+        recipe, task, seed: of the training it is for; ``samples`` of its full task are run forward and back.
     """
-    hidden = net[0]
-    task = CueAccumulation(options.cues, options.wait_ms, options.seed)
-    weight = hidden.recurrent_matrix().detach().double() / hidden.neuron.threshold
-    norms, fired = _norms(net, task, samples)
+    stages = stages_of(recipe, task, seed)
+    pool, first = stages[-1].pool, stages[0].pool.task
+    norms, fired = _norms(net, recipe, pool, pool.most(samples))
     usable = np.flatnonzero(np.isfinite(norms) & (norms > 0))
     slope = np.polyfit(usable, np.log(norms[usable]), 1)[0] if len(usable) > 1 else 0.0
+    loops = [block for block in net if isinstance(block, DelayRecurrent)]
+    weights = [b.recurrent_matrix().detach().double() / b.neuron.threshold for b in loops]
+    lags = [block.delay.double() + 1 for block in loops]
     report = InitialReport(
-        radius=spectral_radius(weight),
-        absolute_radius=spectral_radius(weight.abs()),
-        rate=float(fired.mean()),
-        branching=branching_factor(fired.sum(dim=1)),
+        radius=max((spectral_radius(weight) for weight in weights), default=0.0),
+        absolute_radius=max((spectral_radius(weight.abs()) for weight in weights), default=0.0),
+        rate=sum(float(one.sum()) for one in fired) / sum(one.numel() for one in fired),
+        branching=branching_factor(torch.stack([one.sum(dim=1) for one in fired]).sum(dim=0)),
         growth=float(np.exp(-slope)),
-        loop=float(hidden.delay.double().mean()) + 1,
+        loop=float(torch.cat(lags).mean()) if lags else 0.0,
         steps=task.steps,
-        first_steps=CueAccumulation(*options.stages()[0]).steps,
+        first_steps=first.steps,
         problems=[],
     )
-    report.problems.extend(_problems(report, options.control > 0))
+    report.problems.extend(_problems(report, recipe.gradient.control > 0))
     return report
 
 
@@ -114,18 +129,22 @@ def _problems(report: InitialReport, steered: bool) -> list[str]:
     low, high = RATES
     rate, first = report.rate, report.growth**report.first_steps
     if rate < low:
-        found.append(f"nearly silent: {rate:.1e} spikes a neuron and step, below {low:g}; raise input_gain")
+        found.append(
+            f"nearly silent: {rate:.1e} spikes a neuron and step, below {low:g}; "
+            "raise init.input_gain, or init.rate where that is not 0"
+        )
     if rate > high:
-        found.append(f"saturated: {rate:.2f} spikes a neuron and step, above {high:g}; lower radius")
+        found.append(f"saturated: {rate:.2f} spikes a neuron and step, above {high:g}; lower init.radius")
     # Where training steers the factor along recurrent synapses, it holds the gradient itself.
     if not steered and first > RESOLUTION:
         found.append(
             f"the gradient explodes: times {first:.1e} over the {report.first_steps} steps that training "
-            f"begins with, above {RESOLUTION:.1e}; lower radius, or let control steer feedback_grad"
+            f"begins with, above {RESOLUTION:.1e}; lower init.radius, or let gradient.control steer"
         )
     if first < 1 / RESOLUTION:
         found.append(
             f"the gradient vanishes: {first:.1e} of it is left after the {report.first_steps} steps that "
-            f"training begins with, below {1 / RESOLUTION:.1e}; raise radius, or begin with a shorter task"
+            f"training begins with, below {1 / RESOLUTION:.1e}; raise init.radius, or begin with "
+            "a shorter task"
         )
     return found

@@ -42,10 +42,12 @@ def training(model: ModelFile, where: str) -> Training:
     history = made.get("history")
     if not isinstance(history, list) or not history:
         raise InputError(where, "keeps no history of its training", "train it with delaynet train")
-    # "delaynet train TASK --preset NAME --seed 0 --set a=1 ...": what is not the seed tells trainings apart.
+    # "delaynet train TASK --recipe NAME --seed 0 --set a=1 ...": what is not the seed tells trainings apart.
+    # Earlier releases had presets.
     words = str(made.get("command", where)).split()
-    if "--preset" in words:
-        words = words[words.index("--preset") + 1 :]
+    for option in ("--recipe", "--preset"):
+        if option in words:
+            words = words[words.index(option) + 1 :]
     if "--seed" in words:
         at = words.index("--seed")
         del words[at : at + 2]

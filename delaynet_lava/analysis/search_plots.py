@@ -94,7 +94,9 @@ def _slice(
 
 def _range(space: Space, name: str) -> dict[str, Any]:
     """The range that a value was drawn from; empty where it was drawn from choices, or is a fixed item."""
-    option, _, item = name.partition(".")
-    part = space.get(option, {})
+    part, item = space.get(name, {}), ""
+    if not part:
+        option, _, item = name.rpartition(".")
+        part = space.get(option, {})
     found = part["items"][int(item)] if item and "items" in part else part
     return found if isinstance(found, dict) and "low" in found else {}

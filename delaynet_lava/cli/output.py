@@ -22,6 +22,7 @@ from delaynet_lava.files import replace_file
 
 __all__ = [
     "complain",
+    "duration",
     "figures",
     "lines",
     "progress",
@@ -92,6 +93,14 @@ def require_folder(option: str, path: str | None) -> None:
     """
     if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
         raise InputError(f"{option} {path}", "its folder does not exist", "create it first")
+
+
+def duration(seconds: float) -> str:
+    """For people: "40 s", "3 min", "2 h 10 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

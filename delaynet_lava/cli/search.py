@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from delaynet_lava.cli.output import complain, lines, progress, require_folder, say, write_json
-from delaynet_lava.cli.train import parse_options
+from delaynet_lava.cli.train import RECIPE_HELP, TASK_HELP, recipe_with
 from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.tasks.registry import task as task_of
-from delaynet_lava.training.options import PRESETS, command_line
+from delaynet_lava.training.curriculum import stages_of
+from delaynet_lava.training.recipe import recipe_of
+from delaynet_lava.training.recipe_file import command_line
 
 if TYPE_CHECKING:
     from delaynet_lava.search.coordinator import Record
@@ -41,17 +43,19 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def search(
-    task: Annotated[str, typer.Argument(help="Benchmark: cue.")],
+    task: Annotated[str, typer.Argument(help=TASK_HELP)],
     output: Annotated[
         str, typer.Option("-o", "--output", help="The folder of the search; made if it is not there.")
     ],
     trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = 2,
-    preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "loihi2",
+    recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "default",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler and of every training.")] = 0,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Give an option a value, NAME=VALUE, and do not search it; repeatable."),
+        typer.Option(
+            "--set", help="Give a key a value, SECTION.KEY=VALUE, and do not search it; repeatable."
+        ),
     ] = None,
     space: Annotated[
         str | None, typer.Option(help="A TOML file with what is searched instead of the default.")
@@ -78,11 +82,10 @@ def search(
     json: Annotated[str | None, typer.Option("--json", help="Write all trials here; - is stdout.")] = None,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> int:
-    """Search the trainer's options; a killed search goes on where it was when called again.
+    """Search a recipe's keys; a killed search goes on where it was when called again.
 
-    Example: delaynet search cue -o search --trials 20 --workers 2 --export 3
+    Example: delaynet search cue --recipe loihi2 -o search --trials 20 --workers 2 --export 3
     """
-    task_of(task)
     from delaynet_lava.search.storage import require_optuna
 
     require_optuna()
@@ -105,7 +108,7 @@ def search(
         from delaynet_lava.pictures import check_format
 
         check_format(plot)
-    wanted, url = _define(folder, task, preset, seed, set_ or [], space, storage, sampler, prune, slurm)
+    wanted, url = _define(folder, task, recipe, seed, set_ or [], space, storage, sampler, prune, slurm)
 
     from delaynet_lava.search.coordinator import Cluster, ranked, run
 
@@ -143,7 +146,7 @@ def search(
 def _define(
     folder: Path,
     task: str,
-    preset: str,
+    recipe: str,
     seed: int,
     changes: list[str],
     space: str | None,
@@ -157,19 +160,24 @@ def _define(
     from delaynet_lava.search.storage import full_url, shown
     from delaynet_lava.search.study import SAMPLERS, Search, begin
 
-    base = parse_options(preset, seed, changes)
+    base = recipe_with(recipe, changes)
     if sampler not in SAMPLERS:
         raise InputError("--sampler", f"{sampler!r} is not one of {', '.join(SAMPLERS)}")
     if sampler == "paper" and space is not None:
         raise InputError(
             "--space", "cannot be given to the paper's search, which has its own", "use --sampler random"
         )
-    if sampler == "paper" and base.network != "delaynet":
-        raise InputError("--sampler", f"paper searches delays, and {base.network} has none", "use random")
+    if sampler == "paper" and base.network.kind != "delaynet":
+        raise InputError(
+            "--sampler", f"paper searches delays, and {base.network.kind} has none", "use random"
+        )
     if space is not None:
         parts = read_space(space)
     else:
         parts = paper_space() if sampler == "paper" else default_space(base)
+    # What does not fit the task is refused here, not by each worker.
+    source = task_of(task, seed)
+    stages_of(base, source, seed)
     parts = without(parts, {change.partition("=")[0] for change in changes})
     check(parts, base, space or "the space to search")
     if storage is not None and slurm and full_url(storage) != shown(storage):
@@ -179,7 +187,7 @@ def _define(
             "leave it out and put it into ~/.pgpass",
         )
     kept = None if storage is None else shown(storage)
-    wanted = begin(Search(folder, task, preset, base, parts, sampler, seed, prune, kept))
+    wanted = begin(Search(folder, source.word, recipe, base, parts, sampler, seed, prune, kept))
     return wanted, wanted.url() if storage is None else full_url(storage)
 
 
@@ -208,9 +216,8 @@ def _tell(wanted: Search, records: list[Record], best: list[Record]) -> None:
         for r in best[:_SHOWN]
     ]
     lines(["trial", "accuracy", "rate", "seconds", *names], rows)
-    from delaynet_lava.search.space import options_of
-
-    say(f"the best again: {command_line(options_of(best[0].options), wanted.preset)}")
+    again = command_line(wanted.task, wanted.recipe, recipe_of(best[0].recipe), wanted.seed)
+    say(f"the best again: {again}")
 
 
 def _export(best: list[Record]) -> tuple[list[str], int]:

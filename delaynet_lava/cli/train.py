@@ -2,103 +2,114 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delaynet_lava.cli.output import figures, grid, progress, say, write_json
-from delaynet_lava.errors import InputError
+from delaynet_lava.cli.output import complain, duration, figures, progress, require_folder, say, write_json
+from delaynet_lava.tasks.registry import WORDS
 from delaynet_lava.tasks.registry import task as task_of
-from delaynet_lava.training.options import PRESETS, CueOptions, explained
+from delaynet_lava.training.recipe import Recipe, plain
+from delaynet_lava.training.recipe_file import changed, command_line, load_recipe, recipe_names, toml_of
+from delaynet_lava.training.samples import pools, what_trains
+
+if TYPE_CHECKING:
+    from delaynet_lava.training.trainer import Epoch
+
+RECIPE_HELP = f"A recipe.toml, or one of: {', '.join(recipe_names())}."
+SET_HELP = "Change a key of the recipe: SECTION.KEY=VALUE; repeatable."
+TASK_HELP = f"Where samples come from: {WORDS}."
 
 
-def _parse(name: str, text: str, like: Any) -> Any:
-    try:
-        if isinstance(like, bool):
-            return {"true": True, "false": False}[text.lower()]
-        if isinstance(like, tuple):
-            return tuple(type(like[0])(part) for part in text.split(","))
-        return type(like)(text)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"--set {name}", f"{text!r} is not a {type(like).__name__}") from error
-
-
-def parse_options(preset: str, seed: int, changes: list[str]) -> CueOptions:
-    """Options of a preset with some changed, each ``"name=value"``.
-
-    Raises:
-        InputError: an unknown preset or name, or a value of another type.
-    """
-    if preset not in PRESETS:
-        raise InputError("--preset", f"{preset!r} is not one of {list(PRESETS)}")
-    options = replace(PRESETS[preset], seed=seed)
-    names = {f.name for f in fields(options)} - {"seed"}
-    for change in changes:
-        name, sign, text = change.partition("=")
-        if not sign or name not in names:
-            raise InputError(
-                f"--set {change}", "is not NAME=VALUE with a known name", f"names: {sorted(names)}"
-            )
-        options = replace(options, **{name: _parse(name, text, getattr(options, name))})
-    return options
+def recipe_with(name: str, changes: list[str] | None) -> Recipe:
+    """The recipe of ``--recipe``, with the changes of ``--set``."""
+    return changed(load_recipe(name), changes or [])
 
 
 def train(
-    task: Annotated[str, typer.Argument(help="Benchmark: cue.")],
+    task: Annotated[str, typer.Argument(help=TASK_HELP)],
     output: Annotated[str, typer.Option("-o", "--output", help="The model.pt to write.")] = "model.pt",
-    preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "loihi2",
-    seed: Annotated[int, typer.Option(help="Seed of weights, lattice and samples.")] = 0,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change an option: NAME=VALUE; repeatable.")
+    recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "default",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, lattice and samples.")] = 0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
+    init: Annotated[
+        str | None, typer.Option(help="A model.pt to go on from; short for --set init.model=.")
     ] = None,
-    init: Annotated[str | None, typer.Option(help="A model.pt to go on from; short for --set init=.")] = None,
     membrane_bits: Annotated[
-        int | None, typer.Option(help="Train with membranes of so few bits; short for --set membrane_bits=.")
+        int | None,
+        typer.Option(help="Train with membranes of so few bits; short for --set network.membrane_bits=."),
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the options, then stop.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe as TOML, then stop.")] = False,
+    tensorboard: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write event files for TensorBoard here.")
+    ] = None,
     json: Annotated[
-        str | None, typer.Option("--json", help="Write options and figures here; - is stdout.")
+        str | None, typer.Option("--json", help="Write recipe and figures here; - is stdout.")
     ] = None,
 ) -> int:
-    """Train a DelayNet; a killed training goes on where it was when called again.
+    """Train a network; a killed training goes on where it was when called again.
 
-    Example: delaynet train cue --seed 1 -o model.pt
+    Example: delaynet train cue --recipe loihi2 --seed 1 -o model.pt
+
+    A recipe of your own: delaynet train mine.npz --show > mine.toml, edit it, then
+    delaynet train mine.npz --recipe mine.toml -o model.pt
 
     On several processes, which share each batch:
-    torchrun --nproc-per-node 2 -m delaynet_lava train cue --seed 1 -o model.pt
+    torchrun --nproc-per-node 2 -m delaynet_lava train cue --recipe loihi2 -o model.pt
     """
-    task_of(task)
-    short = {"init": init, "membrane_bits": membrane_bits}
+    short = {"init.model": init, "network.membrane_bits": membrane_bits}
     changes = [f"{name}={value}" for name, value in short.items() if value is not None]
-    options = parse_options(preset, seed, (set_ or []) + changes)
+    made = recipe_with(recipe, (set_ or []) + changes)
     if show:
-        grid(["option", "value", "meaning"], [list(row) for row in explained(options)], left=True)
+        say(toml_of(made).rstrip())
         return 0
+    source = task_of(task, seed)
+    require_folder("--output", output)
+    require_folder("--json", json)
+    from delaynet_lava.training.checkpoint import path_of
     from delaynet_lava.training.distributed import process_group
-    from delaynet_lava.training.trainer import Epoch, train_cue
+    from delaynet_lava.training.events import event_writer
+    from delaynet_lava.training.trainer import Outlook, train
 
     with process_group() as group:
+        command = command_line(source.word, recipe, made, seed, group.size)
         if group.rank > 0:
-            train_cue(options, output, preset, group=group)
+            train(made, source, output, seed, group=group, command=command)
             return 0
-        with progress("training", options.max_epochs + options.anneal_epochs) as advance:
+        write = event_writer(tensorboard) if tensorboard is not None else None
+        if json != "-":
+            say(what_trains(*pools(source, seed, made.schedule.held_out)))
+        epochs, shown = made.schedule.epochs, 0
+        with progress("training", epochs) as advance:
 
-            def report(epoch: Epoch, annealed: float) -> None:
-                text = (
-                    f"epoch {epoch.number}: {epoch.cues} cues, {epoch.wait_ms} ms wait, "
-                    f"accuracy {epoch.accuracy:.3f}, loss {epoch.loss:.3f}, rate {epoch.rate:.4f}, "
-                    f"gradient {epoch.gradient:.1e}"
-                )
-                if epoch.validation is not None:
-                    text += f", validation {epoch.validation:.4f}"
-                advance(1, f"{100 * annealed:.0f} % annealed")
+            def report(epoch: Epoch, outlook: Outlook) -> None:
+                nonlocal shown
+                over, left = round(epochs * outlook.done), f"{duration(outlook.left_s)} left"
+                advance(over - shown, f"epoch {epoch.number}, {left}")
+                shown = over
+                if write is not None:
+                    write(epoch)
                 if json != "-":
-                    say(text)
+                    say(f"{_told(epoch)}, {left}")
 
-            model = train_cue(options, output, preset, report, group)
+            try:
+                model = train(made, source, output, seed, report, group, command)
+            except KeyboardInterrupt:
+                kept = path_of(Path(output))
+                what = f"{kept} is kept, call again to go on" if kept.exists() else "nothing is kept"
+                complain("delaynet train", f"interrupted; {what}")
+                return 130
     metrics = model.provenance["metrics"]
     if json != "-":
         figures([("model", output), *((k.replace("_", " "), str(v)) for k, v in metrics.items())])
-    write_json(json, {"model": output, "options": asdict(options), **metrics})
+    write_json(json, {"model": output, "task": source.word, "seed": seed, "recipe": plain(made), **metrics})
     return 0
+
+
+def _told(epoch: Epoch) -> str:
+    text = (
+        f"epoch {epoch.number}: {epoch.task}, accuracy {epoch.accuracy:.3f}, loss {epoch.loss:.3f}, "
+        f"rate {epoch.rate:.4f}, gradient {epoch.gradient:.1e}"
+    )
+    return text if epoch.validation is None else f"{text}, validation {epoch.validation:.4f}"

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from delaynet_lava.nn.dense import Readout
-from delaynet_lava.nn.recurrent import DelayRecurrent
-
-__all__ = ["draw", "draw_recurrent", "initialise", "spectral_radius"]
+__all__ = ["draw", "draw_recurrent", "spectral_radius"]
 
 
 def spectral_radius(matrix: torch.Tensor | np.ndarray) -> float:
@@ -33,21 +30,3 @@ def draw_recurrent(weight: torch.Tensor, radius: float, generator: torch.Generat
     draw(weight, 1.0, generator)
     weight.fill_diagonal_(0)
     weight.mul_(radius / spectral_radius(weight.abs()))
-
-
-@torch.no_grad()
-def initialise(
-    hidden: DelayRecurrent, readout: Readout, input_gain: float, radius: float, readout_gain: float, seed: int
-) -> None:
-    """Draw all weights uniformly from a seed.
-
-    Input weights from ``+-input_gain * threshold``; recurrent weights scaled so that the spectral
-    radius of ``|W_rec|`` in units of the threshold is ``radius`` (what the published code fixes,
-    1.0 to 1.7); readout weights from ``+-readout_gain``. The diagonal of W_rec is zero.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    threshold = hidden.neuron.threshold
-    draw(hidden.input_synapse.weight, input_gain * threshold, generator)
-    draw(readout.synapse.weight, readout_gain, generator)
-    recurrent = hidden.recurrent_synapse.weight
-    draw_recurrent(recurrent.view(recurrent.shape[:2]), radius * threshold, generator)

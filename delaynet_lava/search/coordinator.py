@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from delaynet_lava.errors import DelayNetError
+from delaynet_lava.search.space import option_of
 from delaynet_lava.search.study import (
     STORAGE,
     Search,
@@ -56,8 +57,8 @@ class Record:
     Attributes:
         accuracy: of validation; None: pruned before that.
         rate: spikes of a hidden neuron in a step, in the last epoch.
-        params: what was varied, as the training had it: "delays.1" is the second delay after sorting.
-        options: all options of the training.
+        params: what was varied, as the training had it: "network.delays.1" is the second delay after sorting.
+        recipe: of the training, as a table.
         attempts: 1, or more where workers were lost or stopped.
     """
 
@@ -66,7 +67,7 @@ class Record:
     rate: float | None
     seconds: float | None
     params: dict[str, Any]
-    options: dict[str, Any]
+    recipe: dict[str, Any]
     model: str | None
     attempts: int
 
@@ -82,8 +83,8 @@ def _records(search: Search, study: Study) -> list[Record]:
                 trial.value if complete else None,
                 made.get("rate"),
                 made.get("seconds"),
-                {name: _varied(name, value, made["options"]) for name, value in trial.params.items()},
-                made["options"],
+                {name: _varied(name, value, made["recipe"]) for name, value in trial.params.items()},
+                made["recipe"],
                 str(search.model(slot)) if complete else None,
                 len(tries[slot]),
             )
@@ -91,9 +92,9 @@ def _records(search: Search, study: Study) -> list[Record]:
     return found
 
 
-def _varied(name: str, suggested: Any, options: dict[str, Any]) -> Any:
-    option, item, k = name.partition(".")
-    return options[option][int(k)] if item else suggested
+def _varied(name: str, suggested: Any, recipe: dict[str, Any]) -> Any:
+    section, key, item = option_of(name)
+    return suggested if item is None else recipe[section][key][item]
 
 
 def ranked(records: list[Record]) -> list[Record]:

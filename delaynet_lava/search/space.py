@@ -1,39 +1,40 @@
-"""What a search varies: a range or a list of choices for each option of the trainer.
+"""What a search varies: a range or a list of choices for each key of the recipe.
 
-A space is a table by option, as a TOML file holds it:
+A TOML file has the recipe's sections, with what is searched instead of values:
 
-    lr = { low = 1e-3, high = 1e-2, log = true }               # a range; whole numbers for a whole option
+    [optimiser]
+    lr = { low = 1e-3, high = 1e-2, log = true }               # a range; whole numbers for a whole key
+
+    [schedule]
     batch = { choices = [32, 64] }
+
+    [network]
     delays = { items = [0, { low = 1, high = 62 }, { low = 1, high = 62 }] }   # an item a group
     shares = { items = [1.0, { low = 0.5, high = 4.0 }, { low = 0.5, high = 4.0 }] }
 
 Delays are sorted, so that the shortest comes first and two orders of the same groups are one; shares are
-divided by their sum.
+divided by their sum. Inside, a space is a table by ``"section.key"``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tomli
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MAX_DELAY
-from delaynet_lava.nn.lattice import delay_groups
-from delaynet_lava.training.options import CueOptions, text_of
+from delaynet_lava.training.recipe import SECTIONS, Allowed, Recipe, allowed, recipe_of
+from delaynet_lava.training.recipe_file import parse_toml, read_toml, text_of
 
 __all__ = [
     "Space",
     "check",
     "default_space",
-    "options_of",
+    "option_of",
     "paper_space",
-    "plain",
     "read_space",
     "suggest",
     "without",
@@ -43,15 +44,16 @@ Space = dict[str, dict[str, Any]]
 
 _DELAYS = {"items": [0, {"low": 1, "high": MAX_DELAY}, {"low": 1, "high": MAX_DELAY}]}
 _DEFAULT: Space = {
-    "delays": _DELAYS,
+    "network.delays": _DELAYS,
     # The paper's own code draws networks from 1.0 to 1.7.
-    "radius": {"low": 0.8, "high": 1.7},
-    "input_gain": {"low": 0.1, "high": 0.6},
-    "tau_ms": {"low": 10.0, "high": 100.0},
-    "branching": {"low": 1e-5, "high": 5e-3, "log": True},
-    "lr": {"low": 1e-3, "high": 1e-2, "log": True},
+    "init.radius": {"low": 0.8, "high": 1.7},
+    "init.input_gain": {"low": 0.1, "high": 0.6},
+    "init.rate": {"low": 0.01, "high": 0.1, "log": True},
+    "network.tau_ms": {"low": 10.0, "high": 100.0},
+    "loss.branching": {"low": 1e-5, "high": 5e-3, "log": True},
+    "optimiser.lr": {"low": 1e-3, "high": 1e-2, "log": True},
 }
-_NOT_SEARCHED = {"seed", "init"}
+_NOT_SEARCHED = ("init.model",)
 _DRAWS = 64
 
 
@@ -73,14 +75,17 @@ class Suggester(Protocol):
         ...
 
 
-def default_space(base: CueOptions) -> Space:
+def default_space(base: Recipe) -> Space:
     """What is searched when nothing else is said: these ranges are of DelayNets, other networks share lr."""
-    return dict(_DEFAULT) if base.network == "delaynet" else {"lr": _DEFAULT["lr"]}
+    if base.network.kind != "delaynet":
+        return {"optimiser.lr": _DEFAULT["optimiser.lr"]}
+    # Weights that are scaled to a rate have no gain of their own.
+    return without(_DEFAULT, {"init.input_gain"} if base.init.rate else {"init.rate"})
 
 
 def paper_space() -> Space:
-    """The paper's random search: two delays beside a group without, in the paper's shares."""
-    return {"delays": _DELAYS}
+    """The paper's random search: two delays beside a group without, in the shares of the recipe."""
+    return {"network.delays": _DELAYS}
 
 
 def without(space: Space, names: set[str]) -> Space:
@@ -89,48 +94,62 @@ def without(space: Space, names: set[str]) -> Space:
 
 
 def read_space(path: str) -> Space:
-    """The table of a TOML file; :func:`check` says whether it can be searched.
+    """The space of a TOML file; :func:`check` says whether it can be searched.
 
     Raises:
-        InputError: it can't be read, or is not TOML.
+        InputError: it can't be read, is not TOML, or has something else than sections.
     """
-    try:
-        return tomli.loads(Path(path).read_bytes().decode())
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits
-        raise InputError(path, f"is not TOML ({error})") from error
+    found: Space = {}
+    for section, parts in parse_toml(read_toml(path), path).items():
+        if not isinstance(parts, dict) or section not in SECTIONS:
+            raise InputError(path, f"{section!r} is no section; they are {', '.join(SECTIONS)}")
+        found |= {f"{section}.{key}": part for key, part in parts.items()}
+    return found
 
 
-def suggest(space: Space, base: CueOptions, trial: Suggester) -> CueOptions:
-    """Options of a training: those of ``base``, changed where the space says so.
+def option_of(name: str) -> tuple[str, str, int | None]:
+    """Section, key and item of a name that a sampler knows: "network.delays.1" is the second delay."""
+    section, key, *item = name.split(".")
+    return section, key, int(item[0]) if item else None
+
+
+def _rule(name: str) -> Allowed:
+    section, key, _ = option_of(name)
+    return allowed(section)[key]
+
+
+def suggest(space: Space, base: Recipe, trial: Suggester) -> Recipe:
+    """The recipe of a training: ``base``, changed where the space says so.
 
     Raises:
         InputError: values that do not go together.
     """
-    return replace(base, **{name: _value(name, part, base, trial) for name, part in space.items()})
+    table: dict[str, dict[str, Any]] = {}
+    for name, part in space.items():
+        section, key, _ = option_of(name)
+        table.setdefault(section, {})[key] = _value(name, part, _rule(name), trial)
+    return recipe_of(table, base)
 
 
-def _value(name: str, part: Mapping[str, Any], base: CueOptions, trial: Suggester) -> Any:
-    like = getattr(base, name)
+def _value(name: str, part: Mapping[str, Any], rule: Allowed, trial: Suggester) -> Any:
     if "choices" in part:
-        if not isinstance(like, tuple):
-            return trial.suggest_categorical(name, part["choices"])
+        choices = part["choices"]
+        if not any(isinstance(choice, list) for choice in choices):
+            return trial.suggest_categorical(name, choices)
         # A database keeps choices that are text or numbers; a group of numbers goes in as text.
-        texts = [text_of(tuple(choice)) for choice in part["choices"]]
-        return tuple(part["choices"][texts.index(trial.suggest_categorical(name, texts))])
+        texts = [text_of(choice) for choice in choices]
+        return choices[texts.index(trial.suggest_categorical(name, texts))]
     if "items" not in part:
-        return _number(name, part, isinstance(like, int), trial)
-    whole = isinstance(like[0], int)
+        return _number(name, part, rule.kind is int, trial)
     values = [
-        _number(f"{name}.{k}", item, whole, trial) if isinstance(item, Mapping) else item
+        _number(f"{name}.{k}", item, rule.kind is int, trial) if isinstance(item, Mapping) else item
         for k, item in enumerate(part["items"])
     ]
-    if name == "delays":
+    if name == "network.delays":
         values.sort()
-    if name == "shares":
+    if name == "network.shares":
         values = [value / math.fsum(values) for value in values]
-    return tuple(values)
+    return values
 
 
 def _number(name: str, part: Mapping[str, Any], whole: bool, trial: Suggester) -> float:
@@ -141,75 +160,69 @@ def _number(name: str, part: Mapping[str, Any], whole: bool, trial: Suggester) -
     return trial.suggest_float(name, float(low), float(high), step=step, log=log)
 
 
-def check(space: Space, base: CueOptions, where: str) -> None:
+def check(space: Space, base: Recipe, where: str) -> None:
     """Refuse, before the first training, a space that no training could come from.
 
-    Both ends of all ranges and a number of random draws have to make options.
+    Both ends of all ranges and a number of random draws have to make recipes.
 
     Raises:
-        InputError: an unknown option, a part of the wrong form, or values that do not go together.
+        InputError: an unknown key, a part of the wrong form, or values that do not go together.
     """
     if not space:
-        raise InputError(where, "holds no option to search", "give at least one a range or choices")
-    known = {f.name for f in fields(base)} - _NOT_SEARCHED
+        raise InputError(where, "holds no key to search", "give at least one a range or choices")
+    known = [f"{section}.{key}" for section in SECTIONS for key in allowed(section)]
     for name, part in space.items():
-        if name not in known:
-            raise InputError(where, f"{name!r} is no option that can be searched", f"names: {sorted(known)}")
-        _check_part(part, getattr(base, name), f"{where}: {name}")
+        if name not in known or name in _NOT_SEARCHED:
+            raise InputError(
+                where, f"{name!r} is no key that can be searched", "delaynet train --show has them"
+            )
+        _check_part(part, _rule(name), f"{where}: {name}")
     draws: list[Suggester] = [_End(0), _End(-1), *(_Draw(seed) for seed in range(_DRAWS))]
     for draw in draws:
         try:
-            options = suggest(space, base, draw)
-            if min(options.delays) < 0:
-                raise InputError("delays", f"{min(options.delays)} is negative")
-            delay_groups(options.neurons, options.delays, options.shares)
+            suggest(space, base, draw)
         except (InputError, ZeroDivisionError) as error:
-            raise InputError(where, f"suggests options that cannot be trained ({error})") from error
+            raise InputError(where, f"suggests a recipe that cannot be trained ({error})") from error
 
 
-def _check_part(part: Any, like: Any, where: str) -> None:
-    forms = "{ choices = [...] }" + (
-        " or { items = [...] }"
-        if isinstance(like, tuple)
-        else "" if isinstance(like, (bool, str)) else " or { low = ..., high = ... }"
-    )  # fmt: skip
+def _check_part(part: Any, rule: Allowed, where: str) -> None:
+    number = rule.kind in (int, float)
+    forms = "{ choices = [...] }"
+    if number:
+        forms += " or { items = [...] }" if rule.many else " or { low = ..., high = ... }"
     if isinstance(part, dict) and set(part) == {"choices"}:
         choices = part["choices"]
         if not isinstance(choices, list) or not choices:
             raise InputError(where, "choices are no list of values", f"write {forms}")
         for k, choice in enumerate(choices):
-            if isinstance(like, tuple):
-                if not isinstance(choice, list) or not choice:
-                    raise InputError(where, f"choice {k} is {choice!r}, expected a list of numbers")
-                for value in choice:
-                    _check_value(value, like[0], where)
-            else:
-                _check_value(choice, like, where)
+            try:
+                rule.taken(choice)
+            except ValueError:
+                raise InputError(where, f"choice {k}: {choice!r} is not {rule.says()}") from None
         if any(choice in choices[:k] for k, choice in enumerate(choices)):
             raise InputError(where, "has a choice twice", "leave one out")
-    elif isinstance(part, dict) and set(part) == {"items"} and isinstance(like, tuple):
+    elif isinstance(part, dict) and set(part) == {"items"} and rule.many and number:
         if not isinstance(part["items"], list) or not part["items"]:
             raise InputError(where, "items are no list of numbers and ranges")
         for k, item in enumerate(part["items"]):
             if isinstance(item, dict):
-                _check_range(item, like[0], f"{where}: item {k}")
+                _check_range(item, rule.kind, f"{where}: item {k}")
             else:
-                _check_value(item, like[0], f"{where}: item {k}")
-    elif isinstance(part, dict) and "low" in part and not isinstance(like, (bool, str, tuple)):
-        _check_range(part, like, where)
+                _check_number(item, rule.kind, f"{where}: item {k}")
+    elif isinstance(part, dict) and "low" in part and number and not rule.many:
+        _check_range(part, rule.kind, where)
     else:
-        raise InputError(where, "is not of a form that this option can have", f"write {forms}")
+        raise InputError(where, "is not of a form that this key can have", f"write {forms}")
 
 
-def _check_value(value: Any, like: Any, where: str) -> None:
-    wanted = (int, float) if type(like) is float else type(like)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(like, bool)):
-        raise InputError(where, f"{value!r} is not a {type(like).__name__}")
-    if isinstance(value, float) and not math.isfinite(value):
+def _check_number(value: Any, kind: type, where: str) -> None:
+    if not isinstance(value, (int, float) if kind is float else int) or isinstance(value, bool):
+        raise InputError(where, f"{value!r} is not {'a number' if kind is float else 'a whole number'}")
+    if not math.isfinite(value):
         raise InputError(where, f"{value!r} is no number to train with")
 
 
-def _check_range(part: Mapping[str, Any], like: Any, where: str) -> None:
+def _check_range(part: Mapping[str, Any], kind: type, where: str) -> None:
     unknown = set(part) - {"low", "high", "log", "step"}
     if unknown or not {"low", "high"} <= set(part):
         raise InputError(
@@ -217,7 +230,7 @@ def _check_range(part: Mapping[str, Any], like: Any, where: str) -> None:
         )
     for key in ("low", "high", "step"):
         if key in part:
-            _check_value(part[key], like, f"{where}: {key}")
+            _check_number(part[key], kind, f"{where}: {key}")
     low, high = part["low"], part["high"]
     if low >= high:
         raise InputError(where, f"low {low} is not below high {high}")
@@ -259,19 +272,3 @@ class _Draw:
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         return choices[self.random.integers(len(choices))]
-
-
-def plain(options: CueOptions) -> dict[str, Any]:
-    """Options as JSON holds them."""
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(options).items()}
-
-
-def options_of(table: Mapping[str, Any]) -> CueOptions:
-    """Options from what :func:`plain` gave.
-
-    Raises:
-        TypeError: they have other names.
-        InputError: values that no training can have.
-    """
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in table.items()}
-    return CueOptions(**values)

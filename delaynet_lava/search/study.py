@@ -27,9 +27,10 @@ import numpy as np
 
 from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.files import replace_file
-from delaynet_lava.search.space import Space, options_of
+from delaynet_lava.search.space import Space
 from delaynet_lava.search.storage import full_url, open_storage
-from delaynet_lava.training.options import CueOptions
+from delaynet_lava.training.checkpoint import differences
+from delaynet_lava.training.recipe import Recipe, plain, recipe_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -56,7 +57,7 @@ __all__ = [
     "unfinished",
 ]
 
-FORMAT, VERSION = "delaynet_lava.search", 1
+FORMAT, VERSION = "delaynet_lava.search", 2
 STORAGE = "DELAYNET_SEARCH_STORAGE"
 """Environment variable that gives a worker the database's URL with its password: ``ps`` shows arguments."""
 SAMPLERS = ("tpe", "random", "paper")
@@ -73,14 +74,15 @@ class Search:
     Attributes:
         study: name in the database.
         storage: URL without its password; None: ``search.db`` in the folder.
-        base: options that the space does not touch.
+        task: its word. recipe: name of the one that ``base`` was made from, or its file.
+        base: of every training, but for what the space touches.
         seed: of the sampler, and of every training.
     """
 
     folder: Path
     task: str
-    preset: str
-    base: CueOptions
+    recipe: str
+    base: Recipe
     space: Space
     sampler: str
     seed: int
@@ -104,6 +106,7 @@ class Search:
     def _record(self) -> dict[str, Any]:
         content = asdict(self) | {"format": FORMAT, "version": VERSION}
         del content["folder"]
+        content["base"] = plain(self.base)
         return json.loads(json.dumps(content))
 
 
@@ -135,8 +138,7 @@ def begin(search: Search) -> Search:
 
 def _difference(key: str, theirs: Any, mine: Any) -> str:
     if isinstance(theirs, dict) and isinstance(mine, dict):
-        names = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
-        return f"{key}: {', '.join(names)}"
+        return f"{key}: {', '.join(differences(mine, theirs))}"
     return f"{key}: {theirs}, not {mine}"
 
 
@@ -151,10 +153,10 @@ def load(folder: Path) -> Search:
         content = json.loads(path.read_bytes())
         if (content.pop("format"), content.pop("version")) != (FORMAT, VERSION):
             raise ValueError("another format or version")
-        return Search(folder=folder, base=options_of(content.pop("base")), **content)
+        return Search(folder=folder, base=recipe_of(content.pop("base")), **content)
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
         raise InputError(
             str(path), f"is not a search of this release ({error})", "search elsewhere"
         ) from error
@@ -310,7 +312,7 @@ def mend(search: Search, study: Study, watch: Watch, dead: str | None = None) ->
             if len(failures) >= MOST_FAILURES:
                 raise DelayNetError(f"{search.folder}: trial {slot} {_story(failures)}")
             last = tries[-1]
-            # Options that can't be trained are replaced; others go on from their checkpoint.
+            # Recipes that can't be trained are replaced; others go on from their checkpoint.
             params = {} if last.user_attrs.get("end") == "refused" else last.params
             study.enqueue_trial(params, user_attrs={"slot": slot})
 
@@ -319,4 +321,5 @@ def _story(failures: list[FrozenTrial]) -> str:
     last = failures[-1]
     problem = last.user_attrs.get("problem")
     what = f"the last time: {problem}" if problem else f"worker {last.user_attrs.get('worker', '?')} died"
-    return f"failed {len(failures)} times; {what}; with {last.params or 'no options'}; call again to go on"
+    params = last.params or "nothing suggested"
+    return f"failed {len(failures)} times; {what}; with {params}; call again to go on"

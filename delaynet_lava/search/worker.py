@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.formats.model_file import load_model
-from delaynet_lava.search.space import plain, suggest
+from delaynet_lava.search.space import suggest
 from delaynet_lava.search.study import (
     STORAGE,
     Search,
@@ -25,8 +25,9 @@ from delaynet_lava.search.study import (
     open_study,
     unfinished,
 )
-from delaynet_lava.training.options import CueOptions
-from delaynet_lava.training.trainer import Epoch, train_cue
+from delaynet_lava.training.recipe import Recipe, plain
+from delaynet_lava.training.recipe_file import command_line
+from delaynet_lava.training.trainer import Epoch, Outlook, train
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -83,7 +84,7 @@ def _attempt(search: Search, study: Study, trial: Trial, grace_s: float, parent:
             except (optuna.exceptions.OptunaError, SQLAlchemyError):
                 raise
             except Exception as error:
-                # Options can break a training in ways that nobody thought of; the next ones may not.
+                # A recipe can break a training in ways that nobody thought of; the next one may not.
                 if not isinstance(error, DelayNetError):
                     traceback.print_exc()
                 problem = str(error) if isinstance(error, DelayNetError) else repr(error)
@@ -129,32 +130,32 @@ def _beating(trial: Trial, every_s: float) -> Iterator[None]:
 
 
 def _train(search: Search, trial: Trial, parent: int) -> float:
-    """Validation accuracy of the options that the sampler suggests; goes on where another attempt was."""
+    """Validation accuracy of the recipe that the sampler suggests; goes on where another attempt was."""
     import optuna
 
     slot = trial.user_attrs["slot"]
     try:
-        options = suggest(search.space, search.base, trial)
+        recipe = suggest(search.space, search.base, trial)
     except InputError:
         trial.set_user_attr("end", "refused")
         raise
-    trial.set_user_attr("options", plain(options))
-    stages = options.stages()
+    trial.set_user_attr("recipe", plain(recipe))
 
-    def report(epoch: Epoch, annealed: float) -> None:
+    def report(epoch: Epoch, outlook: Outlook) -> None:
         print(f"trial {slot}: epoch {epoch.number}, accuracy {epoch.accuracy:.4f}", flush=True)
         if os.getppid() != parent:
             raise _Orphaned
         # How far along the curriculum, 1 being the full task without an error: those who are still at an
         # easy stage are behind those who are not.
-        stage = stages.index((epoch.cues, epoch.wait_ms))
-        trial.report((stage + epoch.accuracy) / len(stages), epoch.number)
+        trial.report((epoch.stage + epoch.accuracy) / epoch.stages, epoch.number)
         if search.prune and trial.should_prune():
             raise optuna.TrialPruned
 
-    made = _made(search.model(slot), options)
+    made = _made(search.model(slot), recipe)
     if made is None:
-        made = train_cue(options, search.model(slot), search.preset, report).provenance
+        command = command_line(search.task, search.recipe, recipe, search.seed)
+        model = train(recipe, search.task, search.model(slot), search.seed, report, command=command)
+        made = model.provenance
     metrics = made["metrics"]
     trial.set_user_attr("rate", made["history"][-1]["rate"])
     trial.set_user_attr("epochs", metrics["epochs"])
@@ -162,9 +163,9 @@ def _train(search: Search, trial: Trial, parent: int) -> float:
     return float(metrics["validation_accuracy"])
 
 
-def _made(path: Path, options: CueOptions) -> dict[str, Any] | None:
+def _made(path: Path, recipe: Recipe) -> dict[str, Any] | None:
     """Provenance of the model that an attempt had written before it was killed; None: there is none."""
     if not path.exists():
         return None
     made = load_model(path).provenance
-    return made if made.get("options") == vars(options) else None
+    return made if made.get("recipe") == plain(recipe) else None

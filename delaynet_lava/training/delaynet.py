@@ -1,18 +1,19 @@
-"""The paper's network for the cue task, untrained: one delayed recurrent layer and a readout."""
+"""Stacks of LIF layers in the chip's integers: recurrent with delays or feed-forward, and an answer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
-from delaynet_lava.nn import DelayRecurrent, Readout
-from delaynet_lava.nn.initial import initialise
+from delaynet_lava.nn import DelayRecurrent, Dense, Readout
 from delaynet_lava.nn.lattice import lattice_delays
-from delaynet_lava.tasks.cue import CHANNELS, CLASSES
-from delaynet_lava.training.options import CueOptions
+from delaynet_lava.tasks.base import Task
+from delaynet_lava.training.recipe import Recipe, even, of_layer
 
-__all__ = ["build", "decay", "membrane"]
+__all__ = ["build", "decay"]
 
 
 def decay(tau_ms: float, dt_ms: float = 1.0) -> float:
@@ -20,45 +21,82 @@ def decay(tau_ms: float, dt_ms: float = 1.0) -> float:
     return float(-np.expm1(-dt_ms / tau_ms))
 
 
-def membrane(bits: int, full_scale_exp: int) -> dict[str, int]:
+def _membrane(bits: int, full_scale_exp: int) -> dict[str, int]:
     """Parameters of a neuron whose membrane has fewer bits than the chip's; none where it has them all."""
     if bits == MEMBRANE_BITS:
         return {}
     return {"membrane_bits": bits, "full_scale_exp": full_scale_exp}
 
 
-def build(options: CueOptions) -> torch.nn.Sequential:
-    """A :class:`DelayRecurrent` and a :class:`Readout` with weights drawn from the options' seed."""
-    hidden = DelayRecurrent(
-        {
-            "threshold": options.threshold,
-            "current_decay": 1.0,
-            "voltage_decay": decay(options.tau_ms),
-            "tau_grad": options.surrogate_width,
-            "scale_grad": options.dampening,
-            "requires_grad": True,
-            **membrane(options.membrane_bits, options.full_scale_exp),
-        },
-        CHANNELS,
-        options.neurons,
-        lattice_delays(options.neurons, options.delays, options.seed, options.shares),
-        self_connection=False,
-        reset=options.reset,
-        surrogate=options.surrogate,
-        feedback_grad=options.feedback_grad,
-    )
-    readout = Readout(
-        {
-            "current_decay": 1.0,
-            "voltage_decay": decay(options.tau_out_ms),
-            "requires_grad": True,
-            **membrane(options.membrane_bits, options.full_scale_out_exp),
-        },
-        options.neurons,
-        CLASSES,
-    )
-    for block in (hidden, readout):
+def build(recipe: Recipe, task: Task, seed: int, trained: bool = True) -> torch.nn.Sequential:
+    """:class:`DelayRecurrent` and :class:`Dense` layers and a :class:`Readout`, or a Dense that is counted.
+
+    Weights are SLAYER's own until :mod:`delaynet_lava.training.networks` draws them; delays are drawn here.
+
+    Args:
+        trained: whether decays and thresholds are trained; False: only weights are.
+    """
+    sizes = (task.channels, *recipe.network.layers)
+    blocks = [
+        _hidden(recipe, layer, sizes[layer], task.dt_ms, seed, trained)
+        for layer in range(len(recipe.network.layers))
+    ]
+    assert task.classes is not None  # samples.pools refused
+    blocks.append(_answer(recipe, sizes[-1], task.classes, task.dt_ms, trained))
+    for block in blocks:
         # The paper's LIF has no current memory, before training and after it.
         block.neuron.current_decay.requires_grad_(False)
-    initialise(hidden, readout, options.input_gain, options.radius, options.readout_gain, options.seed)
-    return torch.nn.Sequential(hidden, readout)
+    return torch.nn.Sequential(*blocks)
+
+
+def _spiking(recipe: Recipe, tau_ms: float, threshold: float, dt_ms: float, trained: bool) -> dict[str, Any]:
+    return {
+        "threshold": threshold,
+        "current_decay": 1.0,
+        "voltage_decay": decay(tau_ms, dt_ms),
+        "tau_grad": recipe.gradient.surrogate_width,
+        "scale_grad": recipe.gradient.dampening,
+        "requires_grad": trained,
+    }
+
+
+def _hidden(
+    recipe: Recipe, layer: int, channels: int, dt_ms: float, seed: int, trained: bool
+) -> torch.nn.Module:
+    network, neurons = recipe.network, recipe.network.layers[layer]
+    threshold, tau_ms = of_layer(network.threshold, layer), of_layer(network.tau_ms, layer)
+    neuron = _spiking(recipe, tau_ms, threshold, dt_ms, trained)
+    neuron |= _membrane(network.membrane_bits, network.full_scale_exp)
+    common: dict[str, Any] = {
+        "reset": of_layer(network.reset, layer),
+        "surrogate": recipe.gradient.surrogate,
+    }
+    if not of_layer(network.recurrent, layer):
+        return Dense(neuron, channels, neurons, **common)
+    delays = of_layer(network.delays, layer, many=True)
+    shares = of_layer(network.shares, layer, many=True) or even(len(delays))
+    return DelayRecurrent(
+        neuron,
+        channels,
+        neurons,
+        # A lattice of its own for each layer.
+        lattice_delays(neurons, delays, seed + layer, shares),
+        self_connection=False,
+        feedback_grad=recipe.gradient.feedback,
+        **common,
+    )
+
+
+def _answer(recipe: Recipe, channels: int, classes: int, dt_ms: float, trained: bool) -> torch.nn.Module:
+    network = recipe.network
+    membrane = _membrane(network.membrane_bits, network.full_scale_out_exp)
+    if recipe.decision.kind == "count":
+        neuron = _spiking(recipe, network.tau_out_ms, network.threshold_out, dt_ms, trained)
+        reset, surrogate = of_layer(network.reset, -1), recipe.gradient.surrogate
+        return Dense(neuron | membrane, channels, classes, reset=reset, surrogate=surrogate)
+    neuron = {
+        "current_decay": 1.0,
+        "voltage_decay": decay(network.tau_out_ms, dt_ms),
+        "requires_grad": trained,
+    }
+    return Readout(neuron | membrane, channels, classes)

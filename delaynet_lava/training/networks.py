@@ -1,10 +1,11 @@
-"""The networks that can be trained on the cue task, by name, as they are before training."""
+"""The networks that can be trained, by name, as they are before training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,59 +14,72 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS, full_scale_above
 from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.kernels.autograd import STATE_SCALE
-from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.tasks.base import Task
 from delaynet_lava.training import delaynet
-from delaynet_lava.training.baselines import lif, lsnn
-from delaynet_lava.training.options import CueOptions
+from delaynet_lava.training.baselines import lsnn
+from delaynet_lava.training.initial import fit_rates, initialise
+from delaynet_lava.training.recipe import Recipe
+from delaynet_lava.training.samples import Pool
 
-__all__ = ["as_tensor", "build_network"]
+__all__ = ["NETWORKS", "as_tensor", "build_network"]
 
-_BUILDERS: dict[str, Callable[[CueOptions], torch.nn.Sequential]] = {
+NETWORKS: dict[str, Callable[[Recipe, Task, int], torch.nn.Sequential]] = {
     "delaynet": delaynet.build,
-    "lif": lif.build,
-    "lif-ff": partial(lif.build, recurrent=False),
+    "lif": partial(delaynet.build, trained=False),
     "lsnn": lsnn.build,
-    "lsnn-ff": partial(lsnn.build, recurrent=False),
 }
+_PROBE = 64
 
 
-def build_network(options: CueOptions) -> torch.nn.Sequential:
+def build_network(recipe: Recipe, pool: Pool, seed: int) -> torch.nn.Sequential:
     """The network of a training before its first step: drawn from the seed, or from the model to go on from.
+
+    Args:
+        pool: of training samples, which say the network's size, and of which some are run where the recipe
+            asks for a rate, or for full scales that nothing reaches.
 
     Raises:
         InputError: the model to go on from can't be read, or is of another network.
     """
-    if options.membrane_bits < MEMBRANE_BITS and not (options.full_scale_exp and options.full_scale_out_exp):
-        options = _with_full_scales(options)
-    net = _BUILDERS[options.network](options)
-    if options.init:
+    network = recipe.network
+    if network.membrane_bits < MEMBRANE_BITS and not (network.full_scale_exp and network.full_scale_out_exp):
+        recipe = _with_full_scales(recipe, pool, seed)
+    net = NETWORKS[network.kind](recipe, pool.task, seed)
+    initialise(net, recipe.init, seed)
+    if recipe.init.model:
         try:
-            net.load_state_dict(load_model(options.init).state_dict)
+            net.load_state_dict(load_model(recipe.init.model).state_dict)
         except RuntimeError as error:
             raise InputError(
-                options.init,
+                recipe.init.model,
                 f"does not fit the network ({' '.join(str(error).split())})",
-                "use its own options",
+                "use the recipe it was trained with",
             ) from error
+    elif recipe.init.rate:
+        fit_rates(net, as_tensor(pool.first(0, pool.most(_PROBE))[0]), recipe.init.rate)
     return net
 
 
 @torch.no_grad()
-def _with_full_scales(options: CueOptions) -> CueOptions:
-    """The smallest full scales above the threshold, and above what the readout reaches on some samples."""
-    net = build_network(replace(options, membrane_bits=MEMBRANE_BITS))
-    task = CueAccumulation(options.cues, options.wait_ms, options.seed)
-    reached = float(net(as_tensor(task.batch("train", 0, 64)[0])).abs().max()) * STATE_SCALE
-    hidden = full_scale_above(net[0].neuron.v_th_mant)
+def _with_full_scales(recipe: Recipe, pool: Pool, seed: int) -> Recipe:
+    """The smallest full scales above the thresholds, and above what the answer reaches on some samples."""
+    network = recipe.network
+    net = build_network(replace(recipe, network=replace(network, membrane_bits=MEMBRANE_BITS)), pool, seed)
+    inputs = as_tensor(pool.first(0, pool.most(_PROBE))[0])
+    hidden = max(full_scale_above(block.neuron.v_th_mant) for block in list(net)[:-1])
     # A word of n bits has no grid finer than its own unit.
-    finest = options.membrane_bits - 1
-    return replace(
-        options,
-        full_scale_exp=options.full_scale_exp or max(hidden, finest),
-        full_scale_out_exp=options.full_scale_out_exp or min(23, max(int(reached).bit_length(), finest)),
-    )
+    finest = network.membrane_bits - 1
+    if recipe.decision.kind == "count":
+        answer = full_scale_above(net[-1].neuron.v_th_mant)
+    else:
+        answer = int(float(net(inputs).abs().max()) * STATE_SCALE).bit_length()
+    scales: dict[str, Any] = {
+        "full_scale_exp": network.full_scale_exp or max(hidden, finest),
+        "full_scale_out_exp": network.full_scale_out_exp or min(23, max(answer, finest)),
+    }
+    return replace(recipe, network=replace(network, **scales))
 
 
-def as_tensor(spikes: np.ndarray) -> torch.Tensor:
-    """float32 (N, channels, T) of uint8 (N, T, channels)."""
-    return torch.from_numpy(spikes).transpose(1, 2).to(torch.float32)
+def as_tensor(inputs: np.ndarray) -> torch.Tensor:
+    """float32 (N, channels, T) of whole numbers (N, T, channels)."""
+    return torch.from_numpy(inputs).transpose(1, 2).to(torch.float32)

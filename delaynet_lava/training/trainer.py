@@ -1,10 +1,9 @@
-"""Training on cue accumulation, in the integers that the chip computes with.
+"""Training on any task, in the integers that the chip computes with.
 
-Back-propagation through time over the whole sample, cross-entropy on the readout's membrane after
-the last step, the paper's branching-factor loss, and a curriculum: first more cues, then a longer
-wait. Over thousands of steps the gradient along the recurrent synapses explodes or vanishes; the
-factor on it (``feedback_grad`` of the block) follows the gradient's norm, so that it stays near one
-value throughout. The weights that are kept are a running average of those visited.
+Back-propagation through time over the whole sample, as the recipe has it. Over thousands of steps the
+gradient along the recurrent synapses explodes or vanishes; the factor on it (``feedback_grad`` of the
+blocks) follows the gradient's norm, so that it stays near one value throughout. The weights that are kept
+are a running average of those visited.
 
 Several processes share each batch: losses, gradients and figures are those of the whole batch in every
 one of them, so that all take the same steps and decisions.
@@ -16,36 +15,39 @@ import ctypes
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from madgrad import MADGRAD
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from delaynet_lava._version import __version__
+from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE
-from delaynet_lava.formats.model_file import ModelFile, load_tensors, require_plain, save_model, write_tensors
+from delaynet_lava.formats.model_file import ModelFile, save_model
 from delaynet_lava.nn.model import describe
 from delaynet_lava.tasks.base import Task
-from delaynet_lava.tasks.cue import CueAccumulation
-from delaynet_lava.training import delaynet
+from delaynet_lava.tasks.registry import task as task_of
+from delaynet_lava.training import checkpoint, delaynet
 from delaynet_lava.training.baselines.eprop import eprop_step
 from delaynet_lava.training.branching import branching_sums
+from delaynet_lava.training.curriculum import stages_of
 from delaynet_lava.training.distributed import Group
-from delaynet_lava.training.loss import loss_of
+from delaynet_lava.training.loss import loss_of, scores
 from delaynet_lava.training.networks import as_tensor, build_network
-from delaynet_lava.training.options import PRESETS, CueOptions, command_line
+from delaynet_lava.training.optimisers import make_optimiser, share_of_rate
+from delaynet_lava.training.recipe import Recipe, of_layer, plain
+from delaynet_lava.training.recipe_file import load_recipe
+from delaynet_lava.training.samples import Pool, pools
 
-__all__ = ["PRESETS", "CueOptions", "Epoch", "train_cue"]
-
-_CHECKPOINT = "delaynet_lava.checkpoint"
+__all__ = ["Epoch", "Outlook", "accuracy", "train"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Epoch:
     """What one epoch did, for progress bars and the record kept in the model file.
 
     Attributes:
+        task: word of the curriculum's stage; stage: its number, from 0; stages: how many there are.
         rate: spikes of a hidden neuron in a step.
         branching: branching factor, the mean of n[t + 1] / n[t] over the steps with spikes, where n[t] is
             the number of hidden neurons that fire at t.
@@ -61,8 +64,9 @@ class Epoch:
     """
 
     number: int
-    cues: int
-    wait_ms: int
+    task: str
+    stage: int
+    stages: int
     loss: float
     accuracy: float
     rate: float
@@ -72,125 +76,174 @@ class Epoch:
     validation: float | None = None
 
 
+class Outlook(NamedTuple):
+    """How far a training is.
+
+    Attributes:
+        done: share of the epochs on the full task that is over. left_s: seconds to the end, as they went.
+    """
+
+    done: float
+    left_s: float
+
+
 @torch.no_grad()
 def accuracy(
     net: torch.nn.Module,
-    task: Task,
+    pool: Pool,
     samples: int,
+    decision: Decision,
     batch: int = 64,
     group: Group | None = None,
-    split: str = "validation",
 ) -> float:
     """Share of right decisions of the integer forward pass; the processes of a group divide the work."""
     group = group or Group()
     mine = group.share(samples)
     right = 0
     for first in range(mine.start, mine.stop, batch):
-        spikes, labels = task.batch(split, first, min(batch, mine.stop - first))
-        right += int((net(as_tensor(spikes))[..., -1].argmax(1).numpy() == labels).sum())
+        inputs, labels = pool.first(first, min(batch, mine.stop - first))
+        # Membranes are multiples of 1/4096: in double precision their sums are exact, as the chip's are.
+        answer = scores(net(as_tensor(inputs)).double(), decision)
+        right += int((answer.argmax(1).numpy() == labels).sum())
     return group.total([right])[0] / samples
 
 
-class _Decision(torch.nn.Module):
-    """The network as one module that gives hidden spikes by step (N, T) and membranes (N, out, T)."""
+class _Answering(torch.nn.Module):
+    """The network as one module: spikes by step (N, T) of each hidden layer, and the output (N, out, T)."""
 
     def __init__(self, net: torch.nn.Sequential) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        spikes = self.net[0](x)
-        return spikes.population, self.net[1](spikes)
-
-
-def _optimiser(net: torch.nn.Module, options: CueOptions) -> torch.optim.Optimizer:
-    """Over everything that is trained; decays, whose unit is 1/4096, have a rate of their own."""
-    named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
-    decays = [p for name, p in named if name.endswith("decay")]
-    weights = [p for name, p in named if not name.endswith("decay")]
-    groups = [{"params": weights, "lr": options.lr}, {"params": decays, "lr": options.lr * options.lr_decays}]
-    groups = [group for group in groups if group["params"]]
-    if options.optimiser == "madgrad":
-        return MADGRAD(groups, lr=options.lr, momentum=0.9)
-    return torch.optim.Adam(groups, lr=options.lr, betas=(0.9, 0.99))
+    def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        populations = []
+        for block in list(self.net)[:-1]:
+            x = block(x)
+            populations.append(x.population)  # type: ignore[attr-defined]
+        return populations, self.net[-1](x)
 
 
 class _Trainer:
     """State of a training; everything in it goes into a checkpoint."""
 
-    def __init__(self, options: CueOptions, group: Group) -> None:
-        self.options, self.group = options, group
-        self.net = build_network(options)
-        self.hidden = self.net[0]
-        self.model: torch.nn.Module = _Decision(self.net)
+    def __init__(self, recipe: Recipe, task: Task, seed: int, group: Group) -> None:
+        self.recipe, self.task, self.seed, self.group = recipe, task, seed, group
+        self.stages = stages_of(recipe, task, seed)
+        least = min(count for stage in self.stages for _, count in stage.epoch(recipe.schedule, 0.0))
+        if least < group.size:
+            raise InputError(
+                "training", f"{least} samples a batch are too few for {group.size} processes", "use fewer"
+            )
+        _, self.validation = pools(task, seed, recipe.schedule.held_out)
+        self.net = build_network(recipe, self.stages[-1].pool, seed)
+        hidden = list(self.net)[:-1]
+        self.neurons = sum(block.shape[0] for block in hidden)
+        self.recurrent = [
+            block for layer, block in enumerate(hidden) if of_layer(recipe.network.recurrent, layer)
+        ]
+        self.model: torch.nn.Module = _Answering(self.net)
         if group.size > 1:
             # Gradients become means over the processes. Delays, the buffers, never change.
             self.model = DistributedDataParallel(self.model, broadcast_buffers=False)
-        self.optimiser = _optimiser(self.net, options)
+        self.optimiser = make_optimiser(self.net, recipe.optimiser)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = {k: v.detach().clone() for k, v in self.net.named_parameters()}
         self.best: dict[str, torch.Tensor] = {}
         self.progress: dict[str, Any] = dict.fromkeys(("epoch", "stage", "annealed", "used", "seconds"), 0)
         self.progress["best"] = -1.0
         self.history: list[dict[str, Any]] = []
+        self.pace = deque[tuple[float, int]](maxlen=8)
 
     def done(self) -> bool:
-        return self.progress["annealed"] >= self.options.anneal_epochs
+        return self.progress["annealed"] >= self.recipe.schedule.epochs
 
-    def _step(self, task: Task) -> tuple[float, ...]:
-        options, group = self.options, self.group
-        mine = group.share(options.batch)
+    def identity(self) -> dict[str, Any]:
+        """What decides the outcome."""
+        return {"task": self.task.word, "seed": self.seed, "recipe": plain(self.recipe)}
+
+    @property
+    def feedback(self) -> float:
+        """Factor on the gradient along recurrent synapses."""
+        return self.recurrent[0].feedback_grad if self.recurrent else 1.0
+
+    @feedback.setter
+    def feedback(self, factor: float) -> None:
+        for block in self.recurrent:
+            block.feedback_grad = factor
+
+    def _step(self, pool: Pool, count: int) -> tuple[float, ...]:
+        recipe, group = self.recipe, self.group
+        mine = group.share(count)
         # A mean over this process's samples, times this, adds up to the mean over the batch.
-        part = len(mine) / options.batch
-        first = self.progress["used"] + mine.start
-        spikes, labels = task.batch("train", first, len(mine))
-        x, target = as_tensor(spikes), torch.from_numpy(labels)
+        part = len(mine) / count
+        inputs, labels = pool.ordered(self.seed, self.progress["used"] + mine.start, len(mine))
+        x, target = as_tensor(inputs), torch.from_numpy(labels)
         self.optimiser.zero_grad()
-        if options.rule == "eprop":
-            population, out = eprop_step(
-                self.net, x, target, temperature=options.temperature, rate_weight=options.rate_weight
-            )
-            rate = population.mean() / self.net[0].shape[0]
-            loss = cross_entropy(out / options.temperature, target) + options.rate_weight * rate
+        if recipe.gradient.rule == "eprop":
+            loss, population, answer = self._forward_in_time(x, target)
         else:
-            population, membranes = self.model(x)
-            loss = loss_of(options, population, membranes, target) * part
+            populations, out = self.model(x)
+            loss = loss_of(recipe.loss, populations, self.neurons, out, target) * part
             (loss * group.size).backward()
-            population, out = population.detach(), membranes.detach()[..., -1]
-            rate = population.mean() / self.hidden.shape[0]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), options.clip))
+            population = _total(populations)
+            answer = scores(out.detach(), recipe.decision)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), recipe.gradient.clip))
         if np.isfinite(norm):
             self.optimiser.step()
-        # Over a sample the gradient passes some fifty loops, so its norm goes with a high power of
-        # the factor; the exponent of the control is accordingly small.
-        if options.control:
-            excess = float(np.clip(norm / options.gradient_norm, 1e-6, 1e6)) if np.isfinite(norm) else 1e6
-            factor = self.hidden.feedback_grad * excess**-options.control
-            self.hidden.feedback_grad = float(np.clip(factor, 0.01, 1.0))
+        self._steer(norm)
         self._bound()
         with torch.no_grad():
             for name, parameter in self.net.named_parameters():
-                self.average[name].lerp_(parameter, 1 - options.average)
-        self.progress["used"] += options.batch
-        right = int((out.argmax(1) == target).sum())
-        shares = [float(loss), right / options.batch, part * float(rate), *branching_sums(population)]
-        *sums, ratios, count = group.total(shares)
-        return *sums, ratios / max(1.0, count), norm
+                self.average[name].lerp_(parameter, 1 - recipe.averaging.decay)
+        self.progress["used"] += count
+        right = int((answer.argmax(1) == target).sum())
+        rate = float(population.mean() / self.neurons)
+        shares = [float(loss), right / count, part * rate, *branching_sums(population)]
+        *sums, ratios, steps = group.total(shares)
+        return *sums, ratios / max(1.0, steps), norm
+
+    def _forward_in_time(
+        self, x: torch.Tensor, target: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Loss, population and scores of a step of e-prop, which leaves its gradients behind."""
+        loss = self.recipe.loss
+        population, out = eprop_step(self.net, x, target, temperature=loss.temperature, rate_weight=loss.rate)
+        rate = population.mean() / self.neurons
+        return cross_entropy(out / loss.temperature, target) + loss.rate * rate, population, out
+
+    def _steer(self, norm: float) -> None:
+        """Move the factor on the gradient along recurrent synapses towards the norm that is asked for."""
+        gradient = self.recipe.gradient
+        if not gradient.control:
+            return
+        # Over a sample the gradient passes some fifty loops, so its norm goes with a high power of
+        # the factor; the exponent of the control is accordingly small.
+        excess = float(np.clip(norm / gradient.norm, 1e-6, 1e6)) if np.isfinite(norm) else 1e6
+        self.feedback = float(np.clip(self.feedback * excess**-gradient.control, 0.01, 1.0))
 
     @torch.no_grad()
     def _bound(self) -> None:
-        """Keep both time constants within the paper's bounds."""
-        fastest, slowest = (delaynet.decay(tau) for tau in (self.options.tau_min_ms, self.options.tau_max_ms))
+        """Keep all time constants within their bounds."""
+        network = self.recipe.network
+        slowest, fastest = (
+            delaynet.decay(tau, self.task.dt_ms) for tau in (network.tau_max_ms, network.tau_min_ms)
+        )
         for name, decay in self.net.named_parameters():
             if name.endswith("voltage_decay"):
                 decay.clamp_(slowest * DECAY_ONE, fastest * DECAY_ONE)
 
+    @property
+    def validated(self) -> int:
+        """Samples of a validation."""
+        return self.validation.most(self.recipe.schedule.validation)
+
     def _validate(self) -> float:
         kept = {k: v.detach().clone() for k, v in self.net.named_parameters()}
         self._load(self.average)
-        options = self.options
-        task = CueAccumulation(options.cues, options.wait_ms, options.seed)
-        result = accuracy(self.net, task, options.validation, options.batch, self.group)
+        recipe = self.recipe
+        result = accuracy(
+            self.net, self.validation, self.validated, recipe.decision, recipe.schedule.batch, self.group
+        )
         if result >= self.progress["best"]:
             self.progress["best"] = result
             self.best = {k: v.clone() for k, v in self.average.items()}
@@ -203,97 +256,106 @@ class _Trainer:
             parameter.copy_(values[name])
 
     def epoch(self) -> Epoch:
-        started, options, state = time.perf_counter(), self.options, self.progress
-        stages = options.stages()
-        if state["epoch"] >= options.max_epochs:
-            state["stage"] = len(stages) - 1
-        cues, wait_ms = stages[state["stage"]]
-        full = state["stage"] == len(stages) - 1
-        left = 1 - state["annealed"] / options.anneal_epochs if full else 1.0
+        started, recipe, state = time.perf_counter(), self.recipe, self.progress
+        schedule, chosen = recipe.schedule, recipe.curriculum
+        last = len(self.stages) - 1
+        if state["epoch"] >= chosen.most_epochs:
+            state["stage"] = last
+        number = state["stage"]
+        stage, full = self.stages[number], number == last
+        share = share_of_rate(schedule, 1 - state["annealed"] / schedule.epochs if full else 1.0)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            linear = options.lr_end + (1 - options.lr_end) * left
-            group["lr"] = rate * (linear if options.annealing == "linear" else options.lr_end ** (1 - left))
-        task = CueAccumulation(cues, wait_ms, options.seed, options.right_p, options.blocked)
-        short = replace(task, wait_ms=options.first_wait_ms)
-        steps = []
-        for k in range(max(1, options.epoch_samples // options.batch)):
-            # Spread evenly: one whenever the share, added up, passes a whole number.
-            passes = int((k + 1) * options.short_waits) > int(k * options.short_waits)
-            steps.append(self._step(short if passes else task))
+            group["lr"] = rate * share
+        batches = stage.epoch(schedule, chosen.easy)
+        steps = [self._step(pool, count) for pool, count in batches]
         loss, right, rate, branching, _ = (float(mean) for mean in np.mean(steps, axis=0))
         validation = None
         if full:
             state["annealed"] += 1
-            if state["annealed"] % 4 == 0 or self.done():
+            if state["annealed"] % schedule.validate_every == 0 or self.done():
                 validation = self._validate()
-        elif right > options.advance:
+        elif right > chosen.advance:
             state["stage"] += 1
         state["epoch"] += 1
-        state["seconds"] += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        state["seconds"] += seconds
+        self.pace.append((seconds, _sample_steps(batches)))
         gradient = float(np.median([s[-1] for s in steps]))
         result = Epoch(
-            state["epoch"], cues, wait_ms, loss, right, rate, branching, gradient,
-            self.hidden.feedback_grad, validation,
+            state["epoch"], stage.word, number, last + 1, loss, right, rate, branching, gradient,
+            self.feedback, validation,
         )  # fmt: skip
         self.history.append(asdict(result))
         return result
 
+    def outlook(self) -> Outlook:
+        """How far this is, and how long the rest takes at the pace of the last epochs.
+
+        Each stage of the curriculum that is still to come counts for one epoch, which is the least.
+        """
+        schedule, easy = self.recipe.schedule, self.recipe.curriculum.easy
+        per_step = sum(s for s, _ in self.pace) / max(1, sum(n for _, n in self.pace))
+        *before, full = (_sample_steps(one.epoch(schedule, easy)) for one in self.stages)
+        left = schedule.epochs - self.progress["annealed"]
+        ahead = sum(before[self.progress["stage"] :]) + left * full
+        return Outlook(1 - left / schedule.epochs, per_step * ahead)
+
     def save(self, path: Path) -> None:
-        content = {
-            "format": _CHECKPOINT,
-            "options": asdict(self.options),
+        state = {
             "net": self.net.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
             "best": self.best,
             "progress": self.progress,
             "history": self.history,
-            "feedback_grad": self.hidden.feedback_grad,
+            "feedback": self.feedback,
         }
-        write_tensors(path, content)
+        checkpoint.save(path, self.identity(), state)
 
     def restore(self, path: Path) -> None:
-        content = load_tensors(path)
-        plain = ("format", "options", "progress", "history", "feedback_grad")
-        require_plain({key: content.get(key) for key in plain}, str(path))
-        if content.get("format") != _CHECKPOINT:
-            raise InputError(str(path), "is not a checkpoint of this package", "delete it to start over")
-        theirs = content.get("options")
-        if theirs != asdict(self.options):
-            mine = asdict(self.options)
-            changed = sorted(k for k in mine if not isinstance(theirs, dict) or theirs.get(k) != mine[k])
-            raise InputError(
-                str(path),
-                f"belongs to a training with other options ({', '.join(changed)})",
-                "use the same options, or delete it to start over",
-            )
+        state = checkpoint.restore(path, self.identity())
         try:
-            self.net.load_state_dict(content["net"])
-            self.optimiser.load_state_dict(content["optimiser"])
-            self.average, self.best = content["average"], content["best"]
-            self.progress, self.history = content["progress"], content["history"]
-            self.hidden.feedback_grad = float(content["feedback_grad"])
+            self.net.load_state_dict(state["net"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.average, self.best = state["average"], state["best"]
+            self.progress, self.history = state["progress"], state["history"]
+            self.feedback = float(state["feedback"])
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise InputError(str(path), f"is damaged ({error})", "delete it to start over") from error
 
     def result(self, command: str) -> ModelFile:
-        options, state = self.options, self.progress
+        state = self.progress
         self._load(self.best)
         provenance = {
             "command": command,
-            "seed": options.seed,
-            "options": asdict(options),
+            **self.identity(),
             "versions": _versions(),
             "metrics": {
                 "validation_accuracy": state["best"],
-                "validation_samples": options.validation,
+                "validation_samples": self.validated,
                 "epochs": state["epoch"],
                 "train_seconds": round(state["seconds"], 1),
             },
             "history": self.history,
         }
-        task = {"name": "cue", "cues": options.cues, "wait_ms": options.wait_ms}
-        return describe(self.net, task=task, provenance=provenance)
+        return describe(
+            self.net,
+            task=self.task.word,
+            provenance=provenance,
+            dt_ms=self.task.dt_ms,
+            decision=self.recipe.decision,
+        )
+
+
+def _total(populations: Sequence[torch.Tensor]) -> torch.Tensor:
+    first, *others = (population.detach() for population in populations)
+    for population in others:
+        first = first + population
+    return first
+
+
+def _sample_steps(batches: Sequence[tuple[Pool, int]]) -> int:
+    return sum(pool.task.steps * count for pool, count in batches)
 
 
 def _versions() -> dict[str, str]:
@@ -315,17 +377,19 @@ def _keep_heap() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def train_cue(
-    options: CueOptions,
+def train(
+    recipe: Recipe | str,
+    task: Task | str,
     path: str | os.PathLike,
-    preset: str = "loihi2",
-    on_epoch: Callable[[Epoch, float], None] | None = None,
+    seed: int = 0,
+    on_epoch: Callable[[Epoch, Outlook], None] | None = None,
     group: Group | None = None,
+    command: str = "",
 ) -> ModelFile:
     """Train, and write ``path`` (a ``model.pt``) when done.
 
-    After every epoch the state goes to ``path`` + ".checkpoint"; a later call with the same options
-    goes on from there, to the same weights as without the interruption. The checkpoint is removed
+    After every epoch the state goes to ``path`` + ".checkpoint"; a later call with the same recipe, task
+    and seed goes on from there, to the same weights as without the interruption. The checkpoint is removed
     at the end.
 
     With a group of several processes, all of which call this alike, each generates and computes its
@@ -334,45 +398,47 @@ def train_cue(
     of processes may go on from its checkpoint.
 
     Args:
-        on_epoch: called after each epoch with its record and the share of annealing done.
+        recipe: or the name of a shipped one, or the path of a TOML file.
+        task: or its word, which then gets the seed.
+        seed: of weights, lattice and the order of samples.
+        on_epoch: called after each epoch with its record and what is left.
         group: of :func:`delaynet_lava.training.distributed.process_group`; None: this process alone.
+        command: kept in the file: what makes it again.
 
     Raises:
-        InputError: a checkpoint of other options is in the way, the place can't be written, or
-            there are more processes than samples in a batch.
+        InputError: recipe and task do not fit, a checkpoint of another training is in the way, the place
+            can't be written, or there are more processes than samples in a batch.
     """
     group = group or Group()
-    if group.size > 1 and (options.branching_over == "batch" or options.rule == "eprop"):
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    task = task_of(task, seed) if isinstance(task, str) else task
+    if seed < 0:
+        raise InputError("training: seed", f"{seed} is negative")
+    if group.size > 1 and (recipe.loss.branching_over == "batch" or recipe.gradient.rule == "eprop"):
         raise InputError(
-            "training", "branching_over=batch and rule=eprop need the whole batch in one process", "use one"
+            "training",
+            "loss.branching_over batch and gradient.rule eprop need the whole batch in one process",
+            "use one",
         )
     target = Path(path)
     if not target.parent.is_dir():
         raise InputError(str(path), "its folder does not exist", "create it first")
-    if options.batch < group.size:
-        raise InputError(
-            "training: batch", f"{options.batch} samples are too few for {group.size} processes", "use fewer"
-        )
     _keep_heap()
-    checkpoint = target.with_name(target.name + ".checkpoint")
-    trainer = _Trainer(options, group)
-    if checkpoint.exists():
-        trainer.restore(checkpoint)
+    trainer = _Trainer(recipe, task, seed, group)
+    kept = checkpoint.path_of(target)
+    if kept.exists():
+        trainer.restore(kept)
     # Nobody goes on, and writes, before all have read.
     if group.total([trainer.progress["epoch"]])[0] != group.size * trainer.progress["epoch"]:
-        raise InputError(str(checkpoint), "is not the same for all processes", "use a folder they share")
-    for record in _epochs(trainer):
+        raise InputError(str(kept), "is not the same for all processes", "use a folder they share")
+    while not trainer.done():
+        record = trainer.epoch()
         if group.rank == 0:
-            trainer.save(checkpoint)
+            trainer.save(kept)
         if on_epoch is not None:
-            on_epoch(record, trainer.progress["annealed"] / options.anneal_epochs)
-    model = trainer.result(command_line(options, preset, group.size))
+            on_epoch(record, trainer.outlook())
+    model = trainer.result(command)
     if group.rank == 0:
         save_model(target, model)
-        checkpoint.unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
     return model
-
-
-def _epochs(trainer: _Trainer) -> Iterator[Epoch]:
-    while not trainer.done():
-        yield trainer.epoch()

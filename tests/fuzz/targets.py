@@ -234,11 +234,15 @@ def _models(folder: Path) -> Any:
 
 
 def _checkpoints(folder: Path) -> Any:
+    from delaynet_lava.tasks.cue import CueAccumulation
     from delaynet_lava.training import trainer
     from delaynet_lava.training.distributed import Group
-    from delaynet_lava.training.options import CueOptions
+    from delaynet_lava.training.recipe_file import changed, load_recipe
 
-    made = trainer._Trainer(CueOptions(neurons=6, delays=(0, 3), shares=(0.5, 0.5)), Group())
+    recipe = changed(
+        load_recipe("loihi2"), ["network.layers=6", "network.delays=0,3", "network.shares=0.5,0.5"]
+    )
+    made = trainer._Trainer(recipe, CueAccumulation(), 0, Group())
     made.save(folder / "model.pt")
     state = _torch_state(folder, [load_tensors(folder / "model.pt")])
     state.trainer = made

@@ -1,0 +1,56 @@
+"""Optimisers by name, and how their rates fall over a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from madgrad import MADGRAD
+
+from delaynet_lava.training.recipe import Optimiser, Schedule
+
+__all__ = ["OPTIMISERS", "make_optimiser", "share_of_rate"]
+
+
+def _madgrad(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    return MADGRAD(groups, lr=lr, momentum=betas[0])
+
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "madgrad": _madgrad,
+}
+
+
+def make_optimiser(net: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
+    """Over everything that is trained; decays, whose unit is 1/4096, have a rate of their own."""
+    named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    decays = [p for name, p in named if name.endswith("decay")]
+    weights = [p for name, p in named if not name.endswith("decay")]
+    groups = [
+        {"params": weights, "lr": options.lr, "weight_decay": options.weight_decay},
+        # Pulled to zero, a membrane would never forget.
+        {"params": decays, "lr": options.lr * options.lr_decays, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    first, second = options.betas
+    return OPTIMISERS[options.name](groups, lr=options.lr, betas=(first, second))
+
+
+def share_of_rate(schedule: Schedule, left: float) -> float:
+    """What the learning rate is, in the one it began with.
+
+    Args:
+        left: share of the epochs on the full task that is still to come, 1 to 0.
+    """
+    end = schedule.lr_end
+    if schedule.annealing == "constant":
+        return 1.0
+    if schedule.annealing == "exponential":
+        return end ** (1 - left)
+    if schedule.annealing == "cosine":
+        left = (1 - math.cos(math.pi * left)) / 2
+    return end + (1 - end) * left
