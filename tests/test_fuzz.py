@@ -17,12 +17,14 @@ from targets import TARGETS
 
 from delaynet_lava.errors import InputError
 
+CASES = 200
+
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_hostile_input(name: str, tmp_path: Path) -> None:
-    found = run(TARGETS[name], 300, seed=1, keep=tmp_path / "faults")
+    found = run(TARGETS[name], CASES, seed=1, keep=tmp_path / "faults")
     assert found.faults == []
-    assert found.read + found.refused == 300
+    assert found.read + found.refused == CASES
     # Cases that are all refused at the door would show nothing.
     assert found.read > 0 and len(found.messages) > 5
 

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from bundle_tools import a_bundle
+from bundle_tools import NETWORK, a_bundle
 from harness import Target
 from mutate import damage, strange, strange_json, twist
 from netx_tools import NEURON, a_network, stock_file
@@ -27,9 +27,12 @@ from delaynet_lava.deploy.bundle import read_inputs, read_manifest
 from delaynet_lava.deploy.job import read_job
 from delaynet_lava.export.extract import extract
 from delaynet_lava.export.float_network import read_published
+from delaynet_lava.export.nir_export import write_nir
+from delaynet_lava.export.nir_import import import_nir
 from delaynet_lava.formats import netx
 from delaynet_lava.formats.model_file import ModelFile, load_model, load_tensors, save_model
 from delaynet_lava.hw_profiles import load_profile
+from delaynet_lava.tasks.registry import task
 
 __all__ = ["TARGETS"]
 
@@ -88,12 +91,59 @@ def _nets(folder: Path) -> Any:
     }
     stock_file(folder / "net.h5", {"type": "input", "shape": [4]}, dense)
     stock = (folder / "net.h5").read_bytes()
+    return _hdf5(folder / "net.h5", whole, stock)
+
+
+def _hdf5(path: Path, *contents: bytes) -> Any:
     trees = []
-    for content in (whole, stock):
+    for content in contents:
         with h5py.File(io.BytesIO(content)) as file:
             trees.append(_tree(file))
-    pool = [whole, stock]
-    return SimpleNamespace(path=folder / "net.h5", pool=pool, trees=trees)
+    return SimpleNamespace(path=path, pool=list(contents), own=len(contents), trees=trees)
+
+
+def _graphs(folder: Path) -> Any:
+    path = folder / "graph.nir"
+    write_nir(NETWORK, path)
+    return _hdf5(path, path.read_bytes())
+
+
+def _events(folder: Path) -> Any:
+    path, rng = folder / "events.h5", np.random.default_rng(1)
+    with h5py.File(path, "w") as file:
+        for name, kind, scale in (("times", "f4", 0.01), ("units", "i4", 1)):
+            rows = file.create_dataset(f"spikes/{name}", (6,), h5py.vlen_dtype(np.dtype(kind)))
+            for k in range(6):
+                rows[k] = (np.sort(rng.integers(0, 9, 5)) * scale).astype(kind)
+        file["labels"] = np.arange(6) % 2
+    content = path.read_bytes()
+    return SimpleNamespace(
+        path=path, pool=[content], own=1, trees=[{"labels": np.arange(6) % 2, "spikes": {}}]
+    )
+
+
+def _arrays(folder: Path) -> Any:
+    rng = np.random.default_rng(1)
+    dense = _npz(inputs=rng.integers(0, 2, (6, 5, 3)).astype(np.uint8), labels=np.arange(6) % 2)
+    events = _npz(
+        times=np.arange(9.0), units=np.arange(9) % 3, sample=np.arange(9) // 2, labels=np.arange(5) % 2
+    )
+    stored = io.BytesIO()
+    np.savez(stored, inputs=np.zeros((6, 5, 3), np.int8), labels=np.arange(6) % 2, lengths=np.full(6, 4))
+    return SimpleNamespace(path=folder / "mine.npz", contents=[dense, events, stored.getvalue()])
+
+
+def _arrays_case(state: Any, rng: Random) -> bytes:
+    content = _damaged_npz(rng.choice(state.contents), rng)
+    state.path.write_bytes(content)
+    return content
+
+
+def _first_sample(state: Any) -> None:
+    made = task(str(state.path))
+    for split in ("train", "validation", "test"):
+        if made.size(split):
+            made.batch(split, 0, 1)
 
 
 def _net(state: Any, rng: Random) -> bytes:
@@ -103,7 +153,7 @@ def _net(state: Any, rng: Random) -> bytes:
         with h5py.File(buffer, "w", libver=rng.choice((("earliest", "v108"), ("latest", "latest")))) as file:
             _into(file, twist(copy.deepcopy(rng.choice(state.trees)), rng, put), rng)
         content = buffer.getvalue()
-        state.pool = [*state.pool[:2], *state.pool[2:][-60:], content]
+        state.pool = [*state.pool[: state.own], *state.pool[state.own :][-60:], content]
         if rng.random() < 0.3:
             content = damage(content, rng)
     else:
@@ -457,6 +507,9 @@ def strange_words(rng: Random) -> list[Any]:
 TARGETS = {
     target.name: target
     for target in (
+        Target("graph.nir", _graphs, _net, lambda state: import_nir(state.path)),
+        Target("events.h5", _events, _net, _first_sample),
+        Target("samples.npz", _arrays, _arrays_case, _first_sample),
         Target("net.h5", _nets, _net, lambda state: netx.read(state.path)),
         Target(
             "model.pt", _models, _torch_case, lambda state: extract(load_model(state.path), str(state.path))
