@@ -423,3 +423,16 @@ def test_tensors_are_checked_before_they_are_used(changes: dict[str, Any], probl
         extract(a_model(**changes))
     assert problem in str(caught.value) and str(caught.value).isprintable()
     assert str(caught.value).startswith("model")
+
+
+def test_a_recurrent_weight_is_square() -> None:
+    decays = {
+        "0.neuron.current_decay": torch.tensor([4096.0]),
+        "0.neuron.voltage_decay": torch.tensor([400.0]),
+    }
+    state = {"0.input_synapse.weight": torch.ones(3, 4), "0.recurrent_synapse.weight": torch.ones(3, 5)}
+    state |= {"0.neuron.vth": torch.ones(1), "0.delay": torch.ones(3), **decays}
+    neuron = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.1}
+    layers = [{"type": "DelayRecurrent", "neuron": neuron, "self_connection": False}]
+    with pytest.raises(InputError, match=r"recurrent_synapse has shape \(3, 5\), expected \(3, 3\)"):
+        extract(ModelFile({"layers": layers}, state))
