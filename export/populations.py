@@ -38,6 +38,9 @@ _REFUSED = {
     "AvgPool2d": "pooling is not run; write it as a Linear",
 }
 MAX_SIZE = 1 << 20
+FREE_ELEMENTS, WORK_ELEMENTS, WAY_ELEMENTS = 1 << 24, 16, 256
+"""Weights that any graph may multiply out to, those it may beside for each number of its file, and what one
+more way through the graph counts, however small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +101,18 @@ class _Walk:
         for source, target in graph.edges:
             self.into[target].append(source)
         self.known: dict[str, _Signal] = {}
+        stored = sum(array.size for node in graph.nodes.values() for array in node.values.values())
+        self.budget = FREE_ELEMENTS + WORK_ELEMENTS * stored
+
+    def spend(self, name: str, elements: int) -> None:
+        """Refuse graphs that multiply out to far more than their file holds, before they do."""
+        self.budget -= elements
+        if self.budget < 0:
+            raise self.graph.refuse(
+                name,
+                "multiplies out to far more weights than its file holds",
+                "write the product as one Linear",
+            )
 
     def numbers(self, name: str, key: str, ndim: int | None = None) -> np.ndarray:
         values = self.graph.nodes[name].values
@@ -150,6 +165,7 @@ class _Walk:
         if kind in NEURONS or (kind == "Input" and not self.into[name]):
             sender = "" if kind == "Input" else name
             n = self.size(name)
+            self.spend(name, n)
             return _Signal({sender: [Way(np.ones(n), np.zeros(n, np.int64))]}, np.zeros(n))
         if kind not in _LINEAR:
             why = _REFUSED.get(kind, "this type is not known here")
@@ -169,6 +185,8 @@ class _Walk:
         sizes = {part.size for part in parts}
         if len(sizes) > 1:
             raise self.graph.refuse(name, f"gets inputs of different sizes: {sorted(sizes)}")
+        every = (way for part in parts for some in part.ways.values() for way in some)
+        self.spend(name, sum(WAY_ELEMENTS + way.weight.size for way in every))
         ways: dict[str, list[Way]] = {}
         for part in parts:
             for sender, some in part.ways.items():
@@ -188,6 +206,7 @@ class _Walk:
         return _Signal(ways, bias)
 
     def _through(self, name: str, matrix: np.ndarray, way: Way) -> Way:
+        self.spend(name, len(matrix) * way.weight.shape[-1])
         if way.weight.ndim == 1:
             return Way(matrix * way.weight, np.broadcast_to(way.delay, matrix.shape))
         used = way.weight != 0
@@ -269,8 +288,7 @@ class _Walk:
 
     def _merge(self, name: str, ways: list[Way]) -> Way:
         """The sum of several ways, where no synapse has two delays."""
-        if max(math.prod(w.weight.shape) ** (3 - w.weight.ndim) for w in ways) > MAX_ELEMENTS:
-            raise self.graph.refuse(name, f"has more than {MAX_ELEMENTS} synapses")
+        self.spend(name, sum(w.weight.size ** (3 - w.weight.ndim) for w in ways))
         parts = [way.dense() for way in ways]
         weight = np.zeros(parts[0].weight.shape)
         delay = np.zeros(weight.shape, np.int64)
@@ -304,6 +322,13 @@ def stack(graph: NeuralGraph, dt: float) -> tuple[tuple[int, ...], list[Populati
     Raises:
         InputError: by node, type and reason: what can't be run, or is no stack of layers.
     """
+    try:
+        return _stack(graph, dt)
+    except RecursionError:
+        raise InputError(graph.where, "has hundreds of nodes in a row without neurons") from None
+
+
+def _stack(graph: NeuralGraph, dt: float) -> tuple[tuple[int, ...], list[Population], list[str]]:
     notes: list[str] = []
     walk = _Walk(graph, dt, notes)
     kinds: dict[str, list[str]] = defaultdict(list)

@@ -318,7 +318,7 @@ def test_graphs_in_graphs_without_end_and_edges_without_number(tmp_path):
         del file["node/edges"]
         file["node"].create_dataset("edges", data=long, dtype=STRANGE)
 
-    assert "node/edges: takes more than" in spoilt(tmp_path, text)
+    assert "holds more text than is read" in spoilt(tmp_path, text)
     many = np.tile(np.array([[b"input", b"fc"]], "S5"), (70_000, 1))
     assert "has more than 65536 edges" in spoilt(tmp_path, put("node/edges", many))
 
@@ -482,3 +482,27 @@ def test_a_step_too_long_or_a_unit_that_is_wrong_is_named(tmp_path):
     )
     right = import_nir(path, Readings(unit="ms", dt_ms=1.0), frozenset({"unit", "dt_ms"}))
     assert right.network.layers[0].neuron.dv == round(4096 / 20)
+
+
+def test_small_files_that_multiply_out_to_large_networks_are_refused(tmp_path):
+    """An outer product, twice as many ways at every stage, an identity of a million, a chain without end."""
+    n = 1 << 14
+    wide = {**ends(n, n), "a": nir.Linear(np.ones((1, n))), "b": nir.Linear(np.ones((n, 1))), "lif": cuba(1)}
+    found = refused(wide, list(pairwise(["input", "a", "b", "lif", "output"])), tmp_path)
+    assert found.startswith("node 'b' (Linear): multiplies out to far more weights than its file holds")
+    huge = {**ends(1 << 20, 1 << 20), "lif": cuba(1)}
+    found = refused(huge, list(pairwise(["input", "lif", "output"])), tmp_path)
+    assert found.startswith("node 'lif' (CubaLIF): multiplies out")
+    stages = [f"{k:03}" for k in range(60)]
+    diamonds = {
+        **ends(3, 3),
+        "lif": cuba(3),
+        **{f"s{k}{side}": nir.Scale(ones(3)) for k in stages for side in "ab"},
+    }
+    edges = [(f"s{k}{a}", f"s{m}{b}") for k, m in pairwise(stages) for a in "ab" for b in "ab"]
+    edges += [("input", "s000a"), ("input", "s000b"), ("s059a", "lif"), ("s059b", "lif"), ("lif", "output")]
+    assert "multiplies out to far more" in refused(diamonds, edges, tmp_path)
+    names = [f"s{k:04}" for k in range(400)]
+    chain_of = {**ends(3, 3), "lif": cuba(3), **{name: nir.Scale(ones(3)) for name in names}}
+    found = refused(chain_of, list(pairwise(["input", *names, "lif", "output"])), tmp_path)
+    assert found == "has hundreds of nodes in a row without neurons"

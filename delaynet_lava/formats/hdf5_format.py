@@ -471,14 +471,41 @@ class Reader:
         count = math.prod(dataset.shape)
         content = self._read_whole(dataset, 16 * count)
         known: dict[bytes, bytes] = {}  # names come again and again
+        heaps: dict[int, dict[int, tuple[int, int]]] = {}
         for at in range(0, 16 * count, 16):
             reference = content[at : at + 16]
             if reference not in known:
-                known[reference] = self._heap_text(reference)
+                heap = int.from_bytes(reference[4:12], "little")
+                if heap not in heaps and reference[:4] != bytes(4):
+                    heaps[heap] = self._heap_objects(heap)
+                known[reference] = self._text_in(heaps.get(heap, {}), reference)
                 limit -= len(known[reference])
-                if limit < 0 or len(known) > MAX_MESSAGES:
+                if limit < 0:
                     raise FormatError("holds more text than is read")
         return [known[content[at : at + 16]] for at in range(0, 16 * count, 16)]
+
+    def _heap_objects(self, heap: int) -> dict[int, tuple[int, int]]:
+        """Place and size of every object of a global heap (III.E), by number."""
+        self._expect(heap, b"GCOL\x01")
+        at, end = heap + 16, heap + self._number(heap + 8, 8)
+        found: dict[int, tuple[int, int]] = {}
+        while at + 16 <= end and len(found) < 1 << 16:
+            self._visit()
+            number, size = self._number(at, 2), self._number(at + 8, 8)
+            if number == 0:  # the rest is free
+                break
+            found.setdefault(number, (at + 16, size))
+            at += 16 + (size + 7) // 8 * 8
+        return found
+
+    def _text_in(self, objects: dict[int, tuple[int, int]], reference: bytes) -> bytes:
+        length, number = int.from_bytes(reference[:4], "little"), int.from_bytes(reference[12:16], "little")
+        if length == 0:
+            return b""
+        at, size = objects.get(number, (0, -1))
+        if length > size:
+            raise FormatError("is damaged: its text is not where it should be")
+        return self._take(at, length).split(b"\0")[0]
 
     def _heap_text(self, reference: bytes) -> bytes:
         """A string in the global heap (III.E), from its length, address and number."""
