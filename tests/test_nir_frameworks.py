@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from delaynet_lava.emulator import emulate
 from delaynet_lava.export import float_layers
+from delaynet_lava.export.nir_check import run_late
 from delaynet_lava.export.nir_import import Readings, import_nir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,3 +81,25 @@ def test_the_quantised_braille_networks_are_within_the_stated_error(name):
         for decay, keep in ((made.neuron.du, layer.keep_u), (made.neuron.dv, layer.keep_v)):
             assert np.abs(1 - decay / 4096 - keep).max() <= rounding.decay_error <= 0.5 / 4096
         assert abs(made.neuron.vth / rounding.unit - 1) <= rounding.threshold_error * 1.001 <= 1e-3
+
+
+def test_norses_neuron_spikes_as_published():
+    """One LIF neuron over 1000 steps: the default step of 0.1 ms is Norse's here, a step of 1 ms is not."""
+    recorded = np.loadtxt(braille("lif_norse.csv"), delimiter=",")
+    inputs, published = (recorded[None, :, :1] != 0).astype(np.uint8), recorded[:, 2]
+    assert published.sum() == 4
+    found = import_nir(braille("lif_norse.nir"))
+    assert found.sources["dt_ms"] == "default" and found.readings.dt_ms == 0.1
+    assert np.array_equal(float_layers.run(found.layers, inputs)[0][0][0, :, 0], published)
+    assert np.array_equal(run_late(found.network, inputs)[0][0][0, :, 0], published)
+    wrong = import_nir(braille("lif_norse.nir"), Readings(dt_ms=1.0), frozenset({"dt_ms"}))
+    assert float_layers.run(wrong.layers, inputs)[0][0].sum() > 20
+
+
+def test_an_imported_network_on_lava():
+    lava = pytest.importorskip("delaynet_lava.lava")
+    network = import_nir(braille("braille_noDelay_bias_zero.nir")).network
+    inputs = (np.random.default_rng(0).random((1, 60, 12)) < 0.1).astype(np.uint8)
+    trace = emulate(network, inputs, ("spikes", "voltage"))
+    assert trace.spikes[1].sum() > 50
+    assert lava.run(network, inputs, record=("spikes", "voltage")).compare(trace)
