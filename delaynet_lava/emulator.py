@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -65,7 +65,8 @@ def _chunks(
     whole = isinstance(inputs, np.ndarray) or hasattr(inputs, "__array__")
     if not whole and not isinstance(inputs, Iterable):
         raise InputError("inputs", f"are of type {type(inputs).__name__}", "give an array, or parts of one")
-    for part in [inputs] if whole else inputs:
+    parts: Iterable[Any] = [inputs] if whole else inputs
+    for part in parts:
         part = check_inputs(network, part)
         if batch is not None and len(part) != batch:
             raise InputError("inputs", f"change from {batch} samples to {len(part)} between two parts")

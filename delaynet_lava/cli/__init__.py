@@ -140,8 +140,8 @@ def _outcome(command: Callable[[], click.Command], name: str, args: list[str], d
 
 def _place(error: BaseException) -> str:
     """What was raised, and in which line of ours."""
-    ours = [f for f in traceback.extract_tb(error.__traceback__) if "delaynet_lava" in f.filename] or [None]
-    where = "" if ours[-1] is None else f" in {os.path.basename(ours[-1].filename)}:{ours[-1].lineno}"
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if "delaynet_lava" in f.filename]
+    where = f" in {os.path.basename(ours[-1].filename)}:{ours[-1].lineno}" if ours else ""
     return f"{type(error).__name__}{where}: {str(error)[:200]}"
 
 

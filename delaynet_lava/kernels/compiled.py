@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numba as nb
+from numba.core import config
 from numba.core.caching import FunctionCache, NullCache
 
 from delaynet_lava.kernels.threads import Spread
@@ -84,16 +85,16 @@ def _cache(function: Callable[..., Any]) -> FunctionCache | NullCache:
     try:
         return _Cache(function)
     except RuntimeError:  # no place that can be written
-        folder, before = _elsewhere(), nb.config.CACHE_DIR
+        folder, before = _elsewhere(), config.CACHE_DIR  # type: ignore[attr-defined]
         if folder is None:
             return NullCache()
         try:
-            nb.config.CACHE_DIR = folder
+            config.CACHE_DIR = folder  # type: ignore[attr-defined]
             return _Cache(function)
         except (RuntimeError, OSError):
             return NullCache()
         finally:
-            nb.config.CACHE_DIR = before
+            config.CACHE_DIR = before  # type: ignore[attr-defined]
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:

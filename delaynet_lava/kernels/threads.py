@@ -71,7 +71,8 @@ class Spread:
     """
 
     def __init__(self, loop: Any, alone: Callable[[], Any]) -> None:
-        self._loop, self._make, self._single = loop, alone, None
+        self._loop, self._make = loop, alone
+        self._single: Any = None
         self.py_func = loop.py_func
 
     def __call__(self, *arguments: Any) -> Any:
