@@ -107,6 +107,8 @@ def labels_of(raw: np.ndarray, where: str, classes: int = 0) -> np.ndarray:
     if values.dtype.kind not in "iuf":
         raise InputError(where, f"have type {values.dtype}", "give whole numbers from 0 on")
     if values.ndim == 2:
+        if not values.size:  # of no rows too, which then have no largest value
+            raise InputError(where, f"have shape {values.shape}", "give one whole number a sample")
         bad = ((values != 0) & (values != 1)).any(axis=1) | (values.sum(axis=1) != 1)
         if bad.any():
             at = int(np.flatnonzero(bad)[0])
