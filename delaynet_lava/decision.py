@@ -92,6 +92,12 @@ class Decision:
                 "give longer samples, or another window",
             )
 
+    def later(self, steps: int) -> Decision:
+        """The window so many steps later; ``last`` has none and stays."""
+        if self.kind == "last":
+            return self
+        return Decision(self.kind, self.start + steps, None if self.stop is None else self.stop + steps)
+
     def coarser(self, factor: int) -> Decision:
         """The window in steps of ``factor`` of the old ones: all that it touches."""
         stop = None if self.stop is None else -(-self.stop // factor)

@@ -14,7 +14,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes as bits_of
 from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list
 from delaynet_lava.kernels.layer import NO_BITS, NO_RECORD, NO_VALUES, LayerRun
-from delaynet_lava.network import RESETS, Dense, Layer, Network, Synapse
+from delaynet_lava.network import RESETS, SPIKES, Dense, Layer, Network, Payload, Synapse
 from delaynet_lava.trace import Trace, check_inputs, recorded_layers
 
 __all__ = ["Extremes", "emulate", "extremes", "lay_out"]
@@ -24,28 +24,31 @@ _WATCHED = 128
 _SORTED: WeakKeyDictionary[Synapse, EventList] = WeakKeyDictionary()
 
 
-def lay_out(layer: Layer, batch: int, lead: int = 1, spiking: bool = True) -> LayerRun:
-    """A layer for the compiled loop, at rest.
+def lay_out(
+    layer: Layer, batch: int, lead: int = 1, spiking: bool = True, payload: Payload = SPIKES
+) -> LayerRun:
+    """A layer for the compiled loop, in its initial state.
 
     Args:
+        payload: what comes in.
         lead: lag of an undelayed input, see :func:`kernels.events.run_layer`.
         spiking: whether its membranes are compared with the threshold.
     """
     neuron, size = layer.neuron, layer.size
     forward = recurrent = NO_SYNAPSES
-    du, encode, largest = fx.DECAY_ONE, (1, 0), 0
+    du, encode, largest = fx.DECAY_ONE, None, payload.magnitude
     if isinstance(layer, Dense):
         du, forward = neuron.du, _events(layer.synapse)
         if layer.recurrent is not None:
             recurrent = _events(layer.recurrent)
     else:
         encode = layer.weight, layer.bias
-        largest = 255 * abs(layer.weight) + abs(layer.bias)
+        largest = payload.magnitude * abs(layer.weight) + abs(layer.bias)
     threshold = neuron.threshold if spiking else NEVER
     bias = neuron.shifted_bias(size)
     return LayerRun(
         batch, size, forward, recurrent, (du, neuron.dv), threshold, RESETS[neuron.reset], neuron.grid, bias,
-        lead, encode, largest,
+        lead, encode, largest, neuron.initial(size),
     )  # fmt: skip
 
 
@@ -59,7 +62,7 @@ def _events(synapse: Synapse) -> EventList:
 def _chunks(
     network: Network, inputs: np.ndarray | Iterable[np.ndarray], length: int = _CHUNK
 ) -> Iterator[np.ndarray]:
-    """Inputs in pieces of at most so many steps, checked."""
+    """Inputs in pieces of at most so many steps, checked, and the network's tail of silence."""
     batch = None
     # An array of another library's is one, not a sequence of parts.
     whole = isinstance(inputs, np.ndarray) or hasattr(inputs, "__array__")
@@ -73,13 +76,21 @@ def _chunks(
         batch = len(part)
         for first in range(0, part.shape[1], length):
             yield part[:, first : first + length]
+    for first in range(0, network.tail if batch is not None else 0, length):
+        steps = min(length, network.tail - first)
+        yield np.zeros((batch, steps, network.channels), network.payload.dtype)
 
 
 def _incoming(network: Network, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A chunk as the first layer takes it: bits or values."""
-    if isinstance(network.layers[0], Dense):
+    if network.layers[0].synapse is not None and not network.payload.bits:
         return bits_of.pack(chunk), NO_VALUES
     return NO_BITS, chunk.astype(np.int32)
+
+
+def _states(network: Network, batch: int) -> list[LayerRun]:
+    layers = enumerate(network.layers)
+    return [lay_out(layer, batch, payload=network.payload_into(k)) for k, layer in layers]
 
 
 def emulate(
@@ -88,14 +99,15 @@ def emulate(
     record: Collection[str] = ("spikes",),
     layers: Collection[int] | None = None,
 ) -> Trace:
-    """Run a batch of inputs from rest.
+    """Run a batch of inputs, each sample from the network's initial state.
 
     Samples are spread over the cores. Memory beside inputs and records does not grow with the number
     of steps.
 
     Args:
-        inputs: uint8 or bool (batch, steps, channels), or parts of it in the order of time, which are
-            taken one by one: a sequence of any length in constant memory.
+        inputs: integers or bool (batch, steps, channels), spikes or what else :attr:`Network.payload`
+            says, or parts of it in the order of time, which are taken one by one: a sequence of any
+            length in constant memory.
         record: any of "spikes" and "voltage"; final voltages and counters are always kept.
         layers: indices of the layers to record (negative ones count from the end); None: all.
 
@@ -115,7 +127,7 @@ def emulate(
     clock = 0
     for chunk in _chunks(network, inputs):
         batch, steps, _ = chunk.shape
-        states = states or [lay_out(layer, batch) for layer in network.layers]
+        states = states or _states(network, batch)
         bits, values = _incoming(network, chunk)
         window = decision.within(clock, steps)
         for k, state in enumerate(states):
@@ -183,8 +195,8 @@ def extremes(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> lis
     for chunk in _chunks(network, inputs, _WATCHED):
         batch, steps, _ = chunk.shape
         if not states:
-            states = [lay_out(layer, batch) for layer in network.layers]
-            # A run begins at rest, which counts.
+            states = _states(network, batch)
+            # The state at rest counts.
             found = [Extremes(*np.zeros((4, batch, state.size), np.int32)) for state in states]
         bits, values = _incoming(network, chunk)
         for state, (u_low, u_high, v_low, v_high) in zip(states, found, strict=True):

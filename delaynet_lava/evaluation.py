@@ -195,8 +195,10 @@ def require_fit(network: Network, task: Task, where: str) -> None:
 
 
 def _batch_size(network: Network, steps: int, recorded: bool) -> int:
-    widest = max(network.channels, *(layer.size for layer in network.layers))
-    everything = network.channels + 5 * sum(layer.size for layer in network.layers)
+    # Payloads lie as 32 bits each where they run, spikes as bytes at most.
+    channels = network.channels * (4 + network.payload.dtype.itemsize if network.payload.bits else 1)
+    widest = max(channels, *(layer.size for layer in network.layers))
+    everything = channels + 5 * sum(layer.size for layer in network.layers)
     return int(np.clip(_BATCH_BYTES // (steps * (everything if recorded else 2 * widest)), 1, 256))
 
 
@@ -266,7 +268,7 @@ def evaluate(
         backend=run_on,
         check=check,
         samples=samples,
-        steps=task.steps,
+        steps=whole.steps,
         decisions=np.concatenate(decisions),
         labels=np.concatenate(labels),
         wall_s=whole.wall_s,

@@ -24,6 +24,7 @@ __all__ = [
     "FULL_SCALE_EXP",
     "MAX_DELAY",
     "MEMBRANE_BITS",
+    "PAYLOAD_BITS_MAX",
     "RESET_SUBTRACT",
     "RESET_ZERO",
     "STATE_SHIFT",
@@ -43,6 +44,7 @@ __all__ = [
     "saturates",
     "synaptic_current",
     "u_overflows",
+    "undecay",
     "wrap_u",
 ]
 
@@ -67,6 +69,8 @@ BIAS_EXP = 6
 BIAS_MANT_MIN, BIAS_MANT_MAX = -(1 << 12), (1 << 12) - 1
 MEMBRANE_BITS, FULL_SCALE_EXP = 24, 23
 """The chip's membrane: a signed word of 24 bits whose full scale is 2**23 of its own units."""
+PAYLOAD_BITS_MAX = 24
+"""Bits of a graded spike in Lava, a sign included where there is one."""
 RESET_ZERO, RESET_SUBTRACT = 0, 1
 
 Int = TypeVar("Int", int, np.ndarray)
@@ -85,6 +89,19 @@ def decay(x: Int, k: int) -> Int:
     keep = DECAY_ONE - k
     rest = (x & (DECAY_ONE - 1)) * keep + ((x >> 63) & (DECAY_ONE - 1))
     return (x >> DECAY_BITS) * keep + (rest >> DECAY_BITS)
+
+
+def undecay(x: np.ndarray, k: int) -> np.ndarray:
+    """The state of least magnitude that :func:`decay` takes to ``x`` in one step.
+
+    ``sign(x) * ceil(|x| * 4096 / (4096 - k))``, exactly: a decay skips no integer. Of k = 4096, which
+    takes everything to 0, it is ``x`` itself.
+
+    Args:
+        x: int64, ``|x| < 2**50``.
+    """
+    keep = DECAY_ONE - k if k < DECAY_ONE else DECAY_ONE
+    return np.sign(x) * -(-(np.abs(x) << DECAY_BITS) // keep)
 
 
 @register_jitable

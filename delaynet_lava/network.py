@@ -20,14 +20,17 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError, shown
+from delaynet_lava.payloads import SPIKES, Payload
 
 __all__ = [
+    "SPIKES",
     "Decision",
     "Dense",
     "Encoder",
     "Layer",
     "Network",
     "Neuron",
+    "Payload",
     "Synapse",
     "task_word",
     "time_constant_ms",
@@ -37,6 +40,7 @@ RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 DELAY_LIMIT = (1 << 15) - 1
 BIAS_EXP_MAX = 7
 DT_MIN_MS, DT_MAX_MS = 1e-6, 1e6
+TAIL_MAX = 1 << 16
 # v saturates below 2**23, so a threshold of 2**17 (<< 6) or more never spikes; lava-dl writes
 # 2**18 - 1 for its readouts, and 2**24 bounds what still fits Lava's int32 after the shift.
 VTH_LIMIT = 1 << 24
@@ -125,7 +129,9 @@ def task_word(value: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Synapse:
-    """All-to-all connections: ``a_i[t] += 2**weight_exp * weight[i,j] * s_j[t - 1 - delay[i,j]]``.
+    """All-to-all connections: ``a_i[t] += 2**weight_exp * weight[i,j] * x_j[t - 1 - delay[i,j]]``.
+
+    x is what the sender puts into a step, see :class:`Payload`.
 
     Attributes:
         weight: int16 (post, pre), even, -256 to 254 (8-bit words with sign).
@@ -171,6 +177,19 @@ class Synapse:
         """(post, pre)."""
         return self.weight.shape  # type: ignore[return-value]
 
+    def sums(
+        self, payload: Payload = SPIKES, senders: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Least and largest sum that can arrive at each neuron in one step, int64 (post,) each.
+
+        Args:
+            payload: what the senders send.
+            senders: bool (pre,), those that send at all; None: all.
+        """
+        weight = self.units if senders is None else self.units[:, senders]
+        up, down = np.maximum(weight, 0).sum(axis=1), np.minimum(weight, 0).sum(axis=1)
+        return down * payload.high + up * payload.low, up * payload.high + down * payload.low
+
     @property
     def units(self) -> np.ndarray:
         """int64 (post, pre), what a spike adds: ``2**weight_exp * weight``, always whole."""
@@ -201,6 +220,8 @@ class Neuron:
             membrane_bits)`` below ``2**full_scale_exp``; the threshold is rounded down to one
             (:func:`fixedpoint.narrow_membrane_update`).
         full_scale_exp: ``membrane_bits - 1`` to 23.
+        v_init, u_init: int32 (neurons,), or one value for all: membrane and current before step 0, at
+            the scale of the state. A membrane of fewer bits holds multiples of its unit only.
     """
 
     vth: int
@@ -211,6 +232,8 @@ class Neuron:
     reset: str = "zero"
     membrane_bits: int = fx.MEMBRANE_BITS
     full_scale_exp: int = fx.FULL_SCALE_EXP
+    v_init: np.ndarray = field(default_factory=_zero)
+    u_init: np.ndarray = field(default_factory=_zero)
 
     def __post_init__(self) -> None:
         def set_(name: str, value: Any) -> None:
@@ -228,10 +251,85 @@ class Neuron:
         set_("membrane_bits", _integer(self.membrane_bits, "membrane_bits", 2, fx.MEMBRANE_BITS))
         finest = self.membrane_bits - 1
         set_("full_scale_exp", _integer(self.full_scale_exp, "full_scale_exp", finest, fx.FULL_SCALE_EXP))
+        unit_exp, limit = self.grid
+        ranges = {"v_init": (-limit, limit), "u_init": (1 - fx.UV_HALF, fx.UV_HALF)}
+        for name, (low, high) in ranges.items():
+            state = _integers(getattr(self, name), name, low, high, np.int32)
+            _require(state.ndim <= 1, name, f"has shape {state.shape}, expected (neurons,)")
+            set_(name, state)
+        off = self.v_init[self.v_init % (1 << unit_exp) != 0].reshape(-1)
+        _require(
+            not off.size, "v_init", f"holds {off[:1]}, no multiple of the membrane's unit {1 << unit_exp}"
+        )
+
+    def require_size(self, size: int) -> None:
+        """Refuse values by neuron that are not as many as there are neurons.
+
+        Raises:
+            InputError: names which, and both shapes.
+        """
+        for name in ("bias", "v_init", "u_init"):
+            shape = getattr(self, name).shape
+            _require(shape in ((), (1,), (size,)), name, f"has shape {shape}, expected ({size},)")
 
     def shifted_bias(self, size: int) -> np.ndarray:
         """int64 (size,), the bias at the membrane's scale."""
         return np.broadcast_to(self.bias.astype(np.int64) << self.bias_exp, (size,)).copy()
+
+    def initial(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """int32 (size,) each: current and membrane before step 0."""
+        return (np.broadcast_to(self.u_init, (size,)), np.broadcast_to(self.v_init, (size,)))
+
+    def first_state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Current and membrane of step 0, in which no spike has arrived yet; int64, before a reset."""
+        unit_exp, limit = self.grid
+        u = fx.decay(self.u_init.astype(np.int64), self.du)
+        bias = self.bias.astype(np.int64) << self.bias_exp
+        v = fx.narrow_membrane_update(self.v_init.astype(np.int64), u, bias, self.dv, unit_exp)
+        return u, np.clip(v, -limit, limit)
+
+    def _before(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """int64: the membrane before step 0 that becomes v in it, with the current u."""
+        unit_exp, _ = self.grid
+        bias = self.bias.astype(np.int64) << self.bias_exp
+        arrived = fx.narrow_membrane_update(np.zeros_like(v), u, bias, self.dv, unit_exp)
+        return fx.undecay((v - arrived) >> unit_exp, self.dv) << unit_exp
+
+    def beginning(self, u: Any, v: Any) -> Neuron:
+        """With the initial state that step 0 takes to current u and membrane v, where the first input acts.
+
+        Args:
+            u, v: int (neurons,), or one value for all. SLAYER's time begins with that input.
+
+        Raises:
+            InputError: no state becomes these in step 0, or not without a spike.
+        """
+        u, v = (np.asarray(state, np.int64) for state in (u, v))
+        begun = replace(self, u_init=fx.undecay(u, self.du), v_init=self._before(u, v))
+        got_u, got_v = begun.first_state()
+        _require(
+            bool(np.all(got_u == u)), "u_start", f"a current that decays by {self.du}/4096 has none before it"
+        )
+        _require(
+            bool(np.all(got_v == v)), "v_start", f"no membrane becomes it, with a decay of {self.dv}/4096"
+        )
+        _require(self.is_readout or not np.any(v > self.threshold), "v_start", "lies above the threshold")
+        return begun
+
+    @property
+    def starts_quiet(self) -> bool:
+        """Whether step 0, in which no spike has arrived yet, leaves current and membrane at rest."""
+        return not any(np.any(state) for state in self.first_state())
+
+    def quietened(self) -> Neuron:
+        """:meth:`beginning` at rest, or as near to it as a membrane gets: see :attr:`starts_quiet`.
+
+        So a bias begins together with the first input, as it does in SLAYER.
+        """
+        _, limit = self.grid
+        rest = np.zeros(self.bias.shape, np.int64)
+        v_init = rest if self.dv == fx.DECAY_ONE else np.clip(self._before(rest, rest), -limit, limit)
+        return replace(self, v_init=v_init, u_init=_zero())
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -281,6 +379,8 @@ class Encoder:
             f"is {self.neuron.bias_exp}, but an encoder's input is always shifted by {fx.BIAS_EXP}",
             "leave it out",
         )
+        _require(not np.any(self.neuron.u_init), "u_init", "an encoder has no current")
+        self.neuron.require_size(self.size)
 
     recurrent = None
     synapse = None
@@ -305,11 +405,7 @@ class Dense:
                 "weight_rec",
                 f"has shape {self.recurrent.shape}, expected {(size, size)}",
             )
-        _require(
-            self.neuron.bias.ndim == 0 or self.neuron.bias.shape in {(1,), (size,)},
-            "bias",
-            f"has shape {self.neuron.bias.shape}, expected ({size},)",
-        )
+        self.neuron.require_size(size)
 
     @property
     def size(self) -> int:
@@ -336,6 +432,9 @@ class Network:
         profile: name of the hardware profile it was exported for.
         provenance: how it was made: command, seed, versions, figures.
         decision: how it answers, or the text of that (:class:`Decision`); None: as :attr:`answer` says.
+        input_payload: what comes in; None: as :attr:`payload` says.
+        tail: steps without input that run behind those of every sample, before the answer is taken. A
+            readout that was trained one step ahead of the chip's (SLAYER's ``Affine``) needs one.
 
     Raises:
         InputError: no layers, layers that do not fit each other, spikes counted of a readout.
@@ -349,6 +448,8 @@ class Network:
     profile: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     decision: Decision | None = None
+    input_payload: Payload | None = None
+    tail: int = 0
 
     def __post_init__(self) -> None:
         _is(self.layers, (tuple, list), "layers", "a tuple of layers")
@@ -385,9 +486,11 @@ class Network:
         _is(self.profile, str, "profile", "the name of one")
         _is(self.provenance, dict, "provenance", "a dict")
         object.__setattr__(self, "task", task_word(self.task))
+        object.__setattr__(self, "tail", _integer(self.tail, "tail", 0, TAIL_MAX))
         if isinstance(self.decision, str):
             object.__setattr__(self, "decision", Decision.parse(self.decision))
         _is(self.decision, Decision | None, "decision", "a Decision, or its text")
+        _is(self.input_payload, Payload | None, "input_payload", "a Payload")
         _require(
             self.answer.kind != "count" or not self.layers[-1].neuron.is_readout,
             "decision",
@@ -405,6 +508,15 @@ class Network:
     def outputs(self) -> int:
         """Number of values a decision is taken over: output neurons, or groups of them."""
         return self.average or self.layers[-1].size
+
+    @property
+    def payload(self) -> Payload:
+        """What comes in: ``input_payload``, or else spikes, and values of 8 bits of an encoder."""
+        return self.input_payload or (Payload(8) if isinstance(self.layers[0], Encoder) else SPIKES)
+
+    def payload_into(self, layer: int) -> Payload:
+        """What the senders of a layer's feed-forward synapse put into a step."""
+        return SPIKES if layer else self.payload
 
     @property
     def answer(self) -> Decision:

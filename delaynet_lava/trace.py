@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava.errors import InputError, MismatchError, shown
-from delaynet_lava.network import Network
+from delaynet_lava.network import Encoder, Network
 
 __all__ = [
     "RECORDABLE",
@@ -20,7 +20,9 @@ __all__ = [
     "check_inputs",
     "decide",
     "recorded_layers",
+    "require_32_bits",
     "scores",
+    "with_tail",
 ]
 
 RECORDABLE = ("spikes", "voltage")
@@ -83,7 +85,7 @@ class Trace:
 
     Attributes:
         backend: what ran ("emulator", "lava", ...).
-        steps, batch: extent of the input.
+        steps, batch: extent of the input, the steps with the network's tail behind them.
         spikes: layer -> uint8 (batch, steps, neurons), where recorded.
         voltage: layer -> int32 (batch, steps, neurons), the membrane after the reset at the end of
             each step, where recorded.
@@ -258,25 +260,50 @@ def as_array(values: object, where: str) -> np.ndarray:
 
 
 def check_inputs(network: Network, inputs: np.ndarray) -> np.ndarray:
-    """Inputs as contiguous uint8 (batch, steps, channels).
+    """Inputs as a contiguous array (batch, steps, channels) of the type of the network's payload.
 
     Raises:
-        InputError: another type or shape than the network takes, or a value other than 0 and 1
-            where the first layer takes spikes.
+        InputError: another type or shape than the network takes, or a number that its payload has not.
     """
     x = as_array(inputs, "inputs")
-    if x.dtype not in (np.uint8, np.bool_):
-        raise InputError("inputs", f"have type {x.dtype}", "give uint8 or bool")
     if x.ndim != 3:
         raise InputError("inputs", f"have shape {x.shape}, expected (batch, steps, channels)")
     if x.shape[2] != network.channels:
         raise InputError("inputs", f"have {x.shape[2]} channels, the network takes {network.channels}")
     if 0 in x.shape:
         raise InputError("inputs", f"are empty, shape {x.shape}")
-    x = np.ascontiguousarray(x).view(np.uint8)
-    if network.layers[0].synapse is not None and x.max() > 1:
-        raise InputError("inputs", f"hold the value {x.max()}, but the first layer takes spikes, 0 or 1")
-    return x
+    return network.payload.check(x)
+
+
+def require_32_bits(network: Network, inputs: np.ndarray) -> None:
+    """Refuse payloads whose sum at a neuron could pass 32 bits, in which Lava adds and wraps unseen.
+
+    Raises:
+        InputError: the sum that these inputs can reach.
+    """
+    if not network.payload.bits:
+        return
+    first = network.layers[0]
+    largest = np.maximum(inputs.max(axis=(0, 1)).astype(np.int64), -inputs.min(axis=(0, 1)).astype(np.int64))
+    if isinstance(first, Encoder):
+        reach = int(largest.max()) * abs(first.weight) + abs(first.bias)
+    else:
+        # Lava halves under an exponent of -1 when it has added.
+        into = np.abs(first.synapse.weight.astype(np.int64)) @ largest << max(0, first.synapse.weight_exp)
+        if first.recurrent is not None:
+            into += np.abs(first.recurrent.units).sum(axis=1)
+        reach = int(into.max())
+    if reach >= 1 << 31:
+        raise InputError(
+            "layer 0",
+            f"these payloads can add up to {reach} in a step, and Lava's sums have 32 bits",
+            "scale inputs and threshold down, or use the emulator",
+        )
+
+
+def with_tail(network: Network, inputs: np.ndarray) -> np.ndarray:
+    """Inputs (batch, steps, channels) with the network's :attr:`~network.Network.tail` of silence behind."""
+    return np.pad(inputs, ((0, 0), (0, network.tail), (0, 0))) if network.tail else inputs
 
 
 def scores(network: Network, trace: Trace) -> np.ndarray:

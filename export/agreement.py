@@ -2,9 +2,9 @@
 
 The model's own forward pass, the emulator and Lava take the same samples, and are compared spike by spike.
 
-SLAYER shifts the output of each block by a step; the chip takes that step on the way into a layer. Blocks
-that do otherwise (``Input``, ``Affine``, ``delay_shift=False``) set the model's time axis off from the
-network's. The offset of each layer is part of the result.
+SLAYER shifts the output of each block by a step; the chip takes that step on the way into a layer. A last
+block that does not (``Affine``, ``delay_shift=False``) is a step ahead of the network, which runs so much
+longer; neurons in an ``Input`` block are a step late. The offset of each layer is part of the result.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LayerAgreement:
 
     def add(self, model: np.ndarray, network: np.ndarray, sample: int) -> None:
         """Compare another batch, (samples, steps, neurons) of integers each; ``sample`` is its first."""
-        steps = model.shape[1] - abs(self.offset)
+        steps = min(model.shape[1] - max(0, -self.offset), network.shape[1] - max(0, self.offset))
         ours = model[:, max(0, -self.offset) :][:, :steps]
         theirs = network[:, max(0, self.offset) :][:, :steps]
         differ = ours != theirs
@@ -175,7 +175,11 @@ def _offsets(blocks: list[torch.nn.Module]) -> list[int]:
         if isinstance(block, (slayer.block.Flatten, slayer.block.Average)):
             offsets.append(late)
             continue
-        late += int(not isinstance(block, slayer.block.Input)) - int(shifts)
+        if isinstance(block, slayer.block.Input):
+            # Behind it spikes are delayed in the network too.
+            offsets.append(-int(shifts))
+            continue
+        late += 1 - int(shifts)
         offsets.append(late)
     return offsets
 
@@ -200,8 +204,10 @@ def _integers(values: torch.Tensor, what: str) -> np.ndarray:
 
 def _classes(network: Network, answer: np.ndarray) -> np.ndarray:
     """Classes by the network's way to answer, of what its last neurons gave: (samples, steps, neurons)."""
-    decision = network.answer
-    window = slice(-1, None) if decision.kind == "last" else slice(decision.start, decision.stop)
+    # A model that is a step ahead of its network ends its window as much earlier.
+    decision, ahead = network.answer, network.tail
+    stop = None if decision.stop is None else decision.stop - ahead
+    window = slice(-1, None) if decision.kind == "last" else slice(max(0, decision.start - ahead), stop)
     scores = answer[:, window].sum(axis=1).reshape(len(answer), network.outputs, -1).sum(axis=2)
     return scores.argmax(axis=1)
 

@@ -2,12 +2,17 @@
 
 The rounding is SLAYER's own, so that the integers are those of its forward pass: weights
 ``2 * round(32 w)`` clamped to -256 to 254, decays ``round(clamp(k, 0, 4096))``, threshold mantissa
-``floor(64 th)``.
+``floor(64 th)``. And so is the time axis: where SLAYER adds a bias together with the first input, the state
+before step 0 is the one that the bias of step 0 takes to rest; where its last block is a step ahead of the
+chip (``Affine``, ``delay_shift=False``), the network runs a step longer; where its ``Input`` block is a step
+late, the spikes behind it are. What can't be made the same is returned as a finding.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,21 +22,37 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError, shown
 from delaynet_lava.export.tensors import LayerTensors, quantize_weight, require_all_taken
 from delaynet_lava.formats.model_file import ModelFile
-from delaynet_lava.network import DELAY_LIMIT, Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
+from delaynet_lava.network import (
+    DELAY_LIMIT,
+    SPIKES,
+    Decision,
+    Dense,
+    Encoder,
+    Layer,
+    Network,
+    Neuron,
+    Payload,
+    Synapse,
+)
 
 __all__ = ["extract", "quantize_weight"]
 
 _RECURRENT = ("DelayRecurrent", "Recurrent")
 _WITH_SYNAPSE = ("DelayRecurrent", "Recurrent", "FusedDense", "Dense", "Affine", "Readout")
 _TRAINED_THRESHOLD = ("DelayRecurrent", "FusedDense")
+_OWN = ("DelayRecurrent", "FusedDense", "Readout")
+SLAYER_STRICT = 64 * fx.WEIGHT_SCALE
+"""Threshold mantissa from which SLAYER's float32 loses the small number that makes its comparison strict."""
+FLOAT_EXACT = 1 << 24
+"""float32 holds every whole number below."""
 
 
 def _neuron(entry: dict[str, Any], tensors: LayerTensors) -> Neuron:
     kind = entry["type"]
     if "neuron" not in entry:
-        # What NetX gives a dense layer without a neuron group: a current that never decays, a
-        # membrane without memory and a threshold that is never reached.
-        return Neuron(vth=fx.VTH_MAX, du=0, dv=fx.DECAY_ONE)
+        # An Affine without dynamics gives the current of each step. (NetX, of a layer without a neuron,
+        # makes one whose current adds up for ever.)
+        return Neuron(vth=fx.VTH_MAX, du=fx.DECAY_ONE, dv=fx.DECAY_ONE)
     if not isinstance(entry["neuron"], dict):
         raise InputError(tensors.where, f"its neuron is {shown(entry['neuron'])}, expected a dict")
     if kind in ("Affine", "Readout"):
@@ -52,7 +73,7 @@ def _neuron(entry: dict[str, Any], tensors: LayerTensors) -> Neuron:
     word = {
         key: entry["neuron"][key] for key in ("membrane_bits", "full_scale_exp") if key in entry["neuron"]
     }
-    return Neuron(
+    neuron = Neuron(
         vth=vth,
         du=tensors.decay("neuron.current_decay"),
         dv=tensors.decay("neuron.voltage_decay"),
@@ -60,6 +81,10 @@ def _neuron(entry: dict[str, Any], tensors: LayerTensors) -> Neuron:
         reset=entry.get("reset", "zero"),
         **word,
     )
+    start = [entry["neuron"].get(key, 0) for key in ("u_start", "v_start")]
+    if any(np.any(state) for state in start):
+        return neuron.beginning(*start)
+    return neuron.quietened() if np.any(bias) else neuron
 
 
 def _delay_vector(values: torch.Tensor, size: int, where: str) -> np.ndarray:
@@ -78,7 +103,7 @@ def _dense(entry: dict[str, Any], tensors: LayerTensors, arriving: np.ndarray | 
     weight = tensors.matrix("input_synapse" if recurrent else "synapse")
     delay = np.zeros((), np.int16)
     if arriving is not None:
-        if arriving.size != weight.shape[1]:
+        if arriving.size not in (1, weight.shape[1]):
             raise InputError(tensors.where, f"takes {weight.shape[1]} inputs, {arriving.size} neurons send")
         delay = np.broadcast_to(arriving, weight.shape)
     back = None
@@ -120,7 +145,15 @@ def _encoder(entry: dict[str, Any], tensors: LayerTensors) -> Encoder:
         name: int(quantize_weight(tensors.get(name)).reshape(-1)[0]) if tensors.has(name) else default
         for name, default in (("weight", fx.WEIGHT_SCALE), ("bias", 0))
     }
-    return Encoder(neuron, math.prod(shape), **affine)
+    mean = np.unique(neuron.bias)
+    if mean.size > 1:
+        raise InputError(
+            tensors.where,
+            "normalises each channel by a mean of its own, but an input's neurons share one bias",
+            "leave the norm out of the Input block",
+        )
+    affine["bias"] += int(mean[0])
+    return Encoder(replace(neuron, bias=0, v_init=0), math.prod(shape), **affine)
 
 
 def _last_delay(layer: Layer, delays: np.ndarray, where: str) -> Layer:
@@ -150,11 +183,52 @@ def _decision(text: Any, name: str) -> Decision | None:
         raise InputError(f"{name}: {error.where}", error.problem, error.remedy) from error
 
 
+def _usual_decision(entries: list[dict[str, Any]], last: Layer) -> Decision:
+    """Of a model that does not say how it answers: currents add up, membranes have the past in them."""
+    if any(entry["type"] == "Affine" and "neuron" not in entry for entry in entries):
+        return Decision("sum")
+    return Decision("last" if last.neuron.is_readout else "count")
+
+
+def _payload(config: dict[str, Any], name: str) -> Payload | None:
+    if "payload_bits" not in config:
+        return None
+    try:
+        return Payload(config["payload_bits"], config.get("payload_signed", False))
+    except InputError as error:
+        raise InputError(f"{name}: {error.where}", error.problem, error.remedy) from error
+
+
+def _differences(entry: dict[str, Any], layer: Dense, payload: Payload) -> Iterator[str]:
+    """Where SLAYER's forward pass of a block is not what its integers do."""
+    neuron = layer.neuron
+    if entry["type"] in _OWN:
+        return
+    if entry["type"] == "Recurrent" and np.any(neuron.bias) and neuron.du != fx.DECAY_ONE:
+        yield (
+            f"SLAYER's Recurrent keeps the norm's mean in the current, which decays by {neuron.du}/4096; "
+            "a bias acts on the membrane alone. Train with current_decay=1, or without norm"
+        )
+    if not neuron.is_readout and neuron.vth >= SLAYER_STRICT:
+        yield (
+            f"threshold mantissa {neuron.vth}: from {SLAYER_STRICT} on SLAYER's neuron also spikes where its "
+            "membrane equals the threshold, the chip's must exceed it"
+        )
+    sums = np.abs(layer.synapse.weight.astype(np.int64)).sum(axis=1) * payload.magnitude
+    if sums.max() >= FLOAT_EXACT:
+        yield (
+            f"payloads and weights can add up to {int(sums.max())} in a step, and SLAYER's sums are float32, "
+            f"exact below {FLOAT_EXACT}"
+        )
+
+
 def extract(model: ModelFile, name: str = "model") -> Network:
     """The :class:`Network` of integers that a trained model computes with.
 
     Axonal delays of SLAYER's own blocks (``delay=True``), which act behind the layer, move to the
-    synapses that receive them.
+    synapses that receive them. What differs from SLAYER's forward pass all the same stands in the
+    network's ``provenance["differs"]``, a sentence each, and :func:`~delaynet_lava.export.export_netx`
+    makes findings of them.
 
     Args:
         name: how errors call the model.
@@ -162,6 +236,9 @@ def extract(model: ModelFile, name: str = "model") -> Network:
     Raises:
         InputError: missing, misshapen or non-finite tensors, or a layer that the chip can't run.
     """
+    payload = _payload(model.config, name)
+    differs: list[dict[str, str]] = []
+    ahead = False
     layers: list[Layer] = []
     shape: tuple[int, ...] = ()
     average: int | None = None
@@ -181,6 +258,8 @@ def extract(model: ModelFile, name: str = "model") -> Network:
             shape = _shape(entry, where)
             if "neuron" in entry:
                 layers.append(_encoder(entry, tensors))
+            if entry.get("delay_shift", True):
+                arriving = np.ones(1, np.int64)
         elif kind == "Average":
             average = entry.get("num_outputs", 0)
         elif kind in _WITH_SYNAPSE:
@@ -194,24 +273,36 @@ def extract(model: ModelFile, name: str = "model") -> Network:
                 ) from error
         elif kind != "Flatten":
             raise InputError(where, "is not a layer type that this release exports")
-        if kind in _WITH_SYNAPSE or (kind == "Input" and "neuron" in entry):
+        if kind in _WITH_SYNAPSE:
             last = all(later["type"] in ("Average", "Flatten") for later in entries[i + 1 :])
-            if not entry.get("delay_shift", True) and not last:
+            ahead = kind == "Affine" or not entry.get("delay_shift", True)
+            if ahead and not last:
                 raise InputError(
                     where,
-                    "has delay_shift=False: its spikes would act in the step they are sent, the chip's "
-                    "least lag is 1",
-                    "train with delay_shift=True",
+                    ("is not the last" if kind == "Affine" else "has delay_shift=False")
+                    + ": what it sends would act in the step it is sent, the chip's least lag is 1",
+                    "put an Affine at the end" if kind == "Affine" else "train with delay_shift=True",
                 )
+            comes = (payload or SPIKES) if len(layers) == 1 else SPIKES
+            assert isinstance(layers[-1], Dense)
+            at = f"layer {len(layers) - 1}"
+            differs += [{"where": at, "problem": one} for one in _differences(entry, layers[-1], comes)]
             arriving = None
-            if tensors.has("delay.delay"):
-                arriving = _delay_vector(tensors.get("delay.delay"), layers[-1].size, where)
+        if layers and tensors.has("delay.delay"):
+            arriving = _delay_vector(tensors.get("delay.delay"), layers[-1].size, where) + (
+                0 if arriving is None else arriving
+            )
     if not layers:
         raise InputError(name, "has no layers with neurons")
     require_all_taken(model.state_dict, taken, name)
     if arriving is not None and arriving.any():
         layers[-1] = _last_delay(layers[-1], arriving, where)
     decision = _decision(model.config.get("decision"), name)
+    if ahead:
+        decision = (decision or _usual_decision(entries, layers[-1])).later(1)
+    provenance = dict(model.provenance)
+    if differs:
+        provenance["differs"] = differs
     try:
         return Network(
             layers=tuple(layers),
@@ -219,8 +310,10 @@ def extract(model: ModelFile, name: str = "model") -> Network:
             average=average,
             dt_ms=model.config.get("dt_ms", 1.0),
             task=model.config.get("task") or "",
-            provenance=dict(model.provenance),
+            provenance=provenance,
             decision=decision,
+            input_payload=payload,
+            tail=int(ahead),
         )
     except InputError as error:
         raise InputError(f"{name}: {error.where}", error.problem, error.remedy) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from delaynet_lava._version import __version__
 from delaynet_lava.errors import DelayNetError, InputError
+from delaynet_lava.export.differences import differences
 from delaynet_lava.export.relay import RelayReport, relay
 from delaynet_lava.export.retime import RetimeReport, retime
 from delaynet_lava.export.source import network_of
@@ -109,10 +110,10 @@ def export_netx(
     network, name = network_of(model, code)
     chip = load_profile(profile)
     network, delays = _legal_delays(network, chip, delay_overflow, name)
-    findings = check(network, chip)
+    findings = differences(network) + check(network, chip)
     if not force and any(f.severity == "error" for f in findings):
         raise RuleBroken(os.fspath(path), findings)
-    provenance = dict(network.provenance)
+    provenance = {key: value for key, value in network.provenance.items() if key != "differs"}
     provenance["export"] = {"delaynet_lava": __version__, "findings": [vars(f) for f in findings]}
     if delays is not None:
         provenance["export"]["delay_overflow"] = delays.as_dict()

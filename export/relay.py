@@ -293,10 +293,11 @@ class _Host:
             delay[:n] += back.delay
         w_in, d_in = np.zeros((size, direct.shape[1]), np.int16), np.zeros((size, direct.shape[1]), np.int16)
         w_in[:n], d_in[:n] = direct.weight, direct.delay
-        bias = np.zeros(size, np.int32)
+        bias, u_init, v_init = np.zeros((3, size), np.int32)
         bias[:n] = layer.neuron.bias
+        u_init[:n], v_init[:n] = layer.neuron.initial(n)
         for copy, sender in self.copies:
-            for array in (weight, delay, w_in, d_in, bias):
+            for array in (weight, delay, w_in, d_in, bias, u_init, v_init):
                 array[copy] = array[sender]
         for senders, relays in self.links:
             weight[np.ix_(relays, senders)] = self.weights
@@ -306,7 +307,7 @@ class _Host:
             w_in[relays, channel], d_in[relays, channel] = self.first[0], self.longest - 1
         return Dense(
             Synapse(w_in, d_in, layer.synapse.weight_exp),
-            replace(layer.neuron, bias=bias),
+            replace(layer.neuron, bias=bias, u_init=u_init, v_init=v_init),
             Synapse(weight, delay, self.exponent),
         )
 
@@ -341,6 +342,12 @@ def relay(network: Network, delay_max: int = fx.MAX_DELAY) -> tuple[Network, Rel
         )
         from_outside = k == 0 or isinstance(layers[k - 1], Encoder)
         entering = _hops(layer.synapse if from_outside else None, longest, channels)
+        if k == 0 and network.payload.bits and entering.max() > 1:
+            raise InputError(
+                f"layer {k}: delay",
+                f"inputs with lags over {longest} steps are {network.payload}; a relay hands on spikes only",
+                "train with shorter delays of the inputs",
+            )
         if max(hops.max(), entering.max()) == 1:
             continue
         where = f"layer {k}"

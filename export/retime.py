@@ -11,6 +11,7 @@ With steps of k times dt, k the smallest whole number at which every lag rounds 
 - a current that lasts would act once instead of k times a new step: threshold and bias are divided by
   ``1 + p + ... + p^(k - 1)``, ``p = 1 - du / 4096``, instead of multiplying the weights (du = 4096: by 1);
 - a window of the decision becomes that of the new steps which it touches;
+- an initial membrane is divided alike, or stays the one that the bias of the first step takes to rest;
 - weights and resets stay. A neuron fires at most once in k old steps, and what arrived in different old
   steps of one new step arrives together.
 
@@ -137,6 +138,9 @@ def _neuron(neuron: Neuron, factor: int, where: str) -> tuple[Neuron, float]:
                 "scale the layer down",
             )
     bias = np.rint(wanted / 2**exponent).astype(np.int32)
+    if np.any(neuron.u_init):
+        raise InputError(f"{where}: u_init", "is not 0, and acts for a whole step at least", "start at rest")
+    start = np.clip(np.rint(neuron.v_init * scale), -fx.V_MAX, fx.V_MAX).astype(np.int32)
     retimed = replace(
         neuron,
         du=_decay(neuron.du, factor),
@@ -144,7 +148,10 @@ def _neuron(neuron: Neuron, factor: int, where: str) -> tuple[Neuron, float]:
         vth=neuron.vth if neuron.is_readout else round(neuron.vth * scale),
         bias=bias,
         bias_exp=exponent,
+        v_init=start,
     )
+    if neuron.starts_quiet:
+        retimed = retimed.quietened()
     return retimed, float(np.abs(bias * 2.0**exponent - wanted).max())
 
 
@@ -152,8 +159,8 @@ def retime(network: Network, delay_max: int = fx.MAX_DELAY) -> tuple[Network, Re
     """The network at the least coarse time step that makes every delay at most ``delay_max``.
 
     Raises:
-        InputError: ``delay_max`` below 0; an encoder, whose values can't be merged; a bias that no
-            longer fits.
+        InputError: ``delay_max`` below 0; an encoder or payloads, which can't be merged; a bias that
+            no longer fits; currents that do not start at 0.
     """
     if delay_max < 0:
         raise InputError("delay_max", f"{delay_max} is below 0")
@@ -168,10 +175,11 @@ def retime(network: Network, delay_max: int = fx.MAX_DELAY) -> tuple[Network, Re
     layers: list[Dense] = []
     changes = []
     for k, layer in enumerate(network.layers):
-        if isinstance(layer, Encoder):
+        if isinstance(layer, Encoder) or network.payload_into(k).bits:
             raise InputError(
                 f"layer {k}",
-                "is an encoder, and values of several steps don't merge into one as spikes do",
+                ("is an encoder" if isinstance(layer, Encoder) else f"takes {network.payload}")
+                + ", and values of several steps don't merge into one as spikes do",
                 "export with --delay-overflow relay, or train with shorter delays",
             )
         neuron, error = _neuron(layer.neuron, factor, f"layer {k}")

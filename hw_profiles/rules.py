@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from delaynet_lava import fixedpoint as fx
 from delaynet_lava.hw_profiles import HardwareProfile
 from delaynet_lava.network import Dense, Encoder, Network, Synapse
 
@@ -212,17 +213,27 @@ def readout(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
             yield "threshold_max", f"layer {i}: vth", f"{layer.neuron.vth} exceeds {limit}", remedy
 
 
-def synaptic_sum(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
-    """Weights that can arrive together at a neuron fit the sum's width, whatever the input.
+def payload(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
+    """The chip's spikes carry numbers of so many bits; 0: none."""
+    limit, bits = profile.get("payload_bits_max"), network.payload.bits
+    if limit is not None and bits > limit and isinstance(network.layers[0], Dense):
+        can = f"{limit} bits" if limit else "none: its spikes are not graded"
+        yield "payload_bits_max", "input", f"{network.payload} exceed {can}", "encode the input as spikes"
 
-    ``a_i = sum_j w_ij 2^exp`` over the positive, and over the negative weights of both synapses.
+
+def synaptic_sum(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
+    """What can arrive together at a neuron fits the sum's width, whatever the input.
+
+    ``a_i = sum_j w_ij 2^exp x_j`` over all that is positive, and all that is negative, of both synapses; x_j
+    is 1, or the least or largest payload. The current holds it shifted left by 6, and wraps beyond.
     """
     bits = profile.get("synaptic_sum_bits")
     for i, layer in enumerate(network.layers):
         if bits is None or not isinstance(layer, Dense):
             continue
-        weights = np.hstack([s.units for s in _arriving(layer)])
-        most, least = np.maximum(weights, 0).sum(axis=1), np.minimum(weights, 0).sum(axis=1)
+        least, most = layer.synapse.sums(network.payload_into(i))
+        if layer.recurrent is not None:
+            least, most = (a + b for a, b in zip((least, most), layer.recurrent.sums(), strict=True))
         # Two's complement reaches one further down than up.
         excess = np.maximum(most, -least - 1) - ((1 << bits - 1) - 1)
         worst = int(excess.argmax())
@@ -231,9 +242,17 @@ def synaptic_sum(network: Network, profile: HardwareProfile) -> Iterator[Breach]
                 "synaptic_sum_bits",
                 f"layer {i}: neuron {worst}",
                 f"its weights can add up to {least[worst]} or {most[worst]} in a step, beyond {bits} bits "
-                f"({np.count_nonzero(excess > 0)} neurons)",
+                f"({np.count_nonzero(excess > 0)} neurons)" + _wrapping(least, most, profile),
                 "scale weights and threshold down",
             )
+
+
+def _wrapping(least: np.ndarray, most: np.ndarray, profile: HardwareProfile) -> str:
+    bits = profile.get("state_bits")
+    if bits is None:
+        return ""
+    over = np.maximum(most, -least) << fx.STATE_SHIFT > 1 << (bits - 1)
+    return f"; {np.count_nonzero(over)} of them wrap the current's {bits} bits at once" * bool(over.any())
 
 
 def fan_in(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
@@ -317,6 +336,7 @@ RULES: dict[str, tuple[str, Rule]] = {
     "reset-kind": ("error", reset_kind),
     "neuron-kind": ("error", neuron_kind),
     "readout": ("error", readout),
+    "payload": ("error", payload),
     # Declared by Lava's models, enforced by none of them; and no input may ever bring it about.
     "synaptic-sum": ("warning", synaptic_sum),
     "fan-in": ("error", fan_in),

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import emulate
-from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synapse
+from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Payload, Synapse
 
-__all__ = ["inputs_for", "networks", "synapses"]
+__all__ = ["graded_networks", "inputs_for", "networks", "synapses", "with_initial_states"]
 
 # With |a| <= 2**18, |decay(u) + (a << 6)| <= 3 * 2**23 for every u of 24 bits.
 FAN_IN_LIMIT = 1 << 18
@@ -28,14 +28,29 @@ PROBE_STEPS = 100
 
 
 def inputs_for(
-    network: Network, steps: int = 120, batch: int = 2, rate: float = 0.15, seed: int = 0
+    network: Network,
+    steps: int = 120,
+    batch: int = 2,
+    rate: float = 0.15,
+    seed: int = 0,
+    whole: bool = False,
 ) -> np.ndarray:
-    """uint8 (batch, steps, channels): spikes, or for an encoder values from 0 to 255."""
+    """Integers (batch, steps, channels): spikes, values of an encoder, or payloads.
+
+    Payloads are as large as their bits allow, but no sum that arrives in a step exceeds
+    :data:`FAN_IN_LIMIT`; ``whole`` takes them without that bound.
+    """
     rng = np.random.default_rng(seed)
     active = rng.random((batch, steps, network.channels)) < rate
-    if isinstance(network.layers[0], Encoder):
-        return (active * rng.integers(0, 256, active.shape)).astype(np.uint8)
-    return active.astype(np.uint8)
+    payload, first = network.payload, network.layers[0]
+    if not payload.bits:
+        return active.astype(np.uint8)
+    reach = payload.magnitude
+    if isinstance(first, Dense) and not whole:
+        sums = np.abs(first.synapse.weight.astype(np.int64)).sum(axis=1) << first.synapse.weight_exp
+        reach = max(1, FAN_IN_LIMIT // 2 // max(1, int(sums.max())))
+    low, high = max(payload.low, -reach), min(payload.high, reach)
+    return (active * rng.integers(low, high, active.shape, endpoint=True)).astype(payload.dtype)
 
 
 @st.composite
@@ -81,9 +96,11 @@ def _decays(overflow: bool) -> st.SearchStrategy[int]:
     return st.one_of(st.sampled_from(special), st.integers(20, 1000))
 
 
-def _with_threshold(layers: Sequence[Layer], stay_below: float, seed: int) -> Layer:
+def _with_threshold(
+    layers: Sequence[Layer], stay_below: float, seed: int, payload: Payload | None = None
+) -> Layer:
     """The last layer, with the threshold that this share of its membranes would stay below."""
-    probe = Network(tuple(layers))
+    probe = Network(tuple(layers), input_payload=payload)
     trace = emulate(probe, inputs_for(probe, PROBE_STEPS, 1, seed=seed), ("voltage",), layers=[-1])
     height = int(np.clip(np.quantile(trace.voltage[len(layers) - 1], stay_below), 0, fx.V_MAX))
     return replace(layers[-1], neuron=replace(layers[-1].neuron, vth=height >> fx.STATE_SHIFT))
@@ -149,3 +166,41 @@ def networks(
         neuron = replace(layers[-1].neuron, vth=draw(st.sampled_from(READOUT_THRESHOLDS)))
         layers[-1] = replace(layers[-1], neuron=neuron)
     return Network(tuple(layers))
+
+
+@st.composite
+def with_initial_states(draw: st.DrawFn, network: Network) -> Network:
+    """The network with a membrane and a current before step 0: any, or what a bias takes to rest."""
+    layers = []
+    for layer in network.layers:
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        kind = draw(st.sampled_from(["rest", "quiet", "small", "small", "any"]))
+        neuron = layer.neuron.quietened() if kind == "quiet" else layer.neuron
+        if kind in ("small", "any"):
+            reach = fx.V_MAX if kind == "any" else min(fx.V_MAX, 2 * (min(neuron.vth, fx.VTH_MAX) << 6) + 1)
+            neuron = replace(neuron, v_init=rng.integers(-reach, reach, layer.size, endpoint=True))
+            if isinstance(layer, Dense):
+                neuron = replace(neuron, u_init=rng.integers(-reach, reach, layer.size, endpoint=True) // 8)
+        layers.append(replace(layer, neuron=neuron))
+    return network.with_(layers=tuple(layers))
+
+
+@st.composite
+def graded_networks(draw: st.DrawFn, max_bits: int = fx.PAYLOAD_BITS_MAX, **options) -> Network:
+    """:func:`networks` with payloads of 1 to 24 bits as inputs, and small weights where those are large."""
+    network = draw(networks(encoder=False, **options))
+    bits = draw(st.one_of(st.integers(1, max_bits), st.just(max_bits)))
+    payload = Payload(bits, draw(st.booleans()))
+    layers = list(network.layers)
+    first = layers[0].synapse
+    weight = first.weight // 2
+    if bits > 4:
+        most = draw(st.sampled_from([1, 3, 20]))
+        weight = np.sign(weight) * np.minimum(np.abs(weight), most)
+    exponent = first.weight_exp if bits < 12 else 0
+    layers[0] = replace(layers[0], synapse=Synapse(2 * weight, first.delay, exponent))
+    for k in range(len(layers)):
+        if not layers[k].neuron.is_readout:
+            unreached = replace(layers[k], neuron=replace(layers[k].neuron, vth=UNREACHED))
+            layers[k] = _with_threshold([*layers[:k], unreached], draw(st.floats(0.8, 0.98)), k, payload)
+    return network.with_(layers=tuple(layers), input_payload=payload)

@@ -8,72 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import plain
 from strategies import inputs_for, networks
 
 from delaynet_lava import emulator, fixedpoint
-from delaynet_lava.emulator import Extremes, emulate, extremes
+from delaynet_lava.emulator import emulate, extremes
 from delaynet_lava.errors import InputError, MismatchError
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
+from delaynet_lava.network import Dense, Network, Neuron, Synapse
 from delaynet_lava.trace import Trace, decide
-
-
-def decayed(x: int, k: int) -> int:
-    return (1 if x >= 0 else -1) * ((abs(x) * (4096 - k)) >> 12)
-
-
-def plain(network: Network, inputs: np.ndarray) -> tuple[Trace, list[Extremes]]:
-    """One neuron, one synapse, one step at a time, in Python's own integers."""
-    batch, steps, _ = inputs.shape
-    count = len(network.layers)
-    spikes = {k: np.zeros((batch, steps, network.layers[k].size), np.uint8) for k in range(count)}
-    voltage = {k: np.zeros((batch, steps, network.layers[k].size), np.int32) for k in range(count)}
-    wraps, clips = [0] * count, [0] * count
-    unreset = [np.zeros((2, batch, steps + 1, layer.size), np.int32) for layer in network.layers]
-    for b in range(batch):
-        for k, layer in enumerate(network.layers):
-            neuron = layer.neuron
-            before = inputs[b] if k == 0 else spikes[k - 1][b]
-            bias = np.broadcast_to(neuron.bias, (layer.size,))
-            u, v = [0] * layer.size, [0] * layer.size
-            for t in range(steps):
-                for i in range(layer.size):
-                    if isinstance(layer, Encoder):
-                        u[i] = (layer.weight * int(before[t, i]) + layer.bias) << 6
-                    else:
-                        a = 0
-                        for synapse, sent in ((layer.synapse, before), (layer.recurrent, spikes[k][b])):
-                            if synapse is None:
-                                continue
-                            for j in range(synapse.shape[1]):
-                                sent_at = t - 1 - int(synapse.delay[i, j])
-                                if sent_at >= 0 and sent[sent_at, j]:
-                                    a += int(synapse.weight[i, j]) << synapse.weight_exp
-                        u[i] = decayed(u[i], neuron.du) + (a << 6)
-                    while u[i] > 2**23 or u[i] <= -(2**23):
-                        wraps[k] += 1
-                        u[i] -= 2**24 if u[i] > 0 else -(2**24)
-                    v[i] = decayed(v[i], neuron.dv) + u[i] + (int(bias[i]) << neuron.bias_exp)
-                    if abs(v[i]) > 2**23 - 1:
-                        clips[k] += 1
-                        v[i] = max(min(v[i], 2**23 - 1), -(2**23) + 1)
-                    unreset[k][:, b, t + 1, i] = u[i], v[i]
-                    if v[i] > neuron.vth << 6:
-                        spikes[k][b, t, i] = 1
-                        v[i] = 0 if neuron.reset == "zero" else v[i] - (neuron.vth << 6)
-                    voltage[k][b, t, i] = v[i]
-    trace = Trace(
-        backend="plain",
-        steps=steps,
-        batch=batch,
-        final_voltage=[voltage[k][:, -1] for k in range(count)],
-        u_wraps=wraps,
-        v_saturations=clips,
-        spike_counts=[spikes[k].sum(axis=(1, 2), dtype=np.int64) for k in range(count)],
-        spikes=spikes,
-        voltage=voltage,
-    )
-    ends = [(*states.min(axis=2), *states.max(axis=2)) for states in unreset]
-    return trace, [Extremes(u_low, u_high, v_low, v_high) for u_low, v_low, u_high, v_high in ends]
 
 
 def assert_is_the_contract(network: Network, inputs: np.ndarray) -> None:

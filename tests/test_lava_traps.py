@@ -307,7 +307,7 @@ def test_lava_processes_leave_handlers_on_the_root_logger() -> None:
 
 @pytest.mark.parametrize(
     "option, value",
-    [("input_message_bits", 16), ("reset_interval", 100), ("sparse_fc_layer", True), ("num_layers", 1)],
+    [("reset_interval", 100), ("sparse_fc_layer", True), ("num_layers", 1)],
 )
 def test_options_that_would_not_be_honoured_are_refused(option: str, value) -> None:
     with pytest.raises(InputError, match=f"^{option}: {value}"):

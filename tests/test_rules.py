@@ -12,7 +12,7 @@ import pytest
 from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import HardwareProfile, Limit, System, load_profile
 from delaynet_lava.hw_profiles.rules import RULES, Finding, check
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Payload, Synapse
 
 SPIKING = 100
 
@@ -126,6 +126,30 @@ CASES: list[tuple[str, HardwareProfile, Any, Any, Any, str]] = [
         0,
         -2,
         "add up to -33024 or 0 in a step",
+    ),
+    (
+        "synaptic-sum",
+        chip(payload_bits_max=9),
+        lambda w: one(254).with_(input_payload=Payload(w, True)),
+        8,
+        9,
+        "add up to -65024 or 64770 in a step, beyond 16 bits",
+    ),
+    (
+        "payload",
+        chip(payload_bits_max=5),
+        lambda w: one([2, 2]).with_(input_payload=Payload(w)),
+        5,
+        6,
+        "input: whole numbers of 6 bits exceed 5 bits; encode the input as spikes",
+    ),
+    (
+        "payload",
+        chip(),
+        lambda w: one([2, 2]).with_(input_payload=Payload(w)),
+        0,
+        1,
+        "whole numbers of 1 bits exceed none: its spikes are not graded",
     ),
     (
         "fan-in",

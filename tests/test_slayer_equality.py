@@ -103,9 +103,9 @@ def test_emulator_equals_slayer(drawn, seed, rate):
             membrane = (expected * 4096).astype(np.int64)
             # SLAYER's Affine lacks the step that every other block adds.
             late = int(last == "affine")
-            assert np.array_equal(trace.voltage[k][:, late:], membrane[:, : STEPS - late])
+            assert np.array_equal(trace.voltage[k][:, late:], membrane)
             continue
-        spikes = trace.spikes[k]
+        spikes = trace.spikes[k][:, :STEPS]
         if delayed[k] and k < len(outputs) - 1:
             # SLAYER delays behind the layer, the network in the synapses that follow.
             lags = torch.floor(model[k].delay.delay.detach()).to(int).tolist()
@@ -142,8 +142,8 @@ def test_ties_and_limits_are_rounded_as_slayer_rounds_them():
     assert quantize_weight(weight).max() == 254
 
 
-def test_an_encoder_in_front_shifts_slayers_time_axis_by_one():
-    """SLAYER's Input block adds a step of its own; spikes and membranes are otherwise the same."""
+def test_an_encoder_in_front_is_a_step_earlier_and_what_follows_is_not():
+    """SLAYER's Input block adds a step of its own; here it is a delay of the synapses behind."""
     torch.manual_seed(1)
     params = dict(threshold=1.5, current_decay=1.0, voltage_decay=0.1)
     model = torch.nn.Sequential(
@@ -153,8 +153,9 @@ def test_an_encoder_in_front_shifts_slayers_time_axis_by_one():
     outputs = _outputs(model, torch.from_numpy(x).transpose(1, 2).float())
     trace = emulate(extract(describe(model)), x)
     assert 0.05 < float(outputs[0].mean()) < 0.9
-    for k, y in enumerate(outputs):
-        assert np.array_equal(trace.spikes[k][:, :-1], y.numpy().transpose(0, 2, 1)[:, 1:])
+    first, second = (y.numpy().transpose(0, 2, 1) for y in outputs)
+    assert np.array_equal(trace.spikes[0][:, :-1], first[:, 1:])
+    assert np.array_equal(trace.spikes[1], second)
 
 
 def test_mean_only_normalisation_becomes_a_bias():

@@ -17,7 +17,7 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.hw_profiles import HardwareProfile
 from delaynet_lava.network import Dense, Network
-from delaynet_lava.trace import Trace, check_inputs
+from delaynet_lava.trace import Trace, check_inputs, with_tail
 
 __all__ = ["COLUMNS", "ESTIMATE_COLUMNS", "Cost", "Count", "Estimate", "cost"]
 
@@ -199,8 +199,8 @@ def cost(network: Network, inputs: np.ndarray, profile: HardwareProfile, trace: 
     Raises:
         InputError: inputs that the network does not take, or a trace that does not belong to them.
     """
-    x = check_inputs(network, inputs)
-    parts = [_events(network, *run) for run in _runs(network, x, trace)]
+    x = with_tail(network, check_inputs(network, inputs))
+    parts = [_events(network, *run) for run in _runs(network.with_(tail=0), x, trace)]
     counts = {}
     for name in parts[0]:
         each = np.concatenate([part[name] for part in parts])

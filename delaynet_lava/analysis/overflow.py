@@ -1,12 +1,13 @@
 """Can a current wrap, can a membrane saturate: proved for any input, and measured on data.
 
 The proof follows the largest and the smallest synaptic input through the integer recursion. A constant
-input ``c > 0`` drives ``x = decay(x, k) + c`` from rest up to its least fixed point,
+input ``c > 0`` drives ``x = decay(x, k) + c`` from rest, or from below, up to its least fixed point,
 
     x* = floor((c - 1) 4096 / k) + 1,
 
 exactly, truncation included (``x - decay(x, k) = ceil(x k / 4096)``), and no input of at most c drives
-it further, because the recursion is monotone; so too downwards. A neuron that can fire is reset before it
+it further, because the recursion is monotone; so too downwards. From an initial state beyond that point the
+first step leads furthest. A neuron that can fire is reset before it
 gets there: between spikes its membrane is at most the threshold, so before the reset it is at most
 ``decay(threshold, dv) + c``. A neuron that can't fire sends nothing, which is used in turn.
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import Extremes, extremes
-from delaynet_lava.network import Dense, Encoder, Layer, Network, Synapse
+from delaynet_lava.network import Dense, Encoder, Layer, Network
 
 __all__ = ["UNBOUNDED", "Bound", "bounds", "headroom_bits", "report", "worst_found"]
 
@@ -71,17 +72,19 @@ def _settled(drive: np.ndarray, k: int) -> np.ndarray:
     return np.where(drive > 0, reached, 0)
 
 
-def _sums(synapse: Synapse, senders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least and largest sum of weights that arrives at each neuron in one step."""
-    weight = synapse.units[:, senders]
-    return np.minimum(weight, 0).sum(axis=1), np.maximum(weight, 0).sum(axis=1)
+def _driven(drive: np.ndarray, k: int, start: np.ndarray) -> np.ndarray:
+    """The furthest up that a constant drive takes a state, from ``start`` on; at least 0."""
+    return np.maximum(_settled(drive, k), fx.decay(start, k) + drive)
 
 
 def _of_input(layer: Layer, low: np.ndarray, high: np.ndarray) -> Bound:
     """Bound of a layer whose synaptic input stays between ``low`` and ``high``."""
     neuron = layer.neuron
     du = fx.DECAY_ONE if isinstance(layer, Encoder) else neuron.du
-    u_low, u_high = -_settled(-low << fx.STATE_SHIFT, du), _settled(high << fx.STATE_SHIFT, du)
+    u_init, v_init = (state.astype(np.int64) for state in neuron.initial(layer.size))
+    u_low, u_high = (
+        -_driven(-low << fx.STATE_SHIFT, du, -u_init), _driven(high << fx.STATE_SHIFT, du, u_init)
+    )  # fmt: skip
     wraps = fx.u_overflows(u_low) | fx.u_overflows(u_high)
     bias = neuron.shifted_bias(layer.size)
     unit_exp, limit = neuron.grid
@@ -90,12 +93,14 @@ def _of_input(layer: Layer, low: np.ndarray, high: np.ndarray) -> Bound:
     least = (np.where(wraps, 1 - fx.UV_HALF, u_low) + bias + half) >> unit_exp
     most = (np.where(wraps, fx.UV_HALF, u_high) + bias + half) >> unit_exp
     threshold = neuron.threshold >> unit_exp
-    v_low, v_high = -_settled(-least, neuron.dv), _settled(most, neuron.dv)
+    start = v_init >> unit_exp
+    v_low, v_high = -_driven(-least, neuron.dv, -start), _driven(most, neuron.dv, start)
     fires = np.minimum(v_high, limit >> unit_exp) > threshold
-    left = np.full_like(most, threshold)
+    # Before the first spike the initial state may be more.
+    left = np.maximum(threshold, start)
     if neuron.reset == "subtract":
         # A membrane may hold more than the threshold after a spike, and gain more than it loses.
-        grows = fx.decay(left, neuron.dv) + most > 2 * threshold
+        grows = fx.decay(left, neuron.dv) + most > left + threshold
         left = np.where(grows, _settled(most - threshold, neuron.dv), left)
     before_reset = fx.decay(np.minimum(left, 1 << 49), neuron.dv) + most
     before_reset = np.where(left == UNBOUNDED, UNBOUNDED, before_reset)
@@ -111,11 +116,12 @@ def bounds(network: Network) -> list[Bound]:
     found: list[Bound] = []
     for layer in network.layers:
         if isinstance(layer, Encoder):
-            ends = np.sort([layer.bias, 255 * layer.weight + layer.bias])
+            payload = network.payload
+            ends = np.sort([x * layer.weight + layer.bias for x in (payload.low, payload.high)])
             found.append(_of_input(layer, *(np.full(layer.size, end, np.int64) for end in ends)))
             continue
         senders = found[-1].fires if found else np.ones(layer.synapse.shape[1], bool)
-        low, high = _sums(layer.synapse, senders)
+        low, high = layer.synapse.sums(network.payload_into(len(found)), senders)
         found.append(_of_recurrence(layer, low, high))
     return found
 
@@ -123,7 +129,7 @@ def bounds(network: Network) -> list[Bound]:
 def _of_recurrence(layer: Dense, low: np.ndarray, high: np.ndarray) -> Bound:
     fires = np.ones(layer.size, bool)
     while True:
-        back = (0, 0) if layer.recurrent is None else _sums(layer.recurrent, fires)
+        back = (0, 0) if layer.recurrent is None else layer.recurrent.sums(senders=fires)
         bound = _of_input(layer, low + back[0], high + back[1])
         if layer.recurrent is None or np.array_equal(bound.fires, fires):
             return bound
@@ -140,7 +146,7 @@ def worst_found(
     population: int = 64,
     seed: int = 0,
 ) -> np.ndarray:
-    """Inputs that drive a state of a layer far, by hill climbing; uint8 (population, steps, channels).
+    """Inputs that drive a state of a layer far, by hill climbing; integers (population, steps, channels).
 
     Every round changes a stretch of time of some channels in each of the inputs, and keeps the change
     where it takes the layer's most extreme neuron no less far.
@@ -149,21 +155,23 @@ def worst_found(
         state: a field of :class:`delaynet_lava.emulator.Extremes`.
     """
     rng = np.random.default_rng(seed)
-    top = 255 if isinstance(network.layers[0], Encoder) else 1
+    payload = network.payload
+    ends = np.array([payload.low, payload.high]) if payload.signed else np.array([payload.high])
 
     def reach(inputs: np.ndarray) -> np.ndarray:
         values = getattr(extremes(network, inputs)[layer], state).astype(np.int64)
         return -values.min(axis=1) if state.endswith("low") else values.max(axis=1)
 
     rates = rng.random((population, 1, network.channels))
-    best = (top * (rng.random((population, steps, network.channels)) < rates)).astype(np.uint8)
+    active = rng.random((population, steps, network.channels)) < rates
+    best = (active * rng.choice(ends, active.shape)).astype(payload.dtype)
     far = reach(best)
     for _ in range(rounds):
         tried = best.copy()
         for one in tried:
             first, last = np.sort(rng.integers(0, steps, 2, endpoint=True))
             channels = rng.random(network.channels) < rng.random() ** 2
-            one[first:last, channels] = top * (rng.random() < 0.5)
+            one[first:last, channels] = rng.choice(ends) * (rng.random() < 0.5)
         further = reach(tried)
         better = further >= far
         best[better], far[better] = tried[better], further[better]

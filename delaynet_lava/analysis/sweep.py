@@ -87,8 +87,12 @@ def narrow_membranes(network: Network, bits: int, full_scale_exps: Sequence[int]
 
 
 def _narrowed(layer: Layer, bits: int, full_scale_exp: int) -> Layer:
-    neuron = replace(layer.neuron, membrane_bits=bits, full_scale_exp=full_scale_exp)
-    return replace(layer, neuron=neuron)
+    old = layer.neuron
+    unit_exp, limit = fx.membrane_grid(bits, full_scale_exp)
+    # To the nearest multiple of the unit, halves up, as what comes in is rounded.
+    start = np.clip(old.v_init + ((1 << unit_exp) >> 1) >> unit_exp << unit_exp, -limit, limit)
+    neuron = replace(old, membrane_bits=bits, full_scale_exp=full_scale_exp, v_init=start)
+    return replace(layer, neuron=neuron.quietened() if old.starts_quiet else neuron)
 
 
 def requantise_weights(network: Network, bits: int) -> Network:
@@ -131,6 +135,7 @@ def requantise_decays(network: Network, bits: int) -> Network:
     layers = []
     for layer in network.layers:
         neuron = replace(layer.neuron, du=nearest(layer.neuron.du), dv=nearest(layer.neuron.dv))
+        neuron = neuron.quietened() if layer.neuron.starts_quiet else neuron
         layers.append(replace(layer, neuron=neuron))
     return network.with_(layers=tuple(layers))
 

@@ -2,7 +2,8 @@
 
     run.py         :mod:`delaynet_lava.deploy.payload` as it stands
     net.h5         the network, as :func:`delaynet_lava.formats.netx.write` writes it
-    inputs.npz     bits: np.packbits of the spikes (samples, steps, channels) along axis 2; labels: int64
+    inputs.npz     bits: np.packbits of the spikes (samples, steps, channels) along axis 2, or values: the
+                   payloads (samples, steps, channels); labels: int64
     manifest.json  what is in it, the hashes of these files, and what is to be done
 
 The same arguments give the same bytes. A bundle that comes from elsewhere is read as hostile: only the
@@ -41,10 +42,10 @@ from delaynet_lava.deploy.untrusted import (
 from delaynet_lava.errors import InputError
 from delaynet_lava.files import replace_file, temporary_folder
 from delaynet_lava.formats import netx
-from delaynet_lava.network import Encoder, Network
-from delaynet_lava.trace import check_inputs
+from delaynet_lava.network import Encoder, Network, Payload
+from delaynet_lava.trace import check_inputs, require_32_bits, with_tail
 
-__all__ = ["BACKENDS", "Loihi", "Manifest", "read_inputs", "read_manifest", "write_bundle"]
+__all__ = ["BACKENDS", "Loihi", "Manifest", "read_inputs", "read_manifest", "unpacked", "write_bundle"]
 
 BACKENDS = ("lava", "loihi2")
 RECORDABLE = ("spikes",)
@@ -85,7 +86,8 @@ class Manifest:
         name: of the job; letters, digits and ``. _ -``.
         backend: "lava" (the CPU simulator) or "loihi2".
         files: hash and size of each of the other files.
-        samples, steps, channels: extent of the inputs.
+        samples, steps, channels: extent of the inputs, the network's tail of silence with them.
+        payload_bits, payload_signed: what the inputs are, see :class:`network.Payload`.
         layers: number of neurons of each.
         shards: in how many shares the samples run.
         record: ("spikes",) or ().
@@ -102,6 +104,8 @@ class Manifest:
     samples: int
     steps: int
     channels: int
+    payload_bits: int
+    payload_signed: bool
     layers: tuple[int, ...]
     shards: int
     record: tuple[str, ...]
@@ -111,6 +115,11 @@ class Manifest:
     versions: dict[str, str]
     loihi: Loihi | None
     sha256: str = ""
+
+    @property
+    def payload(self) -> Payload:
+        """What the inputs are."""
+        return Payload(self.payload_bits, self.payload_signed)
 
     def share(self, shard: int) -> range:
         """Indices of the samples that a shard runs."""
@@ -135,7 +144,7 @@ def write_bundle(
 
     Args:
         folder: does not exist yet, or is empty.
-        inputs: uint8 or bool (samples, steps, channels), spikes.
+        inputs: integers or bool (samples, steps, channels), what the network's payload says.
         labels: int (samples,).
         record: "spikes" of every layer, or nothing: then the membranes at the end are all that is known.
 
@@ -144,7 +153,8 @@ def write_bundle(
             an argument out of range, or a place that can't be written.
     """
     _require_stock(network)
-    spikes = check_inputs(network, inputs)
+    spikes = with_tail(network, check_inputs(network, inputs))
+    require_32_bits(network, spikes)
     answers = np.asarray(labels)
     if answers.shape != spikes.shape[:1] or answers.dtype.kind not in "iu":
         raise InputError(
@@ -162,8 +172,8 @@ def write_bundle(
         with temporary_folder(target) as temporary:
             replace_file(temporary / "run.py", Path(payload.__file__).read_bytes())
             netx.write(network, temporary / "net.h5")
-            bits = np.packbits(spikes, axis=2)
-            replace_file(temporary / "inputs.npz", _npz(bits=bits, labels=answers.astype(np.int64)))
+            kept = {"values": spikes} if network.payload.bits else {"bits": np.packbits(spikes, axis=2)}
+            replace_file(temporary / "inputs.npz", _npz(**kept, labels=answers.astype(np.int64)))
             content = {
                 "format": payload.BUNDLE_FORMAT,
                 "version": payload.VERSION,
@@ -173,6 +183,8 @@ def write_bundle(
                 "samples": spikes.shape[0],
                 "steps": spikes.shape[1],
                 "channels": spikes.shape[2],
+                "payload_bits": network.payload.bits,
+                "payload_signed": network.payload.signed,
                 "layers": [layer.size for layer in network.layers],
                 "shards": shards,
                 "record": list(record),
@@ -202,7 +214,11 @@ def _require_stock(network: Network) -> None:
     for k, layer in enumerate(network.layers):
         where = f"layer {k}"
         if isinstance(layer, Encoder):
-            raise InputError(where, "is an encoder, but a bundle holds spikes only", "use delaynet run")
+            raise InputError(
+                where,
+                "is an encoder, whose bias no host of a bundle writes at every step",
+                "use delaynet run",
+            )
         if layer.neuron.reset != "zero":
             raise InputError(
                 where, "resets softly, which Lava's neurons and the chip do not", "train with reset=zero"
@@ -283,6 +299,7 @@ def _manifest(values: dict[str, Any], content: bytes, where: str) -> Manifest:
     samples, steps = read.integer("samples", 1, MAX_SAMPLES), read.integer("steps", 1, MAX_STEPS)
     try:
         Decision.parse(read.text("decision")).require_steps(steps)
+        payload_of = Payload(values["payload_bits"], values["payload_signed"])
     except InputError as error:
         raise InputError(f"{where}: {error.where}", error.problem, error.remedy) from error
     return Manifest(
@@ -292,6 +309,8 @@ def _manifest(values: dict[str, Any], content: bytes, where: str) -> Manifest:
         samples=samples,
         steps=steps,
         channels=read.integer("channels", 1, MAX_NEURONS),
+        payload_bits=payload_of.bits,
+        payload_signed=payload_of.signed,
         layers=tuple(layers),
         shards=read.integer("shards", 1, min(samples, MAX_SHARDS)),
         record=tuple(record),
@@ -308,16 +327,22 @@ def read_inputs(folder: str | os.PathLike, manifest: Manifest) -> tuple[np.ndarr
     """Inputs and labels of a bundle.
 
     Returns:
-        uint8 (samples, steps, ceil(channels / 8)), to be unpacked along the last axis; int64 (samples,).
+        What :func:`unpacked` makes inputs of, by samples; int64 (samples,).
 
     Raises:
         InputError: altered, or not of the extent that the manifest states.
     """
     path = Path(folder) / "inputs.npz"
-    bits = (manifest.samples, manifest.steps, -(-manifest.channels // 8))
+    graded, channels = bool(manifest.payload.bits), manifest.channels
+    name, width = ("values", channels) if graded else ("bits", -(-channels // 8))
     expected: dict[str, Extent] = {
-        "bits": (bits, np.uint8),
+        name: ((manifest.samples, manifest.steps, width), manifest.payload.dtype.type),
         "labels": ((manifest.samples,), np.int64),
     }
     arrays = read_arrays(checked_bytes(path, manifest.files[path.name]), str(path), expected)
-    return arrays["bits"], arrays["labels"]
+    return arrays[name], arrays["labels"]
+
+
+def unpacked(manifest: Manifest, stored: np.ndarray) -> np.ndarray:
+    """Inputs (samples, steps, channels) of some of the samples that :func:`read_inputs` gave."""
+    return stored if manifest.payload.bits else np.unpackbits(stored, axis=2, count=manifest.channels)

@@ -33,6 +33,8 @@ MANIFEST, STATUS, RESULT, ARRAYS = "manifest.json", "status-{}.json", "result-{}
 FILES = ("run.py", "net.h5", "inputs.npz")
 BUNDLE_FORMAT, RESULT_FORMAT, VERSION = "delaynet_lava.bundle", "delaynet_lava.result", 2
 MAX_DELAY = 62
+# Of a graded spike, all that Lava and the adapter of a board have.
+MESSAGE_BITS = 24
 # What NetX gives to every bias, unless the file says otherwise.
 BIAS_EXP = 6
 WATCH_S, POLL_S, LAST_WORDS_S = 0.5, 0.02, 1.0
@@ -126,7 +128,7 @@ def read_layers(path):
             if kind in ("dense", "dense_rec"):
                 layers.append(read_layer(layer, kind, f"net.h5: layer {index}"))
             elif kind == "input" and "neuron" in layer:
-                raise Failure("net.h5: layer 0: an input layer with neurons, but a bundle holds spikes only")
+                raise Failure("net.h5: layer 0: an input layer with neurons, whose bias nobody writes here")
             elif kind not in ("input", "flatten", "average"):
                 raise Failure(f"net.h5: layer {index}: unknown type {kind!r}")
     return layers
@@ -147,6 +149,10 @@ def read_layer(layer, kind, where):
     def value(key, absent):
         return int(layer[key][()]) if key in layer else absent
 
+    def state(key):
+        found = layer["neuron"][key][()] if key in layer["neuron"] else 0
+        return np.broadcast_to(found, (size,)).astype(np.int32)
+
     if "reset" in layer["neuron"] or "membraneBits" in layer["neuron"]:
         raise Failure(f"{where}: a soft reset or a narrow membrane, which Lava's neurons have not")
     size = layer["weight"].shape[0]
@@ -165,8 +171,8 @@ def read_layer(layer, kind, where):
         synapses.append({"weights": weight, "weight_exp": exponent, "delays": delay})
     neuron = {
         "shape": (size,),
-        "u": 0,
-        "v": 0,
+        "u": state("uInit"),
+        "v": state("vInit"),
         # Lava adds 1 to du, a register of the chip, but not to dv.
         "du": value("neuron/iDecay", 0) - 1,
         "dv": value("neuron/vDecay", 0),
@@ -180,14 +186,14 @@ def read_layer(layer, kind, where):
 # Lava.
 
 
-def shared(shape):
-    """uint8 zeros in memory that the script and the processes that Lava forks see alike.
+def shared(shape, kind="u1"):
+    """Zeros, by default uint8, in memory that the script and the processes that Lava forks see alike.
 
     Lava reads a Var element by element over two channels: a recording takes longer that way than the run.
     """
     import numpy as np
 
-    return np.frombuffer(mmap.mmap(-1, shape[0] * shape[1]), np.uint8).reshape(shape)
+    return np.frombuffer(mmap.mmap(-1, shape[0] * shape[1] * np.dtype(kind).itemsize), kind).reshape(shape)
 
 
 def mend_lava():
@@ -282,9 +288,11 @@ def lava_classes():
             self.a_buff[:, :-1] = self.a_buff[:, 1:]
             self.a_buff[:, -1] = 0
             ahead = self.a_buff.reshape(-1)
-            for sender in np.flatnonzero(self.s_in.recv()):
+            sent = self.s_in.recv()
+            graded = self.num_message_bits.item() > 0
+            for sender in np.flatnonzero(sent):
                 cells, weights = self.senders[sender]
-                ahead[cells] += weights
+                ahead[cells] += weights * int(sent[sender]) if graded else weights
 
     own = {Source: SourceModel, Sink: SinkModel}
     stock = {LIF: PyLifModelBitAcc, Dense: PyDenseModelBitAcc, DelayDense: EventDelayDense}
@@ -298,24 +306,28 @@ class Graph:
 
     Args:
         layers: from :func:`read_layers`.
-        feed: uint8 (steps, channels), the input of the sample that runs.
+        feed: (steps, channels), the input of the sample that runs.
         records: a uint8 array (steps, neurons) for each layer, or None where its spikes are not wanted.
+        graded: whether the input is payloads.
         adapters: None, or the two processes between Python and a chip.
     """
 
-    def __init__(self, classes, layers, feed, records, adapters=None):
+    def __init__(self, classes, layers, feed, records, graded=False, adapters=None):
         from lava.utils.weightutils import SignMode
 
         self.processes, self.neurons = [], []
         self.first = self._add(classes.Source(steps=feed))
         out = self.first.s_out
         if adapters is not None:
-            out = self._through(adapters.PyToNxAdapter, feed.shape[1:], out)
+            message = {"num_message_bits": MESSAGE_BITS} if graded else {}
+            out = self._through(adapters.PyToNxAdapter, feed.shape[1:], out, **message)
+        entry = out
         for layer, record in zip(layers, records, strict=True):
             neuron = self._add(classes.LIF(**layer.neuron))
             # Lava would choose another sign mode for a matrix of one sign, and cut its weights.
-            common = {"num_weight_bits": 8, "sign_mode": SignMode.MIXED, "num_message_bits": 0}
+            common = {"num_weight_bits": 8, "sign_mode": SignMode.MIXED}
             for synapse, sender in zip(layer.synapses, (out, neuron.s_out), strict=False):
+                common["num_message_bits"] = MESSAGE_BITS if graded and sender is entry else 0
                 delays, weights = synapse["delays"], {k: synapse[k] for k in ("weights", "weight_exp")}
                 if delays.any():
                     last = int(delays.max())
@@ -335,8 +347,8 @@ class Graph:
         self.processes.append(process)
         return process
 
-    def _through(self, adapter, shape, out):
-        process = self._add(adapter(shape=shape))
+    def _through(self, adapter, shape, out, **message):
+        process = self._add(adapter(shape=shape, **message))
         out.connect(process.inp)
         return process.out
 
@@ -502,13 +514,14 @@ def forget():
     logging.getLogger().handlers.clear()
 
 
-def execute(layers, inputs, feed, records, clock, loihi=None, window=None):
+def execute(layers, inputs, feed, records, clock, graded=False, loihi=None, window=None):
     """Yield final voltages, sums and what a profiler found, sample after sample.
 
     Each sample has a fresh graph, and so starts from rest. To clear the one before, Var by Var, takes the
     simulator longer than to compile another, and on a board not all of it is within reach.
 
     Args:
+        graded: whether inputs are payloads.
         loihi: None for the simulator; where the board is, from the manifest.
         window: of :func:`summed_steps`; None: there are no sums.
     """
@@ -519,7 +532,7 @@ def execute(layers, inputs, feed, records, clock, loihi=None, window=None):
     models = {**classes.own, **(loihi_models(classes) if loihi else classes.stock)}
     for sample in inputs:
         feed[:] = sample
-        graph = Graph(classes, layers, feed, records, adapters)
+        graph = Graph(classes, layers, feed, records, graded, adapters)
         # Given process by process, a model spares Lava's compiler a search through its folders.
         chosen = {process: models[type(process)] for process in graph.processes if type(process) in models}
         if loihi:
@@ -627,17 +640,18 @@ def run_shard(folder, shard, status):
     if [layer.size for layer in layers] != manifest["layers"]:
         raise Failure(f"net.h5: its layers are not those that {MANIFEST} names")
     with np.load(os.path.join(folder, "inputs.npz"), allow_pickle=False) as arrays:
-        bits = arrays["bits"][mine.start : mine.stop]
+        graded = manifest["payload_bits"] > 0
+        stored = arrays["values" if graded else "bits"][mine.start : mine.stop]
     steps, channels = manifest["steps"], manifest["channels"]
-    inputs = (np.unpackbits(sample, axis=1)[:, :channels] for sample in bits)
-    feed = shared((steps, channels))
+    inputs = stored if graded else (np.unpackbits(sample, axis=1)[:, :channels] for sample in stored)
+    feed = shared((steps, channels), stored.dtype)
     wanted = "spikes" in manifest["record"]
     records = [shared((steps, layer.size)) if wanted else None for layer in layers]
     spikes, voltages, scores, profiles = [], [], [], []
     window = summed_steps(manifest["decision"], steps)
     clock = types.SimpleNamespace(build_s=0.0, wall_s=0.0)
     loihi = manifest["loihi"] if manifest["backend"] == "loihi2" else None
-    executed = execute(layers, inputs, feed, records, clock, loihi, window)
+    executed = execute(layers, inputs, feed, records, clock, graded, loihi, window)
     # Closed, also where what is done here fails, it ends Lava's processes.
     with contextlib.closing(executed):
         for last, sums, profile in executed:

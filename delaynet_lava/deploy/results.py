@@ -15,7 +15,7 @@ import numpy as np
 
 from delaynet_lava.decision import Decision
 from delaynet_lava.deploy import payload
-from delaynet_lava.deploy.bundle import Manifest, read_inputs, read_manifest
+from delaynet_lava.deploy.bundle import Manifest, read_inputs, read_manifest, unpacked
 from delaynet_lava.deploy.untrusted import (
     MAX_BYTES,
     Extent,
@@ -301,13 +301,17 @@ def compare_with_emulator(
     manifest = outcome.manifest
     if network.channels != manifest.channels or [k.size for k in network.layers] != list(manifest.layers):
         raise InputError("network", f"is not of the bundle's shape: {network.summary()}")
+    if network.payload != manifest.payload:
+        raise InputError("network", f"takes {network.payload}, the bundle holds {manifest.payload}")
     if str(network.answer) != manifest.decision:
         raise InputError("network", f"answers by {network.answer}, the bundle by {manifest.decision}")
-    bits, _ = read_inputs(folder, manifest)
+    stored, _ = read_inputs(folder, manifest)
+    # The bundle's inputs hold the tail of silence already.
+    alone = network.with_(tail=0)
     total, firsts = Comparison(0, 0), []
     for start, part in outcome.parts():
-        inputs = np.unpackbits(bits[start : start + part.batch], axis=2, count=manifest.channels)
-        result = emulate(network, inputs, record=manifest.record).compare(part)
+        inputs = unpacked(manifest, stored[start : start + part.batch])
+        result = emulate(alone, inputs, record=manifest.record).compare(part)
         total = Comparison(
             total.mismatches + result.mismatches,
             total.compared + result.compared,

@@ -18,9 +18,14 @@ something that NetX's keys do not:
     neuron/biasExp              exponent of the bias; absent: 6
     neuron/reset                "subtract"; absent: "zero"
     neuron/{membraneBits, fullScaleExp}     a membrane of fewer bits; absent: 24 and 23
+    neuron/{vInit, uInit}       int32 (neurons,) or one value, state before step 0; absent: 0
+    layer/0/{messageBits, messageSigned}    bits of the whole numbers that come in, and whether one is the
+                                sign (NetX has messageBits for what neurons send); absent: spikes, and
+                                8 bits without sign for an input with a neuron
     delaynet/version            1; a group at the root, with
     delaynet/sha256             hash of everything else, see formats.content_hash
     delaynet/{dt_ms, profile, task, provenance}     the last two JSON objects
+    delaynet/tail               steps without input behind each sample; absent: 0
     delaynet/decision           how the network answers (:class:`~delaynet_lava.network.Decision` as
                                 text); absent: "last" of a readout, "count" of spiking neurons
 """
@@ -140,6 +145,8 @@ def _write_metadata(group: h5py.Group, network: Network, where: str) -> None:
     task = {"word": network.task} if network.task else {}
     for key, value in (("task", task), ("provenance", network.provenance)):
         group[key] = _text(_json(value, f"{where}: {key}"), f"{where}: {key}")
+    if network.tail:
+        group["tail"] = network.tail
     if network.decision is not None:
         group["decision"] = str(network.decision)
 
@@ -149,6 +156,8 @@ def _write_layers(group: h5py.Group, network: Network, where: str) -> None:
         return _headed(group.create_group(str(len(group))), kind, shape)
 
     first = new("input", network.input_shape)
+    if network.input_payload is not None:
+        first["messageBits"], first["messageSigned"] = network.payload.bits, network.payload.signed
     for index, layer in enumerate(network.layers):
         if isinstance(layer, Encoder):
             first["weight"], first["bias"] = layer.weight, layer.bias
@@ -216,3 +225,6 @@ def _write_neuron(group: h5py.Group, neuron: Neuron) -> None:
         group["reset"] = neuron.reset
     if neuron.membrane_bits != fx.MEMBRANE_BITS:
         group["membraneBits"], group["fullScaleExp"] = neuron.membrane_bits, neuron.full_scale_exp
+    for key, state in (("vInit", neuron.v_init), ("uInit", neuron.u_init)):
+        if np.any(state):
+            group[key] = state

@@ -20,7 +20,7 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.content_hash import KEY, Digest, Seal
 from delaynet_lava.formats.untrusted_hdf5 import MAX_ELEMENTS, MAX_FEW, Group
-from delaynet_lava.network import Decision, Dense, Encoder, Layer, Network, Neuron, Synapse
+from delaynet_lava.network import TAIL_MAX, Decision, Dense, Encoder, Layer, Network, Neuron, Payload, Synapse
 
 __all__ = ["FORMAT_VERSION", "MAX_LAYERS", "MAX_PENDING", "MAX_TEXT", "pending", "read_network", "seal"]
 
@@ -36,10 +36,11 @@ MAX_PENDING = 1 << 25
 bytes, of inputs that are still to come. 1024 neurons may have the longest delay."""
 
 _COMMON = frozenset({"type", "shape"})
+_MESSAGE = frozenset({"messageBits", "messageSigned"})
 _DENSE = _COMMON | {"inFeatures", "outFeatures", "weight", "bias", "delay", "neuron", "weight_exp"}
 _KEYS = {
-    "input": _COMMON,
-    "encoder": _COMMON | {"neuron", "weight", "bias"},
+    "input": _COMMON | _MESSAGE,
+    "encoder": _COMMON | _MESSAGE | {"neuron", "weight", "bias"},
     "flatten": _COMMON,
     "average": _COMMON,
     "dense": _DENSE,
@@ -48,10 +49,10 @@ _KEYS = {
     "recurrent": _DENSE | {"recWeight", "weight_rec", "delay_rec", "weight_rec_exp"},
     # theta, tauRho, scaleRho and wgtExp are what lava-dl wrote before it had a CUBA neuron.
     "neuron": frozenset({"type", "iDecay", "vDecay", "vThMant", "refDelay", "gradedSpike", "messageBits"})
-    | {"biasExp", "reset", "membraneBits", "fullScaleExp"}
+    | {"biasExp", "reset", "membraneBits", "fullScaleExp", "vInit", "uInit"}
     | {"theta", "tauRho", "scaleRho", "wgtExp", "weight_exp"},
     "simulation": frozenset({"Ts", "tSample"}),
-    "delaynet": frozenset({"version", "dt_ms", "task", "profile", "provenance", "decision", KEY}),
+    "delaynet": frozenset({"version", "dt_ms", "task", "profile", "provenance", "decision", "tail", KEY}),
     "root": frozenset({"layer", "simulation", "delaynet"}),
 }
 _REFUSED_LAYERS = {
@@ -76,7 +77,10 @@ _LIF_ONLY = "only input, flatten, dense, dense_rec and a last average can be rea
 # Attributes of a Neuron and the keys that hold them: these always, those where they say something.
 _REQUIRED = {"vth": "vThMant", "du": "iDecay", "dv": "vDecay"}
 _OPTIONAL = {"bias_exp": "biasExp", "membrane_bits": "membraneBits", "full_scale_exp": "fullScaleExp"}
-_NEURON_KEYS = {name: f"neuron/{key}" for name, key in (_REQUIRED | _OPTIONAL | {"reset": "reset"}).items()}
+_STATES = {"v_init": "vInit", "u_init": "uInit"}
+_NEURON_KEYS = {
+    name: f"neuron/{key}" for name, key in (_REQUIRED | _OPTIONAL | _STATES | {"reset": "reset"}).items()
+}
 
 
 @dataclass
@@ -89,6 +93,7 @@ class _Stack:
     size: int = 0  # number of outputs of the last layer, 0 where nothing is known yet
     unordered: tuple[int, ...] = ()  # shape of an input that has not been flattened
     average: int | None = None
+    payload: Payload | None = None
     index: int = 0
 
     def note(self, group: Group, key: str, text: str) -> None:
@@ -171,6 +176,7 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
             raise group.refuse(key, "is not zero: graded spikes", "only binary spikes can be read")
     parameters: dict[str, Any] = {name: _per_layer(group, key) for name, key in _REQUIRED.items()}
     parameters |= {name: group.array(key, MAX_FEW) for name, key in _OPTIONAL.items() if key in group.keys}
+    parameters |= {name: group.array(key) for name, key in _STATES.items() if key in group.keys}
     if "reset" in group.keys:
         parameters["reset"] = group.text("reset")
     with _named(layer, _NEURON_KEYS):
@@ -190,6 +196,10 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
 def _input(layer: Group, kind: str, stack: _Stack) -> None:
     if stack.index:
         raise layer.refuse("type", "is 'input', which only layer 0 can be")
+    if "messageBits" in layer.keys:
+        bits = _one(layer, "messageBits", 0, fx.PAYLOAD_BITS_MAX)
+        with _named(layer, {"payload_signed": "messageSigned"}):
+            stack.payload = Payload(bits, bool(_one(layer, "messageSigned", 0, 1, absent=0)))
     if "neuron" not in layer.keys:
         stack.note_unknown(layer, _KEYS["input"])
         stack.input_shape = _shape(layer) if "shape" in layer.keys else ()
@@ -200,7 +210,7 @@ def _input(layer: Group, kind: str, stack: _Stack) -> None:
         low, high = fx.WEIGHT_MIN, fx.WEIGHT_MAX
         weight = _one(layer, "weight", low, high, absent=fx.WEIGHT_SCALE)
         bias = _one(layer, "bias", low, high, absent=0)
-        with _named(layer, {}):
+        with _named(layer, _NEURON_KEYS):
             stack.layers.append(Encoder(neuron, math.prod(stack.input_shape), weight, bias))
     stack.size = math.prod(stack.input_shape) if stack.input_shape else 0
     stack.unordered = stack.input_shape
@@ -316,7 +326,7 @@ def _dense(layer: Group, kind: str, stack: _Stack) -> None:
         weight_rec, exponent = _odd(layer, word, weight_rec)
         with _named(layer, {"weight": word, "delay": "delay_rec", "weight_exp": "weight_rec_exp"}):
             recurrent = Synapse(weight_rec, delay_rec, exponent)
-    with _named(layer, {}):
+    with _named(layer, _NEURON_KEYS):
         stack.layers.append(Dense(synapse, neuron, recurrent))
     misspelt = sorted(layer.keys & {"delays", "delays_rec"})
     if misspelt:
@@ -385,6 +395,8 @@ def _metadata(root: Group, stack: _Stack) -> dict[str, Any]:
         )
     stack.note_unknown(group, _KEYS["delaynet"])
     found: dict[str, Any] = {key: _json(group, key) for key in ("task", "provenance") if key in group.keys}
+    if "tail" in group.keys:
+        found["tail"] = _one(group, "tail", 0, TAIL_MAX)
     if "decision" in group.keys:
         with _named(group, {}):
             found["decision"] = Decision.parse(group.text("decision"))
@@ -485,7 +497,9 @@ def read_network(root: Group) -> tuple[Network, list[str]]:
             "use shorter delays or a coarser time step",
         )
     with _named(root, {}):
-        network = Network(tuple(stack.layers), stack.input_shape, stack.average, **metadata)
+        network = Network(
+            tuple(stack.layers), stack.input_shape, stack.average, input_payload=stack.payload, **metadata
+        )
     if "delaynet" in root.keys and (note := seal(root).require(root.where)):
         stack.notes.append(note)
     return network, stack.notes

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.fixedpoint import MEMBRANE_BITS, STATE_SHIFT, WEIGHT_SCALE
+from delaynet_lava.fixedpoint import DECAY_ONE, MEMBRANE_BITS, PAYLOAD_BITS_MAX, STATE_SHIFT, WEIGHT_SCALE
 from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
@@ -55,12 +55,12 @@ class Outcome(NamedTuple):
 class _DelayedRecurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, seen, w_in, w_rec, du, dv, threshold, bias, dyn):  # type: ignore[override]
-        bits, lead, values, words_in, words_rec = None, 0, None, None, None
-        if w_in is None:
-            values = torch.round(x.detach() * WEIGHT_SCALE).to(torch.int32).contiguous().numpy()
+        bits, lead, values, words_rec = None, 0, None, None
+        if seen is None:
+            values = x.detach().to(torch.int32).contiguous().numpy()
         else:
             bits, lead = seen.bits.numpy().view(np.uint64), seen.shift
-            words_in = integers(w_in.detach().numpy())
+        words_in = integers(w_in.detach().numpy())
         if w_rec is not None:
             words_rec = integers(w_rec.detach().numpy())
         layer = LayerPass(
@@ -81,7 +81,8 @@ class _DelayedRecurrence(torch.autograd.Function):
             voltage = torch.from_numpy(layer.voltage).to(torch.float32) / STATE_SCALE
             layer.voltage = _NOTHING
         ctx.dyn, ctx.layer, ctx.dtype = dyn, layer, x.dtype
-        ctx.save_for_backward(w_in, w_rec)
+        # Spikes lie in the layer as bits; payloads are asked for once more.
+        ctx.save_for_backward(w_in, w_rec, None if seen is not None else x.detach())
         totals = torch.from_numpy(layer.counts[:, :2].sum(axis=0))
         fired = torch.from_numpy(layer.fired.view(np.int64))
         ctx.mark_non_differentiable(totals, fired)
@@ -91,26 +92,29 @@ class _DelayedRecurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_spikes, grad_voltage, grad_population, *_):  # type: ignore[override]
         dyn, layer = ctx.dyn, ctx.layer
-        w_in, w_rec = ctx.saved_tensors
+        w_in, w_rec, payloads = ctx.saved_tensors
         wants_x, wants_w_in, wants_w_rec = (ctx.needs_input_grad[k] for k in (0, 2, 3))
+        graded = payloads is not None
         batch, steps, _ = layer.fired.shape
         n, lanes = layer.n, layer.lanes
-        channels = n if w_in is None else w_in.shape[1]
+        channels = n if graded else w_in.shape[1]
         outer_s, outer_v = _array(grad_spikes), _array(grad_voltage)
         outer_p = np.zeros((0, 0), np.float32) if grad_population is None else _array(grad_population)
         gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
         longest = layer.ring - 2
         into_x, feedback, delay = _NOTHING, _NOTHING, np.ascontiguousarray(dyn.delay, np.int32)
         layout = recurrence.columns_of(delay, lanes)
-        if wants_x and w_in is not None:
+        if wants_x and not graded:
             into_x = in_blocks(w_in.detach().numpy())
         if w_rec is not None:
             feedback = in_blocks(w_rec.detach().numpy()[:, layout.order])
         rows = -(-batch // ROWS) * ROWS
         g_ring = np.zeros((rows, ring_length(longest + recurrence.SPAN), lanes), np.float32)
         p_ring = np.zeros((rows, layer.ring, layout.width), np.float32)
-        grad_x = np.empty((batch, steps, channels), np.float32) if wants_x else _NOTHING
-        grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if wants_w_in else _NOTHING
+        # Of payloads the loop gives the gradient of each synaptic sum, and two products the rest.
+        grad_x = np.empty((batch, steps, channels), np.float32) if wants_x or graded else _NOTHING
+        by_spike = wants_w_in and not graded
+        grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if by_spike else _NOTHING
         grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else _NOTHING
         scalars = np.zeros((recurrence.GROUPS, 3))
         for first, length, v, u in layer.membranes():
@@ -121,11 +125,21 @@ class _DelayedRecurrence(torch.autograd.Function):
                 dyn.surrogate, dyn.width, dyn.height, dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad,
                 gv, gu, g_ring, p_ring, grad_x, grad_in, grad_rec, scalars,
             )  # fmt: skip
+        if dyn.initial is not None:
+            # The loop ends at the first step; what that step decayed was the initial state.
+            for k, (g, start) in enumerate(zip((gu, gv), dyn.initial, strict=True)):
+                scalars[0, k] -= (g[:, :n].sum(axis=0) * (start / STATE_SCALE)).sum() / DECAY_ONE
         total = torch.from_numpy(scalars.sum(axis=0)).to(torch.float32)
+        into = torch.from_numpy(grad_x)
+        if graded:
+            grad_w = into.flatten(0, 1).T @ payloads.flatten(0, 1).to(into.dtype) if wants_w_in else None
+            into = into @ w_in.detach().to(into.dtype) if wants_x else into
+        else:
+            grad_w = torch.from_numpy(grad_in.sum(axis=0)[:, :n].T) if wants_w_in else None
         return (
-            torch.from_numpy(grad_x).to(ctx.dtype) if wants_x else None,
+            into.to(ctx.dtype) if wants_x else None,
             None,
-            torch.from_numpy(grad_in.sum(axis=0)[:, :n].T) if wants_w_in else None,
+            grad_w,
             torch.from_numpy(grad_rec.sum(axis=0)[:, :n].T) if wants_w_rec else None,
             total[0:1], total[1:2], total[2:3], None, None,
         )  # fmt: skip
@@ -138,9 +152,16 @@ def _array(grad: torch.Tensor | None) -> np.ndarray:
     return grad.to(torch.float32).contiguous().numpy()
 
 
-def _require_whole(x: torch.Tensor) -> None:
+def _require_whole(x: torch.Tensor) -> int:
+    """Largest magnitude of an input that holds whole numbers of payloads, and nothing else."""
     if not torch.equal(x, x.round()):
         raise InputError("input", "holds fractions", "give spikes or whole numbers")
+    largest = int(x.detach().abs().max()) if x.numel() else 0
+    if largest >= 1 << PAYLOAD_BITS_MAX:
+        raise InputError(
+            "input", f"holds {largest}, a payload has at most {PAYLOAD_BITS_MAX} bits", "scale it down"
+        )
+    return largest
 
 
 def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[no-untyped-def]
@@ -150,10 +171,20 @@ def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[
         )
     from delaynet_lava.kernels.gpu import GpuRecurrence  # needs Triton
 
-    _require_whole(x)
-    # Half precision holds the weights, not their sums.
+    if dynamics.initial is not None and any(np.any(state) for state in dynamics.initial):
+        raise InputError(f"layer on {x.device}", "has an initial state", "run it on the CPU")
+    largest = _require_whole(x)
+    # Half precision holds the weights, not their sums; nor does single precision where torch may multiply
+    # in TF32, whose factors have 11 bits.
     with torch.autocast(x.device.type, enabled=False):
-        drive = F.linear(x.float(), w_in.float())
+        exact = torch.float32 if largest <= 1 else torch.float64
+        if largest > 1 and largest * w_in.detach().double().abs().sum(dim=1).max() * WEIGHT_SCALE >= 1 << 24:
+            raise InputError(
+                f"layer on {x.device}",
+                "has payloads and weights whose sums may pass 2**24",
+                "run it on the CPU",
+            )
+        drive = F.linear(x.to(exact), w_in.to(exact))
         out, voltage, overflows = GpuRecurrence.apply(drive, w_rec, du, dv, threshold, bias, dynamics)
     if dynamics.shift and dynamics.spiking:
         out = F.pad(out, (0, 0, 1, -1))
@@ -177,7 +208,8 @@ def delayed_recurrence(
     its Triton kernels, in the same integers.
 
     Args:
-        x: float (B, T, C), spikes or whole numbers, in any layout; those of step t act at step t.
+        x: float (B, T, C), spikes or payloads (whole numbers of up to 24 bits), in any layout; those of
+            step t act at step t.
         w_in: float (N, C), post x pre, quantised weights / 64.
         w_rec: float (N, N), post x pre, quantised recurrent weights / 64; None: no recurrence.
         du, dv: float (1,), decays 0 to 4096; rounded here, the gradient passes the rounding.
@@ -187,18 +219,18 @@ def delayed_recurrence(
         bits: ``x`` as the layer before returned it, where that is known.
 
     Raises:
-        InputError: ``x`` holds fractions, or the device can't run the layer.
+        InputError: ``x`` holds fractions or more than 24 bits, or the device can't run the layer. (A GPU
+            sums payloads below 2**24 only and starts at rest.)
     """
     if x.device.type != "cpu":
         return _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias)
-    into: torch.Tensor | None = w_in
     if bits is None:
         bits = SpikeBits(torch.empty((*x.shape[:2], spikes.words(x.shape[2])), dtype=torch.int64), 0)
         packed = bits.bits.numpy().view(np.uint64)
         if not spikes.pack_tensor(x.detach().to(torch.float32).numpy(), packed):
             _require_whole(x)
-            x, into, bits = F.linear(x, w_in), None, None
+            bits = None
     out, voltage, population, overflows, fired = _DelayedRecurrence.apply(
-        x, bits, into, w_rec, du, dv, threshold, bias, dynamics
+        x, bits, w_in, w_rec, du, dv, threshold, bias, dynamics
     )
     return Outcome(out, voltage, population, overflows, SpikeBits(fired, dynamics.shift))

@@ -20,7 +20,7 @@ from delaynet_lava.fixedpoint import STATE_SHIFT, UV_HALF, reset_membrane
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.state import advance
-from delaynet_lava.kernels.vectors import LANES, add_words
+from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times
 
 __all__ = [
     "NO_SYNAPSES",
@@ -145,7 +145,7 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
 
 
 def largest_sum(synapses: EventList) -> int:
-    """Bound on what synapses deliver to a neuron in one step, whatever spikes."""
+    """Bound on what synapses deliver to a neuron in one step, whatever spikes; of payloads, as often."""
     if synapses.whole:
         return int(np.abs(synapses.rows, dtype=np.int32).sum(axis=0, dtype=np.int64).max(initial=0))
     sums = np.bincount(synapses.target, weights=np.abs(synapses.weight, dtype=np.float64))
@@ -176,6 +176,21 @@ def _deliver(synapses, j, t, pending):
 
 
 @nb.njit(inline="always")
+def _deliver_times(synapses, j, t, pending, payload):
+    """:func:`_deliver` of a graded spike: the weights count ``payload`` times, an int64."""
+    last = pending.shape[0] - 1
+    if synapses.whole:
+        add_words_times(pending, (t + synapses.delay[j]) & last, synapses.rows, j, payload)
+    elif synapses.axonal:
+        at = (t + synapses.delay[j]) & last
+        for k in range(synapses.start[j], synapses.start[j + 1]):
+            pending[at, synapses.target[k]] += payload * synapses.weight[k]
+    else:
+        for k in range(synapses.start[j], synapses.start[j + 1]):
+            pending[(t + synapses.delay[k]) & last, synapses.target[k]] += payload * synapses.weight[k]
+
+
+@nb.njit(inline="always")
 def _holds(record, batch, steps, width):
     return record.shape[0] == batch and record.shape[1] >= steps and record.shape[2] == width
 
@@ -189,14 +204,14 @@ def run_layer(
 
     Args:
         bits: uint64 (B, T, words), spikes of the layer before.
-        values: int32 (B, T, channels), what comes in where it is not spikes: neuron i takes
-            ``encode[0] * x + encode[1]`` for the value x of channel i. The one of the two that is not
-            used has a first axis of 0.
+        values: int32 (B, T, channels), what comes in where it is not spikes. The one of the two that is
+            not used has a first axis of 0.
         first, steps: where in ``bits``, ``values`` and ``fired`` the steps begin and how many there
             are. (Not slices: every layout of a slice would be compiled anew.)
         lead: lag of an undelayed input: 1, or 0 where the input is already late by one step.
         forward, recurrent: :class:`EventList`; recurrent may be empty.
-        encode: int64 (2,).
+        encode: int64 (2,), neuron i takes ``encode[0] * x + encode[1]`` for the value x of channel i; or
+            (0,): values are payloads, which go through the forward synapses.
         du, dv: decays, 0 to 4096. bias: (P,), of :func:`state_type`, already shifted.
         threshold: ``vth << 6``, a multiple of the membrane's unit; a spike is ``v > threshold``.
         reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
@@ -240,9 +255,14 @@ def run_layer(
         spikes = 0
         for step in range(steps):
             t = clock + step
-            if values.shape[0] > 0:
+            if values.shape[0] > 0 and encode.shape[0] > 0:
                 for i in range(values.shape[2]):
                     ring[t & last, i] += encode[0] * values[b, first + step, i] + encode[1]
+            elif values.shape[0] > 0:
+                for i in range(values.shape[2]):
+                    payload = np.int64(values[b, first + step, i])
+                    if payload != 0:
+                        _deliver_times(forward, i, t + lead, ring, payload)
             for w in range(bits.shape[2]):
                 word = bits[b, first + step, w]
                 while word != 0:

@@ -24,7 +24,7 @@ NO_VALUES = NO_RECORD = np.zeros((0, 0, 0), np.int32)
 
 
 class LayerRun:
-    """A layer that runs forward from rest, a piece of time at a time.
+    """A layer that runs forward from its initial state, a piece of time at a time.
 
     Args:
         batch, neurons: how many samples and neurons.
@@ -33,8 +33,10 @@ class LayerRun:
         threshold: shifted; :data:`kernels.events.NEVER` for neurons that do not spike.
         reset, grid: ``RESET_ZERO`` or ``RESET_SUBTRACT``; see :func:`fixedpoint.membrane_grid`.
         bias: (neurons,), shifted; None: none.
-        lead, encode: see :func:`kernels.events.run_layer`.
-        largest: bound on what a value adds to a synaptic input, where values come in.
+        lead: see :func:`kernels.events.run_layer`.
+        encode: of values, see there; None where spikes or payloads come in.
+        largest: bound on what a value adds to a synaptic input, with ``encode``; else on |payload|.
+        initial: int32 (neurons,) each, current and membrane before the first step; None: at rest.
 
     Attributes:
         lanes: neurons of the layout.
@@ -54,22 +56,26 @@ class LayerRun:
         grid: tuple[int, int],
         bias: np.ndarray | None = None,
         lead: int = 1,
-        encode: tuple[int, int] = (1, 0),
-        largest: int = 0,
+        encode: tuple[int, int] | None = None,
+        largest: int = 1,
+        initial: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.size, self.lanes = neurons, padded(neurons)
         shifted = np.zeros(neurons, np.int64) if bias is None else bias
-        largest += largest_sum(forward) + largest_sum(recurrent)
+        arriving = largest * largest_sum(forward) if encode is None else largest
+        largest = arriving + largest_sum(recurrent)
         word = state_type(largest, int(np.abs(shifted).max(initial=0)))
         full: np.ndarray = np.zeros(self.lanes, word)
         full[:neurons] = shifted
-        weighted = np.array(encode, np.int64)
+        weighted = np.array(() if encode is None else encode, np.int64)
         self._parameters = (
             lead, forward, recurrent, weighted, *decays, full, threshold, reset, *grid,
         )  # fmt: skip
         ring = ring_length(max(longest_delay(forward), longest_delay(recurrent)))
         shapes = (batch, self.lanes), (batch, self.lanes), (batch, ring, self.lanes)
         self.state: tuple[np.ndarray, ...] = tuple(np.zeros(shape, word) for shape in shapes)
+        for now, start in zip(self.state, initial or (), strict=False):
+            now[:, :neurons] = start
         self.counts = np.zeros((batch, 3), np.int64)
 
     @property

@@ -29,8 +29,8 @@ class LayerPass:
 
     Args:
         bits: uint64 (B, T, words), input spikes, which act ``lead`` steps later; or None.
-        values: int32 (B, T, N), the input's sum of weights where it is not spikes; or None.
-        w_in: int64 (N, C), with ``bits``. w_rec: int64 (N, N), or None.
+        values: int32 (B, T, C), the input where it is not spikes; or None.
+        w_in: int64 (N, C). w_rec: int64 (N, N), or None.
         du, dv, vth: decays and threshold mantissa.
         bias: int64 (N,), shifted.
         dyn: what else there is to know.
@@ -49,7 +49,7 @@ class LayerPass:
         bits: np.ndarray | None,
         lead: int,
         values: np.ndarray | None,
-        w_in: np.ndarray | None,
+        w_in: np.ndarray,
         w_rec: np.ndarray | None,
         du: int,
         dv: int,
@@ -68,10 +68,10 @@ class LayerPass:
         batch, steps = (self.bits if values is None else self.values).shape[:2]
         self._run = LayerRun(
             batch, self.n,
-            NO_SYNAPSES if w_in is None else _synapses(w_in, np.zeros(w_in.shape[1], np.int32)),
+            _synapses(w_in, np.zeros(w_in.shape[1], np.int32)),
             NO_SYNAPSES if w_rec is None else _synapses(w_rec, dyn.delay),
             (du, dv), self.threshold, self.reset, (unit_exp, limit), bias, lead,
-            largest=int(np.abs(self.values).max(initial=0)),
+            largest=int(np.abs(self.values).max(initial=1)), initial=dyn.initial,
         )  # fmt: skip
         self.lanes = self._run.lanes
         self.ring = ring_length(0 if w_rec is None else int(dyn.delay.max(initial=0)))

@@ -18,6 +18,7 @@ __all__ = [
     "ROWS",
     "add_rows",
     "add_words",
+    "add_words_times",
     "everywhere",
     "in_blocks",
     "multiply",
@@ -147,6 +148,39 @@ def add_words(totals, position, rows, number):
     of = rows.ctypes.data + rows.itemsize * number * width
     for i in range(0, width, LANES):
         _add_sixteen(totals, rows, to + totals.itemsize * i, of + rows.itemsize * i)
+
+
+@intrinsic
+def _add_sixteen_times(_, total, row, at_total, at_row, factor):
+    """``total[:16] += factor * row[:16]`` behind two addresses, in the integers of ``total``."""
+
+    def generate(_context, builder, signature, args):
+        word = ir.IntType(signature.args[0].dtype.bitwidth)
+        of_total, of_row = ir.VectorType(word, LANES), ir.IntType(signature.args[1].dtype.bitwidth)
+        of_row = ir.VectorType(of_row, LANES)
+        place = builder.inttoptr(args[2], of_total.as_pointer())
+        value = builder.load(builder.inttoptr(args[3], of_row.as_pointer()), align=2)
+        wide = builder.sext(value, of_total) if of_total != of_row else value
+        factor = args[4] if word == _INDEX else builder.trunc(args[4], word)
+        wide = builder.mul(wide, everywhere(builder, factor))
+        builder.store(builder.add(builder.load(place, align=4), wide), place, align=4)
+        return number(0)
+
+    return nb.int64(total, row, nb.int64, nb.int64, nb.int64), generate
+
+
+@nb.njit(inline="always")
+def add_words_times(totals, position, rows, number, factor):
+    """``totals[position] += factor * rows[number]``: :func:`add_words` of a graded spike.
+
+    Args:
+        factor: int64. Products and sums fit the type of ``totals``.
+    """
+    width = rows.shape[1]
+    to = totals.ctypes.data + totals.itemsize * position * width
+    of = rows.ctypes.data + rows.itemsize * number * width
+    for i in range(0, width, LANES):
+        _add_sixteen_times(totals, rows, to + totals.itemsize * i, of + rows.itemsize * i, factor)
 
 
 @nb.njit

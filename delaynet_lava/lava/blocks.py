@@ -40,13 +40,15 @@ class Block(AbstractProcess):
         neuron: LIF, of the shape (W, H, C) that NetX gives to an input layer or (neurons,).
         inp, out: ports to the layers before and after.
         shape: of the output.
-        input_message_bits, output_message_bits: 0, spikes are not graded.
+        input_message_bits: of the payloads that come in; 0: spikes. output_message_bits: 0.
     """
 
-    def __init__(self, *, layer: ir.Layer, shape: tuple[int, ...], **neuron_params: Any) -> None:
+    def __init__(
+        self, *, layer: ir.Layer, shape: tuple[int, ...], message_bits: int = 0, **neuron_params: Any
+    ) -> None:
         super().__init__(shape=shape)
         self.shape = shape
-        self.input_message_bits = self.output_message_bits = 0
+        self.input_message_bits, self.output_message_bits = message_bits, 0
         neuron = layer.neuron
         if isinstance(layer, ir.Encoder):
             # The input is all there is to an encoder's current: nothing of it lasts.
@@ -87,7 +89,7 @@ class Dense(Block):
 
     def __init__(self, *, layer: ir.Dense, shape: tuple[int, ...], **neuron_params: Any) -> None:
         super().__init__(layer=layer, shape=shape, **neuron_params)
-        self.synapse = synapse_process(layer.synapse)
+        self.synapse = synapse_process(layer.synapse, self.input_message_bits)
         self.inp = InPort(shape=self.synapse.s_in.shape)
         self.inp.connect(self.synapse.s_in)
         self.synapse.a_out.connect(self.neuron.a_in)
@@ -156,6 +158,11 @@ def require_supported(network: ir.Network) -> None:
                 )
 
 
+def _message_bits(network: ir.Network, layer: int) -> int:
+    """All 24 for payloads of any size: Lava checks none of them, and a board's adapter has no others."""
+    return fx.PAYLOAD_BITS_MAX if network.payload_into(layer).bits else 0
+
+
 def build_blocks(network: ir.Network, neuron_params: Sequence[dict[str, Any]] | None = None) -> list[Block]:
     """A block a layer, each connected to the next.
 
@@ -168,7 +175,7 @@ def build_blocks(network: ir.Network, neuron_params: Sequence[dict[str, Any]] | 
     require_supported(network)
     blocks: list[Block] = []
     for k, layer in enumerate(network.layers):
-        params = neuron_params[k] if neuron_params else {}
+        params = dict(neuron_params[k] if neuron_params else {}, message_bits=_message_bits(network, k))
         if isinstance(layer, ir.Encoder):
             block: Block = Input(layer=layer, shape=network.input_shape[::-1], **params)
         elif layer.recurrent is not None:

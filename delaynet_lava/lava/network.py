@@ -39,7 +39,9 @@ class Network(hdf5.Network):
         input_shape: checked against the number of input channels.
         reset_offset, spike_exp: without effect, as in NetX where there is no ``reset_interval`` and
             no graded spike.
-        input_message_bits, reset_interval, sparse_fc_layer: only at their defaults.
+        input_message_bits: 0, or what the network's payload has; a file that does not say what comes in
+            takes payloads of so many bits then.
+        reset_interval, sparse_fc_layer: only at their defaults.
 
     Attributes:
         network: what was built, a :class:`delaynet_lava.network.Network`.
@@ -67,7 +69,6 @@ class Network(hdf5.Network):
         spike_exp: int = 6,
         sparse_fc_layer: bool = False,
     ) -> None:
-        _refuse("input_message_bits", input_message_bits or 0, 0, "spikes are binary")
         _refuse(
             "reset_interval",
             reset_interval,
@@ -76,7 +77,7 @@ class Network(hdf5.Network):
         )
         _refuse("sparse_fc_layer", bool(sparse_fc_layer), False, "Lava's sparse synapses are not supported")
         self.num_layers, self.skip_layers = num_layers, skip_layers or 0
-        self.input_message_bits, self.input_shape = 0, input_shape
+        self.input_shape = input_shape
         self.reset_interval, self.reset_offset = None, reset_offset
         self.spike_exp, self.sparse_fc_layer = spike_exp, False
         if isinstance(net_config, ir.Network):
@@ -89,6 +90,9 @@ class Network(hdf5.Network):
             self.net_config = NetDict(self.filename)
             if num_layers is not None or self.skip_layers:
                 self.network = self._part(self.network)
+        if input_message_bits:
+            self.network = _taking(self.network, input_message_bits)
+        self.input_message_bits = self.network.payload.bits
         if input_shape is not None and math.prod(input_shape) != self.network.channels:
             raise InputError(
                 "input_shape", f"{input_shape} does not hold {self.network.channels} input channels"
@@ -153,8 +157,18 @@ class Network(hdf5.Network):
             layers=tuple(kept),
             input_shape=network.input_shape if whole_start else (),
             average=network.average if whole_end else None,
+            input_payload=network.input_payload if whole_start else None,
             decision=network.decision if kept[-1] is network.layers[-1] else None,
         )
+
+
+def _taking(network: ir.Network, bits: int) -> ir.Network:
+    """The network with payloads of so many bits, sign included, where it does not say otherwise."""
+    if network.input_payload is None and isinstance(network.layers[0], ir.Dense):
+        return network.with_(input_payload=ir.Payload(bits, signed=True))
+    if network.payload.bits != bits:
+        raise InputError("input_message_bits", f"{bits}, but the network takes {network.payload}")
+    return network
 
 
 def _refuse(option: str, value: Any, supported: Any, reason: str) -> None:

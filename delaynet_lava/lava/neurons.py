@@ -43,6 +43,7 @@ class RecordingLIF(PyLifModelBitAcc):
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.record: Record = proc_params["record"]
+        self._initial: tuple[np.ndarray, np.ndarray] | None = None
 
     def subthr_dynamics(self, activation_in: np.ndarray) -> None:
         """Count what is about to wrap or saturate, then let Lava compute."""
@@ -59,10 +60,12 @@ class RecordingLIF(PyLifModelBitAcc):
 
     def run_spk(self) -> None:
         """One step of a sample, or of the pause between two."""
+        if self._initial is None:
+            self._initial = self.u.copy(), self.v.copy()
         step = self.record.clock.step(self.time_step)
         if step < 0:
             self.a_in.recv()
-            self.u[:], self.v[:] = 0, 0
+            self.u[:], self.v[:] = self._initial
             self.s_out.send(np.zeros(self.u.shape, bool))
             return
         super().run_spk()
@@ -80,14 +83,18 @@ def neuron_process(neuron: Neuron, shape: tuple[int, ...], **params: Any) -> LIF
     Lava adds 1 to ``du`` (a register of the chip) but not to ``dv``.
     """
     process = SubtractLIF if neuron.reset == "subtract" else LIF
-    bias = np.broadcast_to(neuron.bias, (int(np.prod(shape)),)).reshape(shape[::-1]).T
+
+    def laid_out(values: np.ndarray) -> np.ndarray:
+        # Lava orders the axes of an input layer W, H, C.
+        return np.broadcast_to(values, (int(np.prod(shape)),)).reshape(shape[::-1]).T.astype(np.int32)
+
     return process(
         shape=shape,
-        u=0,
-        v=0,
+        u=laid_out(neuron.u_init),
+        v=laid_out(neuron.v_init),
         du=neuron.du - 1,
         dv=neuron.dv,
-        bias_mant=bias.astype(np.int32),
+        bias_mant=laid_out(neuron.bias),
         bias_exp=neuron.bias_exp,
         vth=neuron.vth,
         **params,

@@ -20,7 +20,7 @@ from delaynet_lava.lava.simulation import Simulation, building
 from delaynet_lava.lava.source import Source, SourceModel
 from delaynet_lava.lava.synapses import FastDelayDense, FastDelayDenseFloat, load_loop
 from delaynet_lava.network import Encoder, Network
-from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers
+from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers, require_32_bits, with_tail
 
 __all__ = ["MODELS", "run", "run_config"]
 
@@ -69,13 +69,13 @@ def run(
     models: str = "fast",
     progress: Callable[[int, int], None] | None = None,
 ) -> Trace:
-    """Run a batch of inputs from rest, one after the other, on Lava's fixed-point CPU models.
+    """Run a batch of inputs, one after the other, on Lava's fixed-point CPU models.
 
     The graph is compiled once. Between two samples it runs as many quiet steps as the longest lag
-    has, with the neurons held at rest.
+    has, with the neurons held in their initial state.
 
     Args:
-        inputs: uint8 or bool (batch, steps, channels).
+        inputs: integers or bool (batch, steps, channels), as for :func:`delaynet_lava.emulate`.
         record: any of "spikes" and "voltage"; final voltages and counters are always kept.
         layers: indices of the layers to record (negative ones count from the end); None: all.
         models: "fast" or "stock", see :func:`run_config`.
@@ -85,8 +85,8 @@ def run(
         The trace, equal to the emulator's integer by integer; ``wall_s`` leaves out compilation.
 
     Raises:
-        InputError: inputs that the network does not take, an unknown thing to record, or a delay
-            beyond 62.
+        InputError: inputs that the network does not take, an unknown thing to record, a delay
+            beyond 62, or payloads whose sums could leave 32 bits.
         DelayNetError: one of Lava's processes failed.
 
     Warns:
@@ -94,7 +94,8 @@ def run(
             ``2**24`` only once and its current is no longer the chip's.
     """
     chosen = recorded_layers(network, record, layers)
-    inputs = check_inputs(network, inputs)
+    inputs = with_tail(network, check_inputs(network, inputs))
+    require_32_bits(network, inputs)
     config = run_config(models)
     if models == "fast":
         load_loop()
@@ -141,9 +142,8 @@ def _longest_lag(network: Network) -> int:
 
 def _feed(network: Network, clock: Clock) -> Feed:
     first = network.layers[0]
-    if isinstance(first, Encoder):
-        return Feed(clock, network.channels, first.weight, first.bias)
-    return Feed(clock, network.channels, weight=1, bias=0)
+    weight, bias = (first.weight, first.bias) if isinstance(first, Encoder) else (1, 0)
+    return Feed(clock, network.channels, network.payload.dtype, weight, bias)
 
 
 def _read(records: list[Record], steps: int, wall_s: float) -> Trace:

@@ -19,7 +19,7 @@ __all__ = ["CLIPS", "LOST", "SPIKES", "WRAPS", "Clock", "Feed", "Record"]
 WRAPS, CLIPS, SPIKES, LOST = range(4)
 
 
-def _shared(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def _shared(shape: tuple[int, ...], dtype: type | np.dtype) -> np.ndarray:
     """Zeros in memory that this process and those forked from it see alike."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
@@ -28,8 +28,8 @@ def _shared(shape: tuple[int, ...], dtype: type) -> np.ndarray:
 class Clock(NamedTuple):
     """Samples one after the other: ``steps`` steps each, ``pause`` quiet ones between two.
 
-    A pause outlasts the longest lag. The neurons are held at rest meanwhile, so what is still under
-    way in the synapses has no effect and each sample starts from rest.
+    A pause outlasts the longest lag. The neurons are held in their initial state meanwhile, so what is
+    still under way in the synapses has no effect and each sample starts from there.
     """
 
     steps: int
@@ -44,13 +44,13 @@ class Feed:
     """Input of the sample that runs: channel i sends ``weight * values[step, i] + bias``.
 
     Attributes:
-        values: uint8 (steps, channels), written by the runner before each sample.
-        weight, bias: an encoder's transform; 1 and 0 where the first layer takes spikes.
+        values: (steps, channels), written by the runner before each sample.
+        weight, bias: an encoder's transform; 1 and 0 where the first layer takes spikes or payloads.
     """
 
-    def __init__(self, clock: Clock, channels: int, weight: int, bias: int) -> None:
+    def __init__(self, clock: Clock, channels: int, dtype: np.dtype, weight: int, bias: int) -> None:
         self.clock, self.weight, self.bias = clock, weight, bias
-        self.values = _shared((clock.steps, channels), np.uint8)
+        self.values = _shared((clock.steps, channels), dtype)
         self.silence = np.zeros(channels, np.int32)
 
     def at(self, time_step: int) -> np.ndarray:

@@ -165,8 +165,11 @@ class FastDelayDenseFloat(_EventDriven):
         _advance(self.a_buff, cells, self._payload(), self._start, self._cell, self._weight)
 
 
-def synapse_process(synapse: Synapse) -> Dense:
+def synapse_process(synapse: Synapse, message_bits: int = 0) -> Dense:
     """The Lava process of a synapse: ``Dense`` where no spike is delayed, ``DelayDense`` elsewhere.
+
+    Args:
+        message_bits: of the payloads that it takes; 0: spikes.
 
     The sign mode is always "mixed" and the weights have all 8 bits: Lava would choose "inhibitory"
     for a matrix without positive weights, and turn -256 into -255 there.
@@ -176,7 +179,7 @@ def synapse_process(synapse: Synapse) -> Dense:
         "weight_exp": synapse.weight_exp,
         "num_weight_bits": WEIGHT_BITS,
         "sign_mode": SignMode.MIXED,
-        "num_message_bits": 0,
+        "num_message_bits": message_bits,
     }
     if synapse.max_delay == 0:
         return Dense(**common)

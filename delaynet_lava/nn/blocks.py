@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -28,22 +28,36 @@ class Neuron(slayer.neuron.Neuron):
     Attributes:
         membrane_bits, full_scale_exp: the membrane's word, as of :class:`network.Neuron`; parameters
             of the same names, 24 and 23 unless given.
+        v_start, u_start: int32 arrays, membrane and current before the first input acts, integers (1.0
+            is 4096); parameters of the same names, 0 unless given.
     """
 
     def __init__(
         self,
         membrane_bits: int = fixedpoint.MEMBRANE_BITS,
         full_scale_exp: int = fixedpoint.FULL_SCALE_EXP,
+        v_start: int | Sequence[int] | np.ndarray = 0,
+        u_start: int | Sequence[int] | np.ndarray = 0,
         **params: Any,
     ) -> None:
         super().__init__(**params)
-        checked = network.Neuron(0, 0, 0, membrane_bits=membrane_bits, full_scale_exp=full_scale_exp)
+        start = {"v_init": np.asarray(v_start), "u_init": np.asarray(u_start)}
+        checked = network.Neuron(
+            0, 0, 0, membrane_bits=membrane_bits, full_scale_exp=full_scale_exp, **start
+        )  # fmt: skip
         self.membrane_bits, self.full_scale_exp = checked.membrane_bits, checked.full_scale_exp
+        self.v_start, self.u_start = checked.v_init, checked.u_init
         self.tau_grad, self.scale_grad = float(params.get("tau_grad", 1)), float(params.get("scale_grad", 1))
         self.register_parameter(
             "vth",
             torch.nn.Parameter(torch.tensor([self._threshold]), requires_grad=self.requires_grad),
         )
+
+    def initial(self, size: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """int32 (size,) each, current and membrane before the first input acts; None: at rest."""
+        if not (np.any(self.u_start) or np.any(self.v_start)):
+            return None
+        return np.broadcast_to(self.u_start, (size,)), np.broadcast_to(self.v_start, (size,))
 
     @property
     def threshold(self) -> float:
@@ -98,6 +112,8 @@ class _Block(torch.nn.Module):
         self.overflows = torch.zeros(2, dtype=torch.int64)
         self.neuron = _neuron(neuron_params, type(self).__name__)
         self.neuron.shape = torch.Size([out_neurons])
+        for state in (self.neuron.v_start, self.neuron.u_start):
+            network.Neuron(0, 0, 0, v_init=state).require_size(out_neurons)
         into = slayer.synapse.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
         into.pre_hook_fx = pre_hook_fx or self.neuron.quantize_8bit
         self.add_module(self._entry, into)
@@ -170,7 +186,7 @@ class _Block(torch.nn.Module):
 
     def _neuron_integers(self, vth: int, reset: str = "zero") -> network.Neuron:
         neuron = self.neuron
-        return network.Neuron(
+        integers = network.Neuron(
             vth,
             int(neuron.cx_current_decay),
             int(neuron.cx_voltage_decay),
@@ -178,6 +194,9 @@ class _Block(torch.nn.Module):
             membrane_bits=neuron.membrane_bits,
             full_scale_exp=neuron.full_scale_exp,
         )
+        if not (np.any(neuron.u_start) or np.any(neuron.v_start)):
+            return integers
+        return integers.beginning(neuron.u_start, neuron.v_start)
 
     def export_hdf5(self, handle: h5py.Group) -> None:
         """Write the layer's NetX keys into an HDF5 group, as every SLAYER block does."""
@@ -246,6 +265,7 @@ class _Spiking(_Block):
             membrane_bits=self.neuron.membrane_bits,
             full_scale_exp=self.neuron.full_scale_exp,
             shift=int(self.delay_shift),
+            initial=self.neuron.initial(self.shape[0]),
         )
 
     def forward(self, x: torch.Tensor) -> Any:

@@ -82,6 +82,7 @@ class Readout(_Block):
             spiking=False,
             membrane_bits=self.neuron.membrane_bits,
             full_scale_exp=self.neuron.full_scale_exp,
+            initial=self.neuron.initial(self.shape[0]),
         )
 
     def forward(self, x: torch.Tensor) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
 
 from delaynet_lava.decision import Decision
@@ -16,6 +17,7 @@ from delaynet_lava.nn import slayer
 from delaynet_lava.nn.adaptive import AdaptiveRecurrent
 from delaynet_lava.nn.dense import Dense, Readout
 from delaynet_lava.nn.recurrent import DelayRecurrent
+from delaynet_lava.payloads import SPIKES, Payload
 
 __all__ = ["build", "describe", "load_model", "load_state", "save_model"]
 
@@ -72,7 +74,12 @@ def _neuron_params(neuron: Any, where: str) -> dict[str, Any]:
     narrow = {}
     if getattr(neuron, "membrane_bits", MEMBRANE_BITS) != MEMBRANE_BITS:
         narrow = {"membrane_bits": neuron.membrane_bits, "full_scale_exp": neuron.full_scale_exp}
-    return narrow | {
+    start = {
+        name: getattr(neuron, name).tolist()
+        for name in ("v_start", "u_start")
+        if np.any(getattr(neuron, name, 0))
+    }
+    entry = {
         "threshold": float(threshold) if threshold is not None else 1.0,
         "current_decay": float(neuron.current_decay.detach()) / neuron.p_scale,
         "voltage_decay": float(neuron.voltage_decay.detach()) / neuron.p_scale,
@@ -80,6 +87,7 @@ def _neuron_params(neuron: Any, where: str) -> dict[str, Any]:
         "scale_grad": float(getattr(neuron, "scale_grad", neuron.scale_rho)),
         "requires_grad": bool(neuron.requires_grad),
     }
+    return narrow | start | entry
 
 
 def _check_hook(block: torch.nn.Module, where: str) -> None:
@@ -152,12 +160,14 @@ def describe(
     provenance: dict[str, Any] | None = None,
     dt_ms: float = 1.0,
     decision: Decision | str | None = None,
+    payload: Payload = SPIKES,
 ) -> ModelFile:
     """What a ``model.pt`` says of a model: its layers' options and its tensors.
 
     Args:
         model: as of :func:`save_model`.
         decision: how the network answers; None: ``last`` of a readout, ``count`` of spiking neurons.
+        payload: what its inputs are.
 
     Raises:
         InputError: a block that can't be exported, by place, type and reason.
@@ -167,6 +177,8 @@ def describe(
     config = {"layers": layers, "task": task, "dt_ms": dt_ms}
     if decision is not None:
         config["decision"] = str(Decision.parse(str(decision)))
+    if payload.bits:
+        config |= {"payload_bits": payload.bits, "payload_signed": payload.signed}
     tensors = torch.nn.Sequential(*blocks).state_dict()
     return ModelFile(config, {k: v.detach().clone() for k, v in tensors.items()}, provenance or {})
 
@@ -268,6 +280,7 @@ def save_model(
     provenance: dict[str, Any] | None = None,
     dt_ms: float = 1.0,
     decision: Decision | str | None = None,
+    payload: Payload = SPIKES,
 ) -> None:
     """Write a trained network as ``model.pt``, whoever trained it.
 
@@ -278,11 +291,12 @@ def save_model(
         provenance: whatever should be remembered of the training: plain values, by name.
         dt_ms: what a time step stands for.
         decision: how the network answers; None: ``last`` of a readout, ``count`` of spiking neurons.
+        payload: what its inputs are; with whole numbers instead of spikes it has to be said.
 
     Raises:
         InputError: a block that can't be exported, by place, type and reason; a place that can't be written.
     """
-    model_file.save_model(path, describe(model, task, provenance, dt_ms, decision))
+    model_file.save_model(path, describe(model, task, provenance, dt_ms, decision, payload))
 
 
 def load_model(path: str | os.PathLike) -> torch.nn.Sequential:

@@ -37,7 +37,8 @@ class DelayRecurrent(_Spiking):
         neuron_params: as for SLAYER's CUBA neuron: ``threshold``, ``current_decay``,
             ``voltage_decay``, ``tau_grad``, ``scale_grad``, ``requires_grad`` (decays and threshold);
             ``membrane_bits`` and ``full_scale_exp`` for a membrane of fewer bits, to whose rounding
-            and clipping the gradient is blind.
+            and clipping the gradient is blind; ``v_start`` and ``u_start``, the integers of membrane and
+            current before the first input acts (1.0 is 4096), one or one a neuron, which are not trained.
         in_neurons, out_neurons: number of neurons.
         delay: axonal delay of the recurrent connections, one integer or one per neuron, >= 0.
         weight_scale, weight_norm, pre_hook_fx: as for SLAYER's synapses; the hook defaults to the

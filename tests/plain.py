@@ -1,0 +1,85 @@
+"""The contract once more, as plainly as it can be written: what every execution is compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from delaynet_lava.emulator import Extremes
+from delaynet_lava.network import Encoder, Network
+from delaynet_lava.trace import Trace
+
+__all__ = ["decayed", "plain"]
+
+
+def added(network: Network, spikes: np.ndarray, voltage: np.ndarray) -> np.ndarray | None:
+    """What the network's decision adds up, of the last layer's records."""
+    answer = network.answer
+    if answer.kind == "last":
+        return None
+    of = spikes if answer.kind == "count" else voltage
+    return of[:, answer.start : answer.stop].astype(np.int64).sum(axis=1)
+
+
+def decayed(x: int, k: int) -> int:
+    return (1 if x >= 0 else -1) * ((abs(x) * (4096 - k)) >> 12)
+
+
+def plain(network: Network, inputs: np.ndarray) -> tuple[Trace, list[Extremes]]:
+    """One neuron, one synapse, one step at a time, in Python's own integers."""
+    silence = np.zeros((len(inputs), network.tail, network.channels), inputs.dtype)
+    inputs = np.concatenate([inputs, silence], axis=1)
+    batch, steps, _ = inputs.shape
+    count = len(network.layers)
+    spikes = {k: np.zeros((batch, steps, network.layers[k].size), np.uint8) for k in range(count)}
+    voltage = {k: np.zeros((batch, steps, network.layers[k].size), np.int32) for k in range(count)}
+    wraps, clips = [0] * count, [0] * count
+    unreset = [np.zeros((2, batch, steps + 1, layer.size), np.int32) for layer in network.layers]
+    for b in range(batch):
+        for k, layer in enumerate(network.layers):
+            neuron = layer.neuron
+            before = inputs[b] if k == 0 else spikes[k - 1][b]
+            bias = np.broadcast_to(neuron.bias, (layer.size,))
+            u, v = ([int(x) for x in np.broadcast_to(s, layer.size)] for s in (neuron.u_init, neuron.v_init))
+            for t in range(steps):
+                for i in range(layer.size):
+                    if isinstance(layer, Encoder):
+                        u[i] = (layer.weight * int(before[t, i]) + layer.bias) << 6
+                    else:
+                        a = 0
+                        for synapse, sent in ((layer.synapse, before), (layer.recurrent, spikes[k][b])):
+                            if synapse is None:
+                                continue
+                            for j in range(synapse.shape[1]):
+                                sent_at = t - 1 - int(synapse.delay[i, j])
+                                if sent_at >= 0:
+                                    a += (
+                                        int(sent[sent_at, j]) * int(synapse.weight[i, j])
+                                        << synapse.weight_exp
+                                    )
+                        u[i] = decayed(u[i], neuron.du) + (a << 6)
+                    wraps[k] += u[i] > 2**23 or u[i] <= -(2**23)
+                    while u[i] > 2**23 or u[i] <= -(2**23):
+                        u[i] -= 2**24 if u[i] > 0 else -(2**24)
+                    v[i] = decayed(v[i], neuron.dv) + u[i] + (int(bias[i]) << neuron.bias_exp)
+                    if abs(v[i]) > 2**23 - 1:
+                        clips[k] += 1
+                        v[i] = max(min(v[i], 2**23 - 1), -(2**23) + 1)
+                    unreset[k][:, b, t + 1, i] = u[i], v[i]
+                    if v[i] > neuron.vth << 6:
+                        spikes[k][b, t, i] = 1
+                        v[i] = 0 if neuron.reset == "zero" else v[i] - (neuron.vth << 6)
+                    voltage[k][b, t, i] = v[i]
+    trace = Trace(
+        backend="plain",
+        steps=steps,
+        batch=batch,
+        final_voltage=[voltage[k][:, -1] for k in range(count)],
+        u_wraps=wraps,
+        v_saturations=clips,
+        spike_counts=[spikes[k].sum(axis=(1, 2), dtype=np.int64) for k in range(count)],
+        spikes=spikes,
+        voltage=voltage,
+        scores=added(network, spikes[count - 1], voltage[count - 1]),
+    )
+    ends = [(*states.min(axis=2), *states.max(axis=2)) for states in unreset]
+    return trace, [Extremes(u_low, u_high, v_low, v_high) for u_low, v_low, u_high, v_high in ends]
