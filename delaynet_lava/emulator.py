@@ -76,7 +76,9 @@ def _chunks(
         batch = len(part)
         for first in range(0, part.shape[1], length):
             yield part[:, first : first + length]
-    for first in range(0, network.tail if batch is not None else 0, length):
+    if batch is None:
+        return
+    for first in range(0, network.tail, length):
         steps = min(length, network.tail - first)
         yield np.zeros((batch, steps, network.channels), network.payload.dtype)
 

@@ -25,6 +25,7 @@ from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE
 from delaynet_lava.network import Network
 from delaynet_lava.nn import slayer
 from delaynet_lava.nn.model import blocks_of, describe
+from delaynet_lava.payloads import Payload
 from delaynet_lava.trace import Comparison, Difference, decide
 
 if TYPE_CHECKING:
@@ -239,8 +240,8 @@ def _note_forward(model: torch.nn.Module, signal: torch.Tensor, last: torch.Tens
 class _Checker:
     """A model and the network exported from it, side by side."""
 
-    def __init__(self, model: Any) -> None:
-        self.network = extract(describe(model))
+    def __init__(self, model: Any, payload: Payload) -> None:
+        self.network = extract(describe(model, payload=payload))
         self.model = model if isinstance(model, torch.nn.Module) else torch.nn.Sequential(*model)
         self.blocks = blocks_of(self.model)
         self.places = [k for k, block in enumerate(self.blocks) if _has_neurons(block)]
@@ -287,7 +288,7 @@ def check(model: Any, task: Task, samples: int = 16, lava_samples: int = 0, spli
     """
     if not 0 <= lava_samples <= samples or samples < 1:
         raise InputError("samples", f"{samples}, of them {lava_samples} on Lava", "take 1 or more in all")
-    checker = _Checker(model)
+    checker = _Checker(model, Payload(task.payload_bits, task.payload_signed))
     result = Agreement(samples, task.steps, checker.layers())
     widest = max(layer.size for layer in checker.network.layers)
     size = int(np.clip(_BATCH_BYTES // (task.steps * widest), 1, samples))

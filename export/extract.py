@@ -43,6 +43,7 @@ _TRAINED_THRESHOLD = ("DelayRecurrent", "FusedDense")
 _OWN = ("DelayRecurrent", "FusedDense", "Readout")
 SLAYER_STRICT = 64 * fx.WEIGHT_SCALE
 """Threshold mantissa from which SLAYER's float32 loses the small number that makes its comparison strict."""
+_NOTHING = np.zeros((), np.int32)
 FLOAT_EXACT = 1 << 24
 """float32 holds every whole number below."""
 
@@ -153,7 +154,7 @@ def _encoder(entry: dict[str, Any], tensors: LayerTensors) -> Encoder:
             "leave the norm out of the Input block",
         )
     affine["bias"] += int(mean[0])
-    return Encoder(replace(neuron, bias=0, v_init=0), math.prod(shape), **affine)
+    return Encoder(replace(neuron, bias=_NOTHING, v_init=_NOTHING), math.prod(shape), **affine)
 
 
 def _last_delay(layer: Layer, delays: np.ndarray, where: str) -> Layer:

@@ -95,6 +95,12 @@ def left_out(network: Network) -> list[str]:
             texts.append(f"{where}: NIR has no soft reset; others will reset the membrane to 0")
         if neuron.membrane_bits != fx.MEMBRANE_BITS:
             texts.append(f"{where}: NIR has no membranes of {neuron.membrane_bits} bits")
+        if np.any(neuron.v_init) or np.any(neuron.u_init):
+            texts.append(f"{where}: NIR has no initial states; in the file neurons begin at rest")
+    if network.payload.bits:
+        texts.append(f"NIR does not say what comes in; the file leaves out that it is {network.payload}")
+    if network.tail:
+        texts.append(f"the file leaves out that the network runs {network.tail} steps beyond its samples")
     if network.average is not None:
         texts.append(f"NIR has no average over {network.average} groups of outputs")
     return texts

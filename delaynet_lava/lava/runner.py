@@ -103,8 +103,9 @@ def run(
     batch, steps, _ = inputs.shape
     clock = Clock(steps, pause=_longest_lag(network))
     wanted = [[what in record and k in chosen for what in RECORDABLE] for k in range(len(network.layers))]
-    answers = [None] * (len(network.layers) - 1) + [network.answer]
-    records = [Record(clock, layer.size, *wanted[k], answers[k]) for k, layer in enumerate(network.layers)]
+    records = [Record(clock, layer.size, *wanted[k]) for k, layer in enumerate(network.layers[:-1])]
+    spikes, voltage = wanted[-1]
+    records.append(Record(clock, network.layers[-1].size, spikes, voltage, network.answer))
     feed = _feed(network, clock)
     with building() as made:
         first = blocks.build_blocks(network, [{"record": kept} for kept in records])[0]

@@ -41,9 +41,9 @@ class Neuron(slayer.neuron.Neuron):
         **params: Any,
     ) -> None:
         super().__init__(**params)
-        start = {"v_init": np.asarray(v_start), "u_init": np.asarray(u_start)}
         checked = network.Neuron(
-            0, 0, 0, membrane_bits=membrane_bits, full_scale_exp=full_scale_exp, **start
+            0, 0, 0, membrane_bits=membrane_bits, full_scale_exp=full_scale_exp,
+            v_init=np.asarray(v_start), u_init=np.asarray(u_start),
         )  # fmt: skip
         self.membrane_bits, self.full_scale_exp = checked.membrane_bits, checked.full_scale_exp
         self.v_start, self.u_start = checked.v_init, checked.u_init
