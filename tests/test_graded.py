@@ -39,7 +39,7 @@ def anything(draw, **options) -> Network:
     return network.with_(decision=draw(st.sampled_from(kinds)), tail=draw(st.sampled_from([0, 0, 1, 3])))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(anything(), st.integers(0, 99), st.booleans())
 def test_the_emulator_is_the_contract(network, seed, whole):
     x = inputs_for(network, 45, seed=seed, rate=0.3, whole=whole)
@@ -141,7 +141,7 @@ def test_every_state_has_one_before_it(x, k):
         assert abs(fx.decay(before - (1 if before > 0 else -1), k)) < abs(x)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     st.integers(0, 4095), st.lists(st.integers(-300, 300), min_size=3, max_size=3), st.sampled_from([24, 9])
 )
@@ -158,7 +158,7 @@ def test_a_quiet_start_is_at_rest_after_a_step_or_says_that_it_is_not(dv, bias, 
         assert not replace(neuron, v_init=0).starts_quiet or bits < 24
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(anything(max_layers=2))
 def test_files_keep_everything(tmp_path_factory, network):
     folder = tmp_path_factory.mktemp("net")
