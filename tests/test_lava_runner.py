@@ -55,7 +55,7 @@ NETWORK = small_network()
 @pytest.mark.parametrize(
     "inputs, options",
     [
-        (np.ones((1, 5, 6), int), {}),
+        (np.ones((1, 5, 6), float), {}),
         (np.ones((5, 6), bool), {}),
         (np.ones((1, 5, 7), bool), {}),
         (np.ones((0, 5, 6), bool), {}),
