@@ -143,6 +143,18 @@ def weight_of_an_input_layer(source: str) -> str:
     return source
 
 
+@_mend("lava-nc", "0.10.0", "lava.proc.clp.nsm.models", _no_number_of_a_vector)
+def prototype_to_allocate(source: str) -> str:
+    """The allocator of Lava's prototype learning writes an array of one number into an element of another.
+
+    Breaks: from numpy 2.4 on that is refused as ``int`` of such an array is; the process ends at its first
+    allocation, and the run waits for it for ever.
+    Safe: the one number is taken out first.
+    """
+    old = "alloc_signal[0] = self.next_alloc_id"
+    return _replace(source, old, "alloc_signal[0] = np.asarray(self.next_alloc_id).item()")
+
+
 def _fork_was_set() -> bool:
     return multiprocessing.get_start_method(allow_none=True) == "fork"
 
