@@ -197,8 +197,8 @@ class _Trainer:
                 self.average[name].lerp_(parameter, 1 - recipe.averaging.decay)
         self.progress["used"] += count
         right = int((answer.argmax(1) == target).sum())
-        rate = float(population.mean() / self.neurons)
-        shares = [float(loss), right / count, part * rate, *branching_sums(population)]
+        rate = float(population.detach().mean() / self.neurons)
+        shares = [float(loss.detach()), right / count, part * rate, *branching_sums(population)]
         *sums, ratios, steps = group.total(shares)
         return *sums, ratios / max(1.0, steps), norm
 
