@@ -12,6 +12,7 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.network import Network
+from delaynet_lava.payloads import Payload
 from delaynet_lava.tasks.base import Task, require_samples
 from delaynet_lava.trace import Comparison, Trace, scores
 
@@ -184,6 +185,9 @@ def require_fit(network: Network, task: Task, where: str) -> None:
     problems = []
     if task.channels != network.channels:
         problems.append(f"takes {network.channels} inputs, the task has {task.channels}")
+    sent, taken = Payload(task.payload_bits, task.payload_signed), network.payload
+    if sent.low < taken.low or sent.high > taken.high:
+        problems.append(f"takes {taken}, the task sends {sent}")
     if task.classes is None:
         problems.append(f"decides between {network.outputs} classes, the task has none")
     elif task.classes != network.outputs:

@@ -50,23 +50,25 @@ def network_of(source: Any, code: str | None = None) -> tuple[Network, str]:
     return extract(load_model(name), name), name
 
 
-def model_of(path: str, code: str | None = None) -> Any:
-    """The torch network of a ``model.pt``, or with ``code`` of a bare ``state_dict``.
+def model_of(path: str, code: str | None = None) -> tuple[Any, Network]:
+    """The torch network of a ``model.pt``, or with ``code`` of a bare ``state_dict``, and its integers.
 
     Raises:
         InputError: as :func:`network_of`; or a file of integers, which holds no torch network.
     """
+    from delaynet_lava.nn.model import build, describe
+
     if code is not None:
-        return _with_state(path, code)
+        model = _with_state(path, code)
+        return model, extract(describe(model), path)
     if _is_hdf5(path):
         raise InputError(
             path,
             "holds the integers of a network, and no model to compare them with",
             "give the model.pt that it was made of, or compare executions with: delaynet run --check",
         )
-    from delaynet_lava.nn.model import build
-
-    return build(load_model(path))
+    file = load_model(path)
+    return build(file), extract(file, path)
 
 
 def _is_hdf5(path: str) -> bool:

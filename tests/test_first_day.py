@@ -60,7 +60,7 @@ def test_a_network_trained_here(day: Path, repository: Path) -> None:
     assert list(said) == ["train", "export", "run", "evaluate", "inspect"]
     assert "0 mismatches between emulator and lava" in said["run"]
     page = (day / "here.html").read_text()
-    assert "onfusion" in page and "events.npz" in page
+    assert "Samples by label and decision" in page and "events.npz" in page
 
 
 def test_a_network_of_ones_own(day: Path, repository: Path) -> None:

@@ -33,13 +33,11 @@ def check(
     Example: delaynet check model.pt --task mine.npz
     """
     from delaynet_lava.export.agreement import check as compare
-    from delaynet_lava.export.source import model_of, network_of
+    from delaynet_lava.export.source import model_of
 
     require_folder("--json", json)
     with speak_warnings("delaynet check"):
-        found = model_of(model, network)
-        # A file says which task it is for, a state_dict does not.
-        integers, _ = network_of(model if network is None else found)
+        found, integers = model_of(model, network)
         of = source(task, integers, model, seed)
     count = number(of, samples, SAMPLES)
     result = compare(found, of, count, lava_samples)

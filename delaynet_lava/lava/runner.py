@@ -20,7 +20,7 @@ from delaynet_lava.lava.simulation import Simulation, building
 from delaynet_lava.lava.source import Source, SourceModel
 from delaynet_lava.lava.synapses import FastDelayDense, FastDelayDenseFloat, load_loop
 from delaynet_lava.network import Encoder, Network
-from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers, require_32_bits, with_tail
+from delaynet_lava.trace import Trace, check_inputs, recorded_layers, require_32_bits, with_tail
 
 __all__ = ["MODELS", "run", "run_config"]
 
@@ -102,10 +102,17 @@ def run(
     blocks.require_supported(network)
     batch, steps, _ = inputs.shape
     clock = Clock(steps, pause=_longest_lag(network))
-    wanted = [[what in record and k in chosen for what in RECORDABLE] for k in range(len(network.layers))]
-    records = [Record(clock, layer.size, *wanted[k]) for k, layer in enumerate(network.layers[:-1])]
-    spikes, voltage = wanted[-1]
-    records.append(Record(clock, network.layers[-1].size, spikes, voltage, network.answer))
+    last = len(network.layers) - 1
+    records = [
+        Record(
+            clock,
+            layer.size,
+            spikes=k in chosen and "spikes" in record,
+            voltage=k in chosen and "voltage" in record,
+            decision=network.answer if k == last else None,
+        )
+        for k, layer in enumerate(network.layers)
+    ]
     feed = _feed(network, clock)
     with building() as made:
         first = blocks.build_blocks(network, [{"record": kept} for kept in records])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -258,7 +259,9 @@ def build(model: ModelFile) -> torch.nn.Sequential:
     """
     blocks: list[torch.nn.Module] = []
     # Blocks draw weights when they are made; nobody else's random numbers shall change for it.
-    with torch.random.fork_rng(devices=()):
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        # SLAYER normalises weights in torch's old way, and nobody who opens a file can change that.
+        warnings.filterwarnings("ignore", "`?torch.nn.utils.weight_norm`? is deprecated")
         for i, entry in enumerate(model.config["layers"]):
             where, prefix = f"model: layer {i}", f"{i}."
             if entry["type"] not in (*_OWN, *_STOCK):

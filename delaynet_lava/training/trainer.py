@@ -33,6 +33,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.formats.model_file import ModelFile, save_model
 from delaynet_lava.nn.model import describe
+from delaynet_lava.payloads import Payload
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.registry import task as task_of
 from delaynet_lava.training import checkpoint, delaynet
@@ -344,6 +345,7 @@ class _Trainer:
             provenance=provenance,
             dt_ms=self.task.dt_ms,
             decision=self.recipe.decision,
+            payload=Payload(self.task.payload_bits, self.task.payload_signed),
         )
 
 
