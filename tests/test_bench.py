@@ -19,7 +19,7 @@ from delaynet_lava import pictures
 from delaynet_lava.bench import harness, machine, plots, ratios, scaling
 from delaynet_lava.bench.harness import Figure, Job, LeftOut, take
 from delaynet_lava.bench.peers import LastMembrane, PlainLoop, TunedLoop
-from delaynet_lava.bench.subject import Subject, calibrated, cue_inputs, hidden_rate, parts, random_inputs
+from delaynet_lava.bench.subject import Subject, calibrated, hidden_rate, parts, random_inputs, task_inputs
 from delaynet_lava.bench.workloads import undelayed
 from delaynet_lava.cli import main
 from delaynet_lava.emulator import emulate
@@ -276,7 +276,7 @@ def test_the_membrane_after_the_last_step_is_the_loops():
 
 
 def test_the_seeded_network_has_the_shape_and_the_rate_of_the_shipped_one():
-    x, _ = cue_inputs(8)
+    x, _ = task_inputs(8)
     subject, rate = calibrated(Subject(), x)
     network = subject.network()
     assert network.summary() == "40 - 125 recurrent (delays up to 62) - 2"
@@ -297,7 +297,7 @@ def test_a_sparse_network_has_as_many_synapses_as_asked():
 
 def test_the_shipped_model_can_be_measured_and_others_are_refused(repository, tmp_path):
     path = str(repository / "examples" / "models" / "cue_loihi2.pt")
-    subject, rate = calibrated(Subject(path), cue_inputs(8)[0])
+    subject, rate = calibrated(Subject(path), task_inputs(8)[0])
     assert subject.model == path and 0.01 < rate < 0.05
     from delaynet_lava import save
 
@@ -474,7 +474,7 @@ def test_the_command_has_help_with_an_example(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "workload", "needs"), ratios.PEERS)
 def test_a_peer_takes_a_training_step(name, workload, needs):
-    subject, _ = calibrated(Subject(), cue_inputs(4, 300)[0])
+    subject, _ = calibrated(Subject(), task_inputs(4, 300)[0])
     options = {"subject": subject.options(), "samples": 4, "steps": 300}
     (result,) = harness.measure([Job(name, workload, options, needs, repeats=1)])
     if isinstance(result, LeftOut) and "not installed" in result.reason:
@@ -485,7 +485,7 @@ def test_a_peer_takes_a_training_step(name, workload, needs):
 
 @pytest.mark.slow
 def test_graphs_of_lava_take_turns_and_run_what_the_emulator_runs():
-    subject, _ = calibrated(Subject(), cue_inputs(4)[0])
+    subject, _ = calibrated(Subject(), task_inputs(4)[0])
     options = {"subject": subject.options(), "steps": 150}
     jobs = [
         Job(f"{models} {delayed}", "lava", {**options, "models": models, "delayed": delayed}, ratios.LAVA, 1)
