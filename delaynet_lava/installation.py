@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import subprocess
 import sys
@@ -99,7 +98,7 @@ def install_lava() -> list[str]:
     missing = [wheel for wheel in WHEELS if version(wheel.package) != wheel.version]
     if not missing:
         return []
-    if importlib.util.find_spec("pip") is None:
+    if version("pip") is None:
         raise InputError(sys.executable, "has no pip", f"{sys.executable} -m ensurepip")
     _pip("--prefer-binary", *_requirements())
     with tempfile.TemporaryDirectory() as folder:

@@ -448,7 +448,7 @@ def test_the_growth_is_printed_with_its_slopes(monkeypatch, capsys):
     [
         (("--part", "gpu"), "--part: 'gpu' is not known"),
         (("--scaling", "--part", "lava"), "--part: 'lava' is not known"),
-        (("--scaling", "--model", "m.pt"), "--model: has one size"),
+        (("--scaling", "--model", "m.pt"), "--scaling: takes many sizes"),
         (("--model", "nowhere.pt"), "nowhere.pt: does not exist"),
         (("--plot", "a.gif"), "a.gif: ends in '.gif'"),
         (("--json", "nowhere/a.json"), "--json nowhere/a.json: its folder does not exist"),
@@ -498,3 +498,18 @@ def test_graphs_of_lava_take_turns_and_run_what_the_emulator_runs():
         assert isinstance(result, Figure), result
         assert result.facts["emulator_agrees"] and result.facts["rate"] > 0.01
     assert len({len(result.runs_s) for result in results}) == 1
+
+
+def test_the_inputs_of_another_task_are_measured(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = (rng.random((30, 40, 6)) < 0.2).astype(np.uint8)
+    np.savez(tmp_path / "mine.npz", test_inputs=inputs, test_labels=np.arange(30) % 3)
+    word = str(tmp_path / "mine.npz")
+    plan = ratios.plan_ratios(quick=True, parts=("training", "emulator"), word=word)
+    assert plan.network["summary"].startswith("6 - 125 recurrent") and plan.network["summary"].endswith("- 3")
+    assert (plan.sizes.train_steps, plan.sizes.emulator_samples) == (40, 30)
+    ours = next(job for job in plan.jobs if job.name == "emulator: delaynet_lava")
+    assert isinstance(harness.measure([ours])[0], Figure)
+    np.savez(tmp_path / "graded.npz", test_inputs=3 * inputs, test_labels=np.arange(30) % 3)
+    with pytest.raises(InputError, match="payloads"):
+        ratios.plan_ratios(word=str(tmp_path / "graded.npz"))

@@ -27,7 +27,7 @@ def _prepared(
 ) -> tuple[Network, torch.Tensor, np.ndarray]:
     """The network, its input as (steps, batch, channels), and the labels."""
     network = Subject.of(subject).network()
-    spikes, labels = inputs_and_labels(inputs, samples, steps)
+    spikes, labels = inputs_and_labels(subject, inputs, samples, steps)
     return network, torch.from_numpy(spikes).transpose(0, 1).to(torch.float32).contiguous(), labels
 
 

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from delaynet_lava.bench.harness import Figure, Job, LeftOut, groups, installed, measure
-from delaynet_lava.bench.subject import RATE, Subject, calibrated, task_inputs
+from delaynet_lava.bench.subject import RATE, TASK, Subject, calibrated, task_inputs
+from delaynet_lava.errors import InputError
+from delaynet_lava.tasks.registry import task
 
 __all__ = ["PARTS", "SLAYER", "Plan", "Ratio", "Report", "measure_ratios", "plan_ratios"]
 
@@ -166,7 +168,7 @@ def _emulator(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
 def _lava(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
     large = replace(subject, model=None, neurons=LARGE, vth=-1)
     if all(installed(module) for module in LAVA.values()):
-        large, _ = calibrated(large, task_inputs(4)[0])
+        large, _ = calibrated(large, task_inputs(4, word=subject.task)[0])
     jobs = [
         _lava_job("FastDelayDense", subject, sizes, models="fast"),
         _lava_job("stock", subject, sizes, models="stock"),
@@ -191,7 +193,28 @@ def _ratio(pair: _Pair, figures: dict[str, Figure]) -> Ratio:
     return Ratio(pair.name, pair.ours, pair.theirs, value, pair.goal, pair.at_most)
 
 
-def plan_ratios(model: str | None = None, quick: bool = False, parts: Sequence[str] = PARTS) -> Plan:
+def _for_task(sizes: Sizes, word: str) -> Sizes:
+    """As many steps and samples as the task has.
+
+    Raises:
+        InputError: inputs that the peers do not take, or no classes.
+    """
+    source = task(word)
+    if source.payload_bits or source.classes is None:
+        raise InputError(f"task {word}", "sends payloads or has no classes", "name one of spikes and classes")
+    size = source.size("test")
+    return replace(
+        sizes,
+        train_samples=min(sizes.train_samples, size or sizes.train_samples),
+        train_steps=min(sizes.train_steps, source.steps),
+        emulator_samples=min(sizes.emulator_samples, size or sizes.emulator_samples),
+        emulator_steps=min(sizes.emulator_steps, source.steps),
+    )
+
+
+def plan_ratios(
+    model: str | None = None, quick: bool = False, parts: Sequence[str] = PARTS, word: str | None = None
+) -> Plan:
     """What to measure for the ratios.
 
     Args:
@@ -199,13 +222,15 @@ def plan_ratios(model: str | None = None, quick: bool = False, parts: Sequence[s
             model's shape whose neurons spike as often.
         quick: few and short runs, for a look; the ratios are not those of the goals.
         parts: which of :data:`PARTS`.
+        word: of the task whose inputs are run; None: the one that the goals are for.
 
     Raises:
-        InputError: a model that can't be read or has another shape.
+        InputError: a model that can't be read or has another shape, or a task of payloads.
     """
-    sizes = QUICK if quick else FULL
-    probe, _ = task_inputs(16, sizes.train_steps)
-    subject, rate = calibrated(Subject(model), probe)
+    word = word or TASK
+    sizes = _for_task(QUICK if quick else FULL, word)
+    probe, _ = task_inputs(min(16, sizes.emulator_samples), sizes.train_steps, word)
+    subject, rate = calibrated(Subject(model, task=word), probe)
     plans = [_PLANS[part](subject, sizes) for part in PARTS if part in parts]
     about = {"summary": subject.network().summary(), "rate": rate, "rate_wanted": RATE, **subject.options()}
     jobs = {job.name: job for jobs, _ in plans for job in jobs}

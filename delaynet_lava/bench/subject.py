@@ -28,8 +28,7 @@ __all__ = [
 ]
 
 TASK = "cue:cues=7,wait_ms=1200"
-"""Whose inputs are run."""
-CHANNELS, CLASSES = task(TASK).channels, task(TASK).classes or 0
+"""Whose inputs are run where no other task is named."""
 RATE = 0.024
 """Spikes of a hidden neuron in a step: those of the shipped model on its task."""
 
@@ -56,6 +55,7 @@ class Subject:
         delays: of the three groups of neurons.
         vth: threshold mantissa of the hidden layer; -1: to be calibrated.
         seed: of the weights.
+        task: the word of the task whose inputs are run.
     """
 
     model: str | None = None
@@ -64,6 +64,13 @@ class Subject:
     delays: tuple[int, ...] = DELAYS
     vth: int = -1
     seed: int = 0
+    task: str = TASK
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Inputs and outputs: channels and classes of the task."""
+        source = task(self.task)
+        return source.channels, source.classes or 0
 
     def options(self) -> dict[str, Any]:
         """Plain values that make the same subject again."""
@@ -80,7 +87,7 @@ class Subject:
         Raises:
             InputError: a model of another shape than input - delayed recurrent - readout.
         """
-        return _seeded(self) if self.model is None else _read(self.model)
+        return _seeded(self) if self.model is None else _read(self.model, self.shape)
 
 
 def parts(network: Network) -> tuple[Dense, Synapse, Dense]:
@@ -113,18 +120,20 @@ def _recurrent_weight(rng: np.random.Generator, neurons: int, fan_out: int | Non
 
 def _seeded(subject: Subject) -> Network:
     n, rng = subject.neurons, np.random.default_rng(subject.seed)
+    channels, classes = subject.shape
     borders = np.rint(np.cumsum(SHARES) * n).astype(int)
     delay = np.repeat(np.asarray(subject.delays, np.int16), np.diff(borders, prepend=0))
-    into = Synapse(_even(rng.standard_normal((n, CHANNELS)) * INPUT_SD))
+    into = Synapse(_even(rng.standard_normal((n, channels)) * INPUT_SD))
     back = Synapse(_recurrent_weight(rng, n, subject.fan_out), np.broadcast_to(delay, (n, n)))
-    out = Synapse(_even(rng.standard_normal((CLASSES, n)) * OUTPUT_SD))
+    out = Synapse(_even(rng.standard_normal((classes, n)) * OUTPUT_SD))
     vth = fx.VTH_MAX if subject.vth < 0 else subject.vth
     hidden = Dense(into, Neuron(vth, fx.DECAY_ONE, _decay(TAU_MS)), back)
     readout = Dense(out, Neuron(fx.VTH_MAX, fx.DECAY_ONE, _decay(TAU_OUT_MS)))
     return Network((hidden, readout))
 
 
-def _read(path: str) -> Network:
+def _read(path: str, wanted: tuple[int, int]) -> Network:
+    channels, classes = wanted
     if path.endswith((".h5", ".hdf5", ".net")):
         network = netx.read(path)
     else:
@@ -134,13 +143,13 @@ def _read(path: str) -> Network:
         network = extract(load_model(path))
     first, last = network.layers[0], network.layers[-1]
     shape = (network.channels, len(network.layers), last.size)
-    fits = shape == (CHANNELS, 2, CLASSES) and first.recurrent is not None and last.neuron.is_readout
+    fits = shape == (channels, 2, classes) and first.recurrent is not None and last.neuron.is_readout
     if not fits or (first.neuron.du, first.neuron.reset) != (fx.DECAY_ONE, "zero"):
         raise InputError(
             path,
             f"is {network.summary()}, current decay {first.neuron.du}, reset {first.neuron.reset}",
-            f"give {CHANNELS} inputs, a recurrent layer with decay 4096 that resets to zero, "
-            f"and a readout of {CLASSES}",
+            f"give {channels} inputs, a recurrent layer with decay 4096 that resets to zero, "
+            f"and a readout of {classes}",
         )
     return network
 
@@ -185,25 +194,27 @@ def calibrated(subject: Subject, inputs: np.ndarray, rate: float = RATE) -> tupl
     return replace(subject, vth=best[1]), best[2]
 
 
-def task_inputs(samples: int, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The first samples of :data:`TASK`: uint8 (samples, steps, channels), int64 (samples,)."""
-    inputs, labels = task(TASK).batch("test", 0, samples)
+def task_inputs(samples: int, steps: int | None = None, word: str = TASK) -> tuple[np.ndarray, np.ndarray]:
+    """The first test samples of a task: uint8 (samples, steps, channels), int64 (samples,)."""
+    inputs, labels = task(word).batch("test", 0, samples)
     return np.ascontiguousarray(inputs[:, :steps]), labels
 
 
 def random_inputs(samples: int, steps: int, seed: int = 0) -> np.ndarray:
-    """Spikes as frequent as the task's busy inputs, for any time: uint8 (samples, steps, channels)."""
+    """Spikes as frequent as the busy inputs of :data:`TASK`: uint8 (samples, steps, channels)."""
     rng = np.random.default_rng(seed)
-    out = np.empty((samples, steps, CHANNELS), np.uint8)
+    out = np.empty((samples, steps, task(TASK).channels), np.uint8)
     for sample in out:
         sample[:] = rng.random(sample.shape, np.float32) < INPUT_RATE
     return out
 
 
-def inputs_and_labels(inputs: str, samples: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs of the task ("task") or random ones ("random"), and a class for each sample."""
+def inputs_and_labels(
+    subject: dict[str, Any], inputs: str, samples: int, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs of the subject's task ("task") or random ones ("random"), and a class for each sample."""
     if inputs == "task":
-        return task_inputs(samples, steps)
+        return task_inputs(samples, steps, subject["task"])
     return random_inputs(samples, steps), np.arange(samples) % 2
 
 

@@ -102,7 +102,7 @@ def training(
     feedback: float = 1.0,
 ) -> Work:
     """A training step of DelayRecurrent and Readout."""
-    spikes, labels = inputs_and_labels(inputs, samples, steps)
+    spikes, labels = inputs_and_labels(subject, inputs, samples, steps)
     net = blocks(made(subject, spikes, rate), feedback)
     x = torch.from_numpy(spikes).transpose(1, 2).to(torch.float32).contiguous()
 

@@ -20,7 +20,7 @@ def emulator(
     subject: dict[str, Any], samples: int, steps: int, inputs: str = "task", rate: float | None = None
 ) -> Work:
     """The emulator over a batch, for the membranes after the last step."""
-    x, _ = inputs_and_labels(inputs, samples, steps)
+    x, _ = inputs_and_labels(subject, inputs, samples, steps)
     network = made(subject, x, rate)
     traces: list[Trace] = []
 
@@ -63,7 +63,7 @@ def lava(subject: dict[str, Any], steps: int, models: str, delayed: bool = True)
     from lava.magma.core.run_conditions import RunSteps
     from lava.proc.io.source import RingBuffer
 
-    x, _ = task_inputs(1)
+    x, _ = task_inputs(1, word=subject["task"])
     network = Subject.of(subject).network()
     if not delayed:
         network = undelayed(network)

@@ -9,6 +9,7 @@ import typer
 
 from delaynet_lava.cli.output import complain, grid, progress, require_folder, say, write_json
 from delaynet_lava.errors import InputError
+from delaynet_lava.tasks.registry import WORDS
 
 # The rate is that of a hidden neuron: spikes in a step.
 COLUMNS = ["median", "sample-steps/s", "threads", "rate", "peak MiB"]
@@ -95,6 +96,9 @@ def bench(
         str | None,
         typer.Option(help="A model.pt or net.h5 to measure; default: a seeded network that spikes as often."),
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help=f"Whose inputs are run, such as {WORDS}. [default: cue]")
+    ] = None,
     part: Annotated[
         list[str] | None, typer.Option(help="Only this: training, emulator or lava; repeatable.")
     ] = None,
@@ -116,8 +120,8 @@ def bench(
     require_folder("--plot", plot)
     if plot is not None:
         pictures.check_format(plot)
-    if scaling and model is not None:
-        raise InputError("--model", "has one size, --scaling takes many", "leave one of them out")
+    if scaling and (model or task):
+        raise InputError("--scaling", "takes many sizes, --model and --task one", "leave them or it out")
     parts = _parts(part, SCALED if scaling else PARTS)
     about: dict[str, Any] = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick}
     report: Any
@@ -126,7 +130,7 @@ def bench(
         with progress("measuring", sum(len(one.points) for one in series)) as advance:
             report = measure_scaling(series, _announce(advance))
     else:
-        plan = plan_ratios(model, quick, parts)
+        plan = plan_ratios(model, quick, parts, task)
         with progress("measuring", len(plan.groups)) as advance:
             report = measure_ratios(plan, _announce(advance))
     if json != "-":

@@ -143,9 +143,10 @@ class Pixels(_MnistTask):
         super().__post_init__()
         if self.permutation < -1:
             raise InputError(f"task {self.name}: permutation", f"{self.permutation} is not a seed")
-        options = {"root": self.root} if self.root else {}
-        options |= {"permutation": self.permutation} if self.permutation > 0 else {}  # type: ignore[dict-item]
-        options |= {"bits": self.bits} if self.bits != 8 else {}  # type: ignore[dict-item]
+        usual = (
+            {"root": "", "permutation": 0, "bits": 8} if self.permutation >= 0 else {"root": "", "bits": 8}
+        )
+        options = {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
         object.__setattr__(self, "word", join_word(self.name, options))
         object.__setattr__(self, "payload_bits", self.bits)
         object.__setattr__(self, "order", _permutation(self.permutation))
