@@ -28,8 +28,8 @@ class Command:
     """A command, and what it writes.
 
     Attributes:
-        arguments: in a folder that holds model.pt and net.h5.
-        results: names of what is there afterwards, beside those two; a folder counts as one.
+        arguments: in a folder that holds model.pt, net.h5 and graph.nir.
+        results: names of what is there afterwards, beside those; a folder counts as one.
         resumes: whether a run goes on where a killed one was, instead of beginning anew.
         starts_new: whether a complete result must be moved away before the next run.
     """
@@ -44,6 +44,9 @@ COMMANDS = {
     "export": Command(
         ["export", "model.pt", "-o", "out.h5", "--force", "--json", "out.json"], ["out.h5", "out.json"]
     ),
+    "import": Command(
+        ["import", "graph.nir", "-o", "out.h5", "--json", "out.json"], ["out.h5", "out.json"]
+    ),
     "inspect": Command(
         ["inspect", "net.h5", "--task", TASK, "--samples", "1", "--html", "out.html", "--json", "out.json"],
         ["out.html", "out.json"],
@@ -53,12 +56,12 @@ COMMANDS = {
         ["out.json", "out.png"],
     ),
     "train": Command(
-        ["train", "cue", "--preset", "smoke", "-o", "trained.pt", "--json", "out.json"],
+        ["train", TASK, "--recipe", "smoke", "-o", "trained.pt", "--json", "out.json"],
         ["trained.pt", "out.json"], resumes=True,
     ),
     "search": Command(
         [
-            "search", "cue", "--preset", "smoke", "-o", "search", "--trials", "2", "--workers", "1",
+            "search", TASK, "--recipe", "smoke", "-o", "search", "--trials", "2", "--workers", "1",
             "--export", "1",
         ],
         ["search"], resumes=True,
@@ -83,6 +86,7 @@ def killer() -> Iterator[Killer]:
 @pytest.fixture
 def start(repository: Path, tmp_path: Path) -> Callable[[str], Path]:
     from delaynet_lava.export import export_netx
+    from delaynet_lava.export.nir_export import write_nir
 
     source = repository / "examples" / "models" / "cue_loihi2.pt"
 
@@ -90,7 +94,8 @@ def start(repository: Path, tmp_path: Path) -> Callable[[str], Path]:
         folder = tmp_path / name / "work"
         folder.mkdir(parents=True)
         shutil.copy(source, folder / "model.pt")
-        export_netx(str(source), str(folder / "net.h5"))
+        network = export_netx(str(source), str(folder / "net.h5")).network
+        write_nir(network, folder / "graph.nir")
         return folder
 
     return new
@@ -145,7 +150,7 @@ def test_a_killed_command_loses_nothing_and_leaves_nothing(name, kills, killer, 
         if command.starts_new:
             shutil.rmtree(clean / command.results[0])
     expected = names(clean)
-    assert {top.split("/")[0] for top in expected} == {"model.pt", "net.h5", *command.results}
+    assert {top.split("/")[0] for top in expected} == {"model.pt", "net.h5", "graph.nir", *command.results}
     moments, killed, finished = random.Random(kills), 0, 0
     while killed < kills:
         if command.starts_new or finished:

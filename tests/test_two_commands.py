@@ -13,7 +13,8 @@ import torch
 from delaynet_lava.formats import netx
 from delaynet_lava.formats.model_file import load_model
 
-TRAIN = ["train", "cue", "--preset", "smoke", "-o", "m.pt"]
+TASK = "cue:cues=1,wait_ms=150"
+TRAIN = ["train", TASK, "--recipe", "smoke", "-o", "m.pt"]
 DEPLOY = [
     "deploy", "net.h5", "--task", "cue:cues=1,wait_ms=150", "--samples", "1", "--backend", "lava",
     "--dry-run", "--force", "-o", "job",
@@ -72,6 +73,17 @@ def test_files_are_written_and_read_at_the_same_time(folder):
 
 @pytest.mark.slow
 def test_two_searches_in_one_folder_share_the_work(folder):
-    search = ["search", "cue", "--preset", "smoke", "-o", "s", "--trials", "2", "--workers", "1"]
+    search = [
+        "search",
+        "cue:cues=1,wait_ms=150",
+        "--recipe",
+        "smoke",
+        "-o",
+        "s",
+        "--trials",
+        "2",
+        "--workers",
+        "1",
+    ]
     assert together(folder, search, search) == [(0, ""), (0, "")]
     assert len(list((folder / "s").glob("trial-*.pt"))) == 2
