@@ -35,8 +35,8 @@ def main() -> int:
     totals: dict[str, dict] = {}
     first = 0
     while done < options.cases and time.monotonic() - started < options.seconds:
+        count = min(_ROUND, -(-(options.cases - done) // len(options.only)))
         for name in options.only:
-            count = min(_ROUND, -(-(options.cases - done) // len(options.only)))
             found = run(TARGETS[name], count, options.seed, first, options.keep)
             done += count
             total = totals.setdefault(
@@ -47,6 +47,7 @@ def main() -> int:
                     "refused": 0,
                     "slowest_s": 0.0,
                     "longest": 0,
+                    "messages": 0,
                     "memory": 0,
                     "faults": [],
                 },
@@ -56,6 +57,7 @@ def main() -> int:
                 total[key] += getattr(found, key)
             for key in ("slowest_s", "longest", "memory"):
                 total[key] = max(total[key], getattr(found, key))
+            total["messages"] = max(total["messages"], len(found.messages))
             for line in found.faults:
                 print(line, flush=True)
         first += _ROUND
