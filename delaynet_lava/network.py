@@ -480,7 +480,9 @@ class Network:
                 f"{size} output neurons cannot form {self.average} equal groups",
             )
         _is(self.dt_ms, (int, float, np.integer, np.floating), "dt", "milliseconds")
-        within = DT_MIN_MS <= self.dt_ms <= DT_MAX_MS
+        # As Python's own number: one of 16 bits can't be compared with the larger limit.
+        duration = self.dt_ms.item() if isinstance(self.dt_ms, np.generic) else self.dt_ms
+        within = DT_MIN_MS <= duration <= DT_MAX_MS
         _require(within, "dt", f"is {shown(self.dt_ms)} ms, outside {DT_MIN_MS} to {DT_MAX_MS:g} ms")
         object.__setattr__(self, "dt_ms", float(self.dt_ms))
         _is(self.profile, str, "profile", "the name of one")

@@ -12,6 +12,7 @@ one of them, so that all take the same steps and decisions.
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
 import platform
 import time
@@ -49,6 +50,11 @@ from delaynet_lava.training.recipe_file import load_recipe
 from delaynet_lava.training.samples import Pool, pools
 
 __all__ = ["Epoch", "Outlook", "accuracy", "train"]
+
+# Newer releases of torch have another name for it.
+_FORWARD = "forward_sync_buffers"
+_NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
+_WITHOUT_BUFFERS: dict[str, Any] = {_FORWARD if _FORWARD in _NAMES else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class _Trainer:
         self.model: torch.nn.Module = _Answering(self.net)
         if group.size > 1:
             # Gradients become means over the processes. Delays, the buffers, never change.
-            self.model = DistributedDataParallel(self.model, broadcast_buffers=False)
+            self.model = DistributedDataParallel(self.model, **_WITHOUT_BUFFERS)
         self.optimiser = make_optimiser(self.net, recipe.optimiser)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = {k: v.detach().clone() for k, v in self.net.named_parameters()}

@@ -1,7 +1,7 @@
 """Runs cases of hostile input in a process of its own, and says of each fault which case it was.
 
 A fault is: the process ends, a case takes more than 2 s of computing time, anything is raised but a
-:class:`DelayNetError`, a message is longer than 400 characters or not printable, memory beyond 1 GiB,
+:class:`DelayNetError`, a message is longer than 400 characters or not printable, it takes 1 GiB,
 a program is started, a connection made, or a file written that the case did not ask for.
 """
 
@@ -120,11 +120,17 @@ def _kind(message: str, folder: Path) -> str:
     return " ".join(w for w in words if w.isascii() and w.isalpha())[:60]
 
 
+def _peak() -> int:
+    """Most memory that this process had at a time, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def _chunk(
     target: Target, seed: int, cases: range, folder: Path, now: mmap.mmap, keep: Path | None
 ) -> dict[str, Any]:
     """Run some cases in this process."""
     found = Found()
+    before = _peak()
     state = target.prepare(folder)
     files = set(os.listdir(folder))
     watch = _Watch()
@@ -171,8 +177,9 @@ def _chunk(
                 if keep is not None:
                     keep.mkdir(parents=True, exist_ok=True)
                     (keep / f"{target.name}-{seed}-{k}").write_bytes(content)
-    found.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if found.memory > MEMORY:
+    found.memory = _peak()
+    # What a large process had when it forked is not the reader's.
+    if found.memory - before > MEMORY:
         found.faults.append(
             f"{target.name} cases {cases.start} to {cases.stop - 1}: {found.memory:,} bytes of memory"
         )
