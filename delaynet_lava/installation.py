@@ -55,6 +55,11 @@ def version(package: str) -> str | None:
         return None
 
 
+def _has_pip() -> bool:
+    # Not asked by find_spec: setuptools has a hook there that warns of whatever distutils was imported.
+    return any(metadata.distributions(name="pip"))
+
+
 def _requirements() -> list[str]:
     """What Lava imports, from this package's own extra, without Lava itself."""
     names = {wheel.package for wheel in WHEELS}
@@ -98,7 +103,7 @@ def install_lava() -> list[str]:
     missing = [wheel for wheel in WHEELS if version(wheel.package) != wheel.version]
     if not missing:
         return []
-    if version("pip") is None:
+    if not _has_pip():
         raise InputError(sys.executable, "has no pip", f"{sys.executable} -m ensurepip")
     _pip("--prefer-binary", *_requirements())
     with tempfile.TemporaryDirectory() as folder:

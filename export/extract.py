@@ -143,7 +143,7 @@ def _encoder(entry: dict[str, Any], tensors: LayerTensors) -> Encoder:
         raise InputError(tensors.where, "its shape is unknown", "run one forward pass before saving")
     # SLAYER multiplies by 64 / 64 where it has no weight of its own.
     affine = {
-        name: int(quantize_weight(tensors.get(name)).reshape(-1)[0]) if tensors.has(name) else default
+        name: int(quantize_weight(torch.tensor([tensors.scalar(name)]))[0]) if tensors.has(name) else default
         for name, default in (("weight", fx.WEIGHT_SCALE), ("bias", 0))
     }
     mean = np.unique(neuron.bias)

@@ -165,8 +165,8 @@ def _connect(
     each receiver has one, else a way for each delay."""
     weight = synapse.weight.astype(np.float64) * 2.0**synapse.weight_exp
     used = synapse.weight != 0
-    low = np.where(used, synapse.delay, fx.V_MAX)
-    high = np.where(used, synapse.delay, 0)
+    low = np.where(used, synapse.delay.astype(np.int64), fx.V_MAX)
+    high = np.where(used, synapse.delay.astype(np.int64), 0)
     if not high.any():
         nodes[name] = Node("Linear", {"weight": weight})
         return [(source, name), (name, target)]
