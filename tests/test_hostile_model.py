@@ -441,3 +441,16 @@ def test_a_recurrent_weight_is_square() -> None:
     layers = [{"type": "DelayRecurrent", "neuron": neuron, "self_connection": False}]
     with pytest.raises(InputError, match=r"recurrent_synapse has shape \(3, 5\), expected \(3, 3\)"):
         extract(ModelFile({"layers": layers}, state))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_the_weight_of_an_input_block_is_one_value(count: int) -> None:
+    neuron = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.1}
+    state = {
+        "0.neuron.current_decay": torch.tensor([4096.0]),
+        "0.neuron.voltage_decay": torch.tensor([410.0]),
+        "0.weight": torch.ones(count),
+    }
+    config = {"layers": [{"type": "Input", "neuron": neuron, "shape": [3]}]}
+    with pytest.raises(InputError, match=f"weight has {count} values"):
+        extract(ModelFile(config, state))
