@@ -27,7 +27,7 @@ from delaynet_lava.formats.model_file import ModelFile, load_model, load_tensors
 HERE = Path(__file__).parent
 # What newer releases of torch say of the programs and words that this file plants.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated"),
     pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor.*deprecated:UserWarning"),
 ]
 
