@@ -240,8 +240,8 @@ def _note_forward(model: torch.nn.Module, signal: torch.Tensor, last: torch.Tens
 class _Checker:
     """A model and the network exported from it, side by side."""
 
-    def __init__(self, model: Any, payload: Payload) -> None:
-        self.network = extract(describe(model, payload=payload))
+    def __init__(self, model: Any, network: Network) -> None:
+        self.network = network
         self.model = model if isinstance(model, torch.nn.Module) else torch.nn.Sequential(*model)
         self.blocks = blocks_of(self.model)
         self.places = [k for k, block in enumerate(self.blocks) if _has_neurons(block)]
@@ -274,13 +274,22 @@ class _Checker:
             result.right = (result.right or 0) + int(np.count_nonzero(classes == labels))
 
 
-def check(model: Any, task: Task, samples: int = 16, lava_samples: int = 0, split: str = "test") -> Agreement:
+def check(
+    model: Any,
+    task: Task,
+    samples: int = 16,
+    lava_samples: int = 0,
+    split: str = "test",
+    network: Network | None = None,
+) -> Agreement:
     """Run a model, and the network that is exported from it, on the first samples of a task.
 
     Args:
         model: a torch network as of :func:`~delaynet_lava.nn.model.save_model`; it runs in ``eval`` mode and
             is given back as it was.
         samples: how many are run in torch and in the emulator. lava_samples: how many of them in Lava, too.
+        network: what was exported from it, where that is at hand: it answers in the way that its file says.
+            None: the model is exported here.
 
     Raises:
         InputError: a model that can't be exported, a task that does not fit it, too few samples.
@@ -288,7 +297,9 @@ def check(model: Any, task: Task, samples: int = 16, lava_samples: int = 0, spli
     """
     if not 0 <= lava_samples <= samples or samples < 1:
         raise InputError("samples", f"{samples}, of them {lava_samples} on Lava", "take 1 or more in all")
-    checker = _Checker(model, Payload(task.payload_bits, task.payload_signed))
+    if network is None:
+        network = extract(describe(model, payload=Payload(task.payload_bits, task.payload_signed)))
+    checker = _Checker(model, network)
     result = Agreement(samples, task.steps, checker.layers())
     widest = max(layer.size for layer in checker.network.layers)
     size = int(np.clip(_BATCH_BYTES // (task.steps * widest), 1, samples))

@@ -170,6 +170,20 @@ def test_the_command_says_what_agrees(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "0 mismatches between emulator and lava" in out and "layer 1 voltage" in out
     content = json.loads(Path("c.json").read_text())
     assert content["agree"] and content["differing"] == 0 and content["task"] == word
+    # Answers are compared, and counted as right, in the way that the file says.
+    right = set()
+    for decision in ("last", "mean:50:200", "sum::60"):
+        delaynet_lava.save_model(net, "decided.pt", task=word, decision=decision)
+        with pytest.raises(SystemExit) as stop:
+            main(["check", "decided.pt", "--samples", "64", "--lava-samples", "0", "--json", "c.json"])
+        assert stop.value.code == 0
+        export_netx("decided.pt", "decided.h5")
+        with pytest.raises(SystemExit):
+            main(["run", "decided.h5", "--samples", "64", "--json", "r.json"])
+        found, ran = (json.loads(Path(name).read_text()) for name in ("c.json", "r.json"))
+        assert found["right"] / 64 == ran["accuracy"]
+        right.add(found["right"])
+    assert len(right) > 1
     for words, line in (
         (["bare.pt"], "--task"),
         (["net.h5"], "delaynet run --check"),

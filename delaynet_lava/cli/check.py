@@ -40,7 +40,7 @@ def check(
         found, integers = model_of(model, network)
         of = source(task, integers, model, seed)
     count = number(of, samples, SAMPLES)
-    result = compare(found, of, count, lava_samples)
+    result = compare(found, of, count, lava_samples, network=integers)
     if json != "-":
         say(f"{model}: {count} samples of {of.word}{seed_words(of)}, {of.steps} steps")
         rows = []
