@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from intruder import Intruder
 
 from delaynet_lava.cli import main
 from delaynet_lava.errors import InputError
@@ -30,27 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated"),
     pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor.*deprecated:UserWarning"),
 ]
-
-
-class Intruder(torch.nn.Module):
-    """As TorchScript: an archive that writes a file of its choice while it is being opened."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[str, bool]:
-        return (self.path, self.training)
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[str, bool]) -> None:
-        self.path = state[0]
-        self.training = state[1]
-        torch.save([1, 2, 3], self.path)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from bundle_tools import NETWORK, a_bundle
 from harness import Target
+from intruder import Intruder
 from mutate import damage, strange, strange_json, twist
 from netx_tools import NEURON, a_network, stock_file
 from samples import events_case, npz_case, read_samples, sample_files
@@ -209,27 +210,6 @@ def _torch_case(state: Any, rng: Random) -> bytes:
         content = damage(base.content, rng)
     state.path.write_bytes(content)
     return content
-
-
-class Intruder(torch.nn.Module):
-    """As TorchScript: writes a file while it is opened."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[str, bool]:
-        return (self.path, self.training)
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[str, bool]) -> None:
-        self.path = state[0]
-        self.training = state[1]
-        torch.save([1], self.path)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
 
 
 def _torch_state(folder: Path, trees: list[Any]) -> Any:
