@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -173,11 +173,12 @@ def backend(name: str) -> Callable[..., Trace]:
     raise InputError("backend", f"{name!r} is not one of {list(BACKENDS)}")
 
 
-def require_fit(network: Network, task: Task, where: str) -> None:
+def require_fit(network: Network, task: Task, where: str, labelled: bool = True) -> None:
     """Refuse a task that a network cannot run: its inputs, its labels.
 
     Args:
         where: how the message names the network.
+        labelled: whether its labels matter.
 
     Raises:
         InputError: for that reason.
@@ -188,7 +189,9 @@ def require_fit(network: Network, task: Task, where: str) -> None:
     sent, taken = Payload(task.payload_bits, task.payload_signed), network.payload
     if sent.low < taken.low or sent.high > taken.high:
         problems.append(f"takes {taken}, the task sends {sent}")
-    if task.classes is None:
+    if not labelled:
+        pass
+    elif task.classes is None:
         problems.append(f"decides between {network.outputs} classes, the task has none")
     elif task.classes != network.outputs:
         problems.append(f"gives {network.outputs} outputs, the task has {task.classes} classes")
@@ -214,10 +217,14 @@ def evaluate(
     check: str | None = None,
     on_samples: Callable[[int], None] | None = None,
     split: str = "test",
+    on_trace: Callable[[np.ndarray, Trace], None] | None = None,
 ) -> Evaluation:
     """Run the first ``samples`` samples of a task; with ``check`` on a second backend too.
 
     The check compares spikes and membranes of every layer at every step, and all counters.
+
+    Args:
+        on_trace: called with the inputs and the trace of some samples at a time, everything recorded.
 
     Raises:
         InputError: no samples, or more than the task has; a task that does not fit the network; an
@@ -233,9 +240,10 @@ def evaluate(
     main = backend(run_on)
     other = None if check is None else backend(check)
     last = len(network.layers) - 1
-    record: tuple[str, ...] = ("spikes", "voltage") if other else ()
-    layers = None if other else [last]
-    size = _batch_size(network, task.steps, other is not None)
+    whole_record = other is not None or on_trace is not None
+    record: tuple[str, ...] = ("spikes", "voltage") if whole_record else ()
+    layers = None if whole_record else [last]
+    size = _batch_size(network, task.steps, whole_record)
     # Lava takes seconds a sample and says when each is done; the emulator is done before that matters.
     watch: dict[str, Any] = {}
     if on_samples is not None and run_on == "lava":
@@ -263,6 +271,8 @@ def evaluate(
             compared += result.compared
             check_wall += theirs.wall_s
             first = first or result.first
+        if on_trace is not None:
+            on_trace(x, replace(trace))
         trace.spikes, trace.voltage = {}, {}
         traces.append(trace)
         if on_samples is not None and not watch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,6 +176,111 @@ class Trace:
             raise MismatchError(f"{self.backend} and {other.backend}: {result}")
         return result
 
+    def save(
+        self, path: str | os.PathLike, network: Network | None = None, inputs: np.ndarray | None = None
+    ) -> None:
+        """Write the trace as NIRData (docs/nir.md), which ``nir.read_data`` reads too.
+
+        What was recorded is there as ``spikes`` and ``voltage`` of a node a layer, time-gridded; membranes in
+        units of the chip. Counters and the like are kept beside it, for :meth:`load`.
+
+        Args:
+            network: that ran; the nodes are then called as in its graph, and a step lasts as long as its.
+                None: ``lif0`` and so on, and 1 ms.
+            inputs: that it ran on (batch, steps, channels), kept as ``spikes`` of the node ``input``, so that
+                the file is a task, too.
+
+        Raises:
+            InputError: a network or inputs of another extent, or a place that can't be written.
+        """
+        from delaynet_lava.formats import nir_data
+
+        count = len(self.final_voltage)
+        if network is not None and [n.size for n in network.layers] != [
+            v.shape[1] for v in self.final_voltage
+        ]:
+            raise InputError("network", f"is not the one of this trace, which has {count} layers")
+        dt = (1.0 if network is None else network.dt_ms) * 1e-3
+        nodes: dict[str, dict[str, nir_data.Gridded]] = {}
+        if inputs is not None:
+            x = as_array(inputs, "inputs")
+            if x.ndim != 3 or len(x) != self.batch or x.shape[1] > self.steps:
+                raise InputError(
+                    "inputs", f"have shape {x.shape}, the trace is of {self.batch} samples of {self.steps}"
+                )
+            nodes["input"] = {"spikes": nir_data.Gridded(_spikes(x), dt)}
+        names = []
+        for layer in range(count):
+            readout = network is not None and network.layers[layer].neuron.is_readout
+            names.append(nir_data.node_name(layer, readout))
+            held = {name: getattr(self, name).get(layer) for name in RECORDABLE}
+            found = {
+                name: nir_data.Gridded(array if name == "voltage" else _spikes(array), dt)
+                for name, array in held.items()
+                if array is not None
+            }
+            nodes |= {names[-1]: found} if found else {}
+        values = {name: getattr(self, name) for name in _PLAIN} | {"nodes": names}
+        arrays = {f"{n}{k}": a for n in _LISTS for k, a in enumerate(getattr(self, n))}
+        if self.scores is not None:
+            arrays["scores"] = self.scores
+        nir_data.write(path, nodes, None, (values, arrays))
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> Trace:
+        """A trace that :meth:`save` wrote, read as a stranger's file.
+
+        Raises:
+            InputError: not NIRData, or not a trace; parts that do not fit each other.
+        """
+        from delaynet_lava.formats import nir_data
+
+        data = nir_data.read(path)
+        values, own = nir_data.own_values(data)
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "backend": str, "steps": int, "batch": int, "u_wraps": list, "v_saturations": list, "nodes": list,
+            "wall_s": (int, float),
+        }  # fmt: skip
+        for name, kind in kinds.items():
+            of = values.get(name)
+            inside = of if isinstance(of, list) else []
+            want = str if name == "nodes" else int
+            if (
+                not isinstance(of, kind)
+                or isinstance(of, bool)
+                or any(type(one) is not want for one in inside)
+            ):
+                raise own.refuse("values", f"{name} is {shown(of)}")
+        batch, steps, names = values["batch"], values["steps"], values["nodes"]
+        count = len(names)
+        if batch < 1 or steps < 1 or not count or len(set(names)) < count:
+            raise own.refuse("values", f"are of {count} layers, {batch} samples, {steps} steps")
+        for name in ("u_wraps", "v_saturations"):
+            if len(values[name]) not in (0, count):
+                raise own.refuse("values", f"{name} has {len(values[name])} entries for {count} layers")
+        final = [_whole(own, f"final_voltage{k}", np.int32, (batch, None)) for k in range(count)]
+        counted = [k for k in range(count) if f"spike_counts{k}" in own.keys]
+        counts = [_whole(own, f"spike_counts{k}", np.int64, (batch,)) for k in counted]
+        if len(counts) not in (0, count):
+            raise own.refuse("spike_counts", f"is there for {len(counts)} of {count} layers")
+        scores = None
+        if "scores" in own.keys:
+            scores = _whole(own, "scores", np.int64, (batch, final[-1].shape[1]))
+        found: dict[str, dict[int, np.ndarray]] = {name: {} for name in RECORDABLE}
+        for layer, node in enumerate(names):
+            for name in set(RECORDABLE) & set(data.names.get(node, ())):
+                one = data.get(node, name)
+                array = one.data if isinstance(one, nir_data.Gridded) else np.zeros(0)
+                dtype, shape = (np.uint8, np.int32)[name == "voltage"], (batch, steps, final[layer].shape[1])
+                where = f"{data.where}: node {node[:60]!r}"
+                found[name][layer] = _fitted(array, dtype, shape, f"{where}: {name}")
+                if name == "spikes" and np.any(found[name][layer] > 1):
+                    raise InputError(where, "has spikes that are neither 0 nor 1")
+        return Trace(
+            values["backend"], steps, batch, final, values["u_wraps"], values["v_saturations"], counts,
+            found["spikes"], found["voltage"], scores, float(values["wall_s"]),
+        )  # fmt: skip
+
     @staticmethod
     def join(traces: list[Trace]) -> Trace:
         """One trace of the samples of several, in order.
@@ -205,6 +311,33 @@ class Trace:
             scores=None if head.scores is None else np.concatenate([t.scores for t in traces]),
             wall_s=sum(t.wall_s for t in traces),
         )
+
+
+# Attributes of a trace that are plain values, and those that are lists of arrays.
+_PLAIN = ("backend", "steps", "batch", "u_wraps", "v_saturations", "wall_s")
+_LISTS = ("final_voltage", "spike_counts")
+
+
+def _spikes(values: np.ndarray) -> np.ndarray:
+    """As NIRData keeps them: bool, where there are no payloads."""
+    return values.astype(bool) if not np.any((values != 0) & (values != 1)) else values
+
+
+def _whole(own: Any, name: str, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:
+    return _fitted(own.array(name), dtype, shape, own.at(name))
+
+
+def _fitted(array: np.ndarray, dtype: type, shape: tuple[int | None, ...], where: str) -> np.ndarray:
+    """A stranger's whole numbers of a shape (None: of any extent), none changed by the type."""
+    fits = array.ndim == len(shape) and all(
+        want in (None, got) for want, got in zip(shape, array.shape, strict=True)
+    )
+    if array.dtype.kind not in "iu" or not fits or 0 in array.shape:
+        raise InputError(where, f"has {array.dtype} {array.shape}, expected whole numbers {shape}")
+    found: np.ndarray = array.astype(dtype)
+    if not np.array_equal(found, array):
+        raise InputError(where, f"has values beyond {np.dtype(dtype)}")
+    return found
 
 
 def _first(

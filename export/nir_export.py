@@ -21,6 +21,7 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.export.nir_import import DEFAULTS, NirWarning
 from delaynet_lava.formats import nir_graph
+from delaynet_lava.formats.nir_data import node_name
 from delaynet_lava.formats.nir_graph import NeuralGraph, Node
 from delaynet_lava.network import Dense, Network, Synapse
 
@@ -51,7 +52,7 @@ def graph_of(network: Network) -> NeuralGraph:
                 f"layer {index}", "is an encoder, whose inputs are values of its bias: NIR has no such node",
                 "export the network without it",
             )  # fmt: skip
-        name = f"lif{index}" if not layer.neuron.is_readout else f"li{index}"
+        name = node_name(index, layer.neuron.is_readout)
         nodes[name] = _neurons(layer, dt)
         edges += _connect(nodes, before, name, layer.synapse, f"fc{index}", dt)
         if layer.recurrent is not None:

@@ -36,7 +36,7 @@ def _samples(
             f"{samples} samples of random spikes, {RANDOM_RATE:g} a step, {RANDOM_STEPS} steps, seed {seed}"
         )
         return (rng.random(shape) < RANDOM_RATE).astype(np.uint8), text
-    of = source(word, network, path, seed)
+    of = source(word, network, path, seed, labelled=False)
     samples = number(of, samples, SAMPLES)
     return of.batch("test", 0, samples)[0], f"{samples} samples of {of.word}{seed_words(of)}"
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from delaynet_lava.analysis.confusion import class_rows
-from delaynet_lava.cli.output import complain, figures, lines, progress, say, speak_warnings, write_json
+from delaynet_lava.cli.output import (
+    complain,
+    figures,
+    lines,
+    progress,
+    require_folder,
+    say,
+    speak_warnings,
+    write_json,
+)
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
 from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
 from delaynet_lava.formats import netx
 from delaynet_lava.tasks.base import SPLITS
+from delaynet_lava.trace import Trace
 
 SAMPLES = 256
 
@@ -63,18 +74,28 @@ def run(
     check: Annotated[
         str | None, typer.Option(help="Run on this backend too and compare every integer.")
     ] = None,
+    trace: Annotated[
+        str | None, typer.Option(help="Keep what every layer did here, as NIRData: trace.nir.")
+    ] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
 ) -> int:
     """Run a network on samples of a task; with --check, compare two executions.
 
     Exit code 1 where they differ. Example: delaynet run net.h5 --samples 8 --backend lava --check emulator
     """
+    for option, path in (("--trace", trace), ("--json", json)):
+        require_folder(option, path)
     with speak_warnings("delaynet run"):
         network = netx.read(net)
     of = source(task, network, net, seed)
     samples = number(of, samples, SAMPLES, split)
+    kept: list[tuple[np.ndarray, Trace]] = []
+    keep = None if trace is None else lambda inputs, one: kept.append((inputs, one))
     with progress(f"{backend}, {of.steps} steps", samples) as advance:
-        result = evaluate(network, of, samples, backend, check, advance, split)
+        result = evaluate(network, of, samples, backend, check, advance, split, keep)
+    if trace is not None:
+        inputs = np.concatenate([inputs for inputs, _ in kept])
+        Trace.join([one for _, one in kept]).save(trace, network, inputs)
     # Files first: who reads the table may go away.
     content = {"net": net, "task": of.word, "split": split, "seed": of.seed, **result.as_dict()}
     write_json(json, content)

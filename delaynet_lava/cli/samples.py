@@ -38,13 +38,16 @@ def named_word(word: str | None, own: str, path: str) -> str:
     return own
 
 
-def source(word: str | None, network: Network, path: str, seed: int | None = None) -> Task:
+def source(
+    word: str | None, network: Network, path: str, seed: int | None = None, labelled: bool = True
+) -> Task:
     """The task that a network is to run, at the network's time step.
 
     Args:
         word: what ``--task`` says; None: the network's own.
         path: of the network, for errors.
         seed: what ``--seed`` says; None: 0 where samples are drawn.
+        labelled: whether the labels have to fit, too.
 
     Raises:
         InputError: there is no such task, it does not fit the network, or it has no use for a seed.
@@ -58,7 +61,7 @@ def source(word: str | None, network: Network, path: str, seed: int | None = Non
         raise InputError(
             path, f"is for the task {named}, which cannot be run here ({error})", "name one with --task"
         ) from error
-    require_fit(network, made, path)
+    require_fit(network, made, path, labelled)
     if seed is not None and made.seed is None:
         raise InputError(
             f"--seed {seed}", f"the samples of {made.word} are stored, none is drawn", "leave it out"

@@ -7,8 +7,9 @@ structure that is visited is paid for from a budget that grows with the file, an
 
 Read are: superblocks 0 to 3; groups as symbol tables or compact links; integers, IEEE floats,
 enumerations, strings of fixed and variable length, lists of rows of numbers; compact, contiguous
-and chunked storage, deflate and shuffle. That is what h5py writes unless told otherwise, and more
-than NetX's files need. Numbers in comments are those of the HDF5 file format specification, version 3.
+and chunked storage, deflate and shuffle; attributes of numbers or one string. That is what h5py
+writes unless told otherwise, and more than NetX's files need. Numbers in comments are those of the
+HDF5 file format specification, version 3.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ file that allow for one more. A network of 4096 layers takes a quarter."""
 
 # Types of header messages.
 SPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT, FILTERS = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08, 0x0B
-CONTINUATION, SYMBOL_TABLE = 0x10, 0x11
+ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = 0x0C, 0x10, 0x11
 DEFLATE, SHUFFLE = 1, 2
 # Size: bit offset, precision, place and size of the exponent, of the mantissa, bias of the exponent.
 _IEEE = {2: (0, 16, 10, 5, 0, 10, 15), 4: (0, 32, 23, 8, 0, 23, 127), 8: (0, 64, 52, 11, 0, 52, 1023)}
@@ -243,6 +244,42 @@ class Reader:
         length, at = self._number(at, width), at + width
         name = self._take(at, min(length, 1000)).decode("utf-8", "backslashreplace")
         return name, None if kind else self._number(at + length, 8)
+
+    def attribute(self, address: int, name: str) -> bytes | np.ndarray | None:
+        """An attribute of an object: a string without its padding, or numbers; None: there is none.
+
+        Raises:
+            FormatError: damaged, shared with other data, or of a type that is not read.
+        """
+        for message in self._messages(address).get(ATTRIBUTE, []):
+            self._visit()
+            version, flags = self._numbers(message.at, 1, 2)
+            if version not in (1, 2, 3):
+                raise FormatError(f"has attributes of version {version}; {_DEFAULTS}")
+            sizes = self._numbers(message.at + 2, 2, 3)
+            # Name, type and dataspace follow each other; in version 1 each is padded to 8 bytes.
+            padded = [(n + 7) // 8 * 8 if version == 1 else n for n in sizes]
+            starts = list(itertools.accumulate([message.at + 8 + (version == 3), *padded]))
+            if starts[-1] > message.at + message.size:
+                raise FormatError("is damaged: an attribute does not end")
+            if self._take(starts[0], sizes[0]).split(b"\0")[0] != name.encode():
+                continue
+            if version > 1 and flags & 3:
+                raise FormatError(f"has an attribute {name} whose type it shares with other data")
+            return self._attribute(starts, message.at + message.size, name)
+        return None
+
+    def _attribute(self, starts: list[int], end: int, name: str) -> bytes | np.ndarray:
+        shape, dtype = self._shape(starts[2]), self._dtype(starts[1])
+        size = math.prod(shape) * (16 if dtype is None else dtype.itemsize)
+        if starts[3] + size > end:
+            raise FormatError(f"is damaged: its attribute {name} does not end")
+        if dtype is not None and dtype.kind != "S":
+            return np.frombuffer(self._take(starts[3], size), dtype).reshape(shape)
+        if math.prod(shape) != 1:
+            raise FormatError(f"has an attribute {name} of shape {shape}, expected one string")
+        content = self._take(starts[3], size)
+        return self._heap_text(content) if dtype is None else content.split(b"\0")[0]
 
     # Data.
 

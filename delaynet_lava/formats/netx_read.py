@@ -434,6 +434,8 @@ def _require_netx(root: Group) -> None:
         return
     if {"node", "version"} <= root.keys:
         raise InputError(root.where, "is a NIR graph, not NetX", "read it with delaynet import")
+    if root.attribute_text("__type__") == "NIRGraphData":
+        raise InputError(root.where, "is NIRData, samples and no network", "give it to --task")
     if root.keys & {"model_weights", "_layer_checkpoint_dependencies", "layer_names", "layers"}:
         raise InputError(root.where, "is a Keras file, not NetX", "export it with its framework's NIR writer")
 

@@ -69,6 +69,8 @@ def read(path: str | os.PathLike) -> NeuralGraph:
         InputError: not a NIR file, damaged, too large, or a graph whose edges do not fit its nodes.
     """
     root = open_untrusted(path)
+    if "node" not in root.keys and root.attribute_text("__type__") == "NIRGraphData":
+        raise InputError(root.where, "is NIRData, samples and no graph", "give it to --task")
     if "node" not in root.keys:
         raise InputError(root.where, "is HDF5 but has no 'node', so it is no NIR graph")
     graph = root.group("node")

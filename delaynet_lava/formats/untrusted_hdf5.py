@@ -34,6 +34,8 @@ MAX_TEXTS = 1 << 18
 """Elements of an array of strings."""
 MAX_KEYS = 1 << 13
 """Entries of one group."""
+MAX_NAME = 1 << 8
+"""Bytes of an attribute that is text."""
 
 _OTHERS = (
     (
@@ -71,6 +73,7 @@ class Group:
 
     def __init__(self, file: _File, address: int, where: str, prefix: str = "") -> None:
         self._file, self.where, self._prefix = file, where, prefix
+        self._own = address
         with _named(self.name):
             self._links = file.reader.links(address, MAX_KEYS)
         self.keys = frozenset(self._links)
@@ -169,6 +172,39 @@ class Group:
     def again(self) -> Group:
         """The root of the same file, with a budget of its own."""
         return root_of(self._file.content, self.where)
+
+    def _attribute(self, name: str) -> bytes | np.ndarray | None:
+        with _named(self.name):
+            return self._file.reader.attribute(self._own, name)
+
+    def attribute_text(self, name: str) -> str:
+        """An attribute of the group itself, a string (UTF-8); "" where there is none of that name.
+
+        Raises:
+            InputError: not a string, not UTF-8, or damaged.
+        """
+        value = self._attribute(name)
+        if value is None:
+            return ""
+        if not isinstance(value, bytes) or len(value) > MAX_NAME:
+            raise self.refuse(name, f"is no text of at most {MAX_NAME} bytes")
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self.refuse(name, "is not UTF-8 text") from error
+
+    def attribute_number(self, name: str) -> float:
+        """An attribute of the group itself, one finite number.
+
+        Raises:
+            InputError: missing, or anything else.
+        """
+        value = self._attribute(name)
+        if value is None:
+            raise self.refuse(name, "is missing")
+        if isinstance(value, bytes) or value.size != 1 or not np.isfinite(value).all():
+            raise self.refuse(name, "is not one finite number")
+        return float(value.reshape(-1)[0])
 
     def array(self, key: str, limit: int = MAX_ELEMENTS) -> np.ndarray:
         """Numbers, as stored: integer or float of at most 64 bits, any shape; do not write to it.

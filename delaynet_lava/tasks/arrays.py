@@ -6,6 +6,8 @@ docs/tasks.md says what each file holds. What is read is decided by its keys:
 - ``times``, ``units``, ``sample``, ``labels``: events, in a ``.npz`` one after the other;
 - ``spikes/times``, ``spikes/units``, ``labels``: events of an HDF5 file, a row a sample.
 
+A ``.nir`` goes to :mod:`delaynet_lava.tasks.recordings`.
+
 In a ``.npz`` all keys may begin with ``train_``, ``validation_`` or ``test_``: the file divides itself.
 """
 
@@ -23,6 +25,7 @@ from delaynet_lava.formats.npz import Npz
 from delaynet_lava.formats.untrusted_hdf5 import open_untrusted
 from delaynet_lava.tasks.base import SPLITS
 from delaynet_lava.tasks.binning import COUNT_BITS, EVENT_OPTIONS, EventSource, scale_of, step_of
+from delaynet_lava.tasks.recordings import nir_task
 from delaynet_lava.tasks.series import PAYLOAD_BITS, DenseSource, payload_of
 from delaynet_lava.tasks.stored import MAX_CLASSES, Source, Stored, labels_of, parted
 from delaynet_lava.tasks.words import join_word, read_options, text_of
@@ -75,8 +78,9 @@ def _hdf5(path: str) -> _Sets:
     return {"": (get, f"{path}: ", spikes.keys | root.keys)}
 
 
-# A new kind of file is a line here; NIRData will be one.
-ENDINGS: dict[str, Callable[[str], _Sets]] = {".npz": _npz, ".h5": _hdf5, ".hdf5": _hdf5}
+# A new kind of file that holds sets of arrays is a line here.
+_READERS: dict[str, Callable[[str], _Sets]] = {".npz": _npz, ".h5": _hdf5, ".hdf5": _hdf5}
+ENDINGS = (*_READERS, ".nir")
 """Endings of the files that are read."""
 
 
@@ -89,6 +93,8 @@ def file_task(word: str, path: str, texts: Mapping[str, str]) -> Stored:
     Raises:
         InputError: naming file, key and sample at fault.
     """
+    if path.lower().endswith(".nir"):
+        return nir_task(word, path, texts)
     sets = _open(path)
     dense = all("inputs" in names for _, _, names in sets.values())
     usual = _DENSE if dense else {**EVENT_OPTIONS, "unit": "ms" if path.endswith(".npz") else "s"}
@@ -130,9 +136,9 @@ def file_task(word: str, path: str, texts: Mapping[str, str]) -> Stored:
 
 def _open(path: str) -> _Sets:
     ending = os.path.splitext(path)[1].lower()
-    if ending not in ENDINGS:
-        raise InputError(path, f"ends in {ending!r}", f"give one of: {', '.join(ENDINGS)}")
-    return ENDINGS[ending](path)
+    if ending not in _READERS:
+        raise InputError(path, f"ends in {ending!r}", f"give one of: {', '.join(_READERS)}")
+    return _READERS[ending](path)
 
 
 def _labels(one: tuple[_Get, str, frozenset[str]], classes: int) -> np.ndarray:

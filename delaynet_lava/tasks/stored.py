@@ -52,7 +52,9 @@ class Stored(Task):
         more: ``dt_ms``, ``payload_bits``, ``payload_signed``, and ``names`` of the classes.
     """
 
-    def __init__(self, name: str, word: str, parts: Mapping[str, Part], classes: int, **more: Any) -> None:
+    def __init__(
+        self, name: str, word: str, parts: Mapping[str, Part], classes: int | None, **more: Any
+    ) -> None:
         self.name, self.word, self.classes = name, word, classes
         self.dt_ms = more.get("dt_ms", 1.0)
         self.payload_bits = more.get("payload_bits", 0)
