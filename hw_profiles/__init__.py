@@ -20,7 +20,16 @@ import tomli
 from delaynet_lava.errors import InputError
 from delaynet_lava.files import read_file
 
-__all__ = ["KEYS", "STATUSES", "HardwareProfile", "Limit", "System", "load_profile", "profile_names"]
+__all__ = [
+    "FITTED",
+    "KEYS",
+    "STATUSES",
+    "HardwareProfile",
+    "Limit",
+    "System",
+    "load_profile",
+    "profile_names",
+]
 
 MAX_BYTES = 1 << 20
 STATUSES = ("documented", "measured", "inferred", "unknown")
@@ -54,12 +63,25 @@ _NUMBERS: dict[str, tuple[str, type, float, float]] = {
     "cores_per_chip_usable": ("core", int, 1, 2**31),
     "energy_per_synaptic_op": ("pJ", float, 0, math.inf),
     "energy_per_neuron_update": ("pJ", float, 0, math.inf),
-    "energy_static_per_step": ("nJ", float, 0, math.inf),
+    "power_static": ("W", float, 0, math.inf),
     "energy_dynamic_per_step": ("nJ", float, 0, math.inf),
     "time_per_step": ("us", float, 0, math.inf),
 }
 KEYS: tuple[str, ...] = (*_NUMBERS, *_WORDS)
 """Every limit that a profile may state."""
+# Prices that somebody fitted to measurements, and how far the fit is off.
+_FITTED: dict[str, tuple[str, type, float, float]] = {
+    "energy_per_synaptic_op": ("pJ", float, 0, math.inf),
+    "energy_per_neuron_update": ("pJ", float, 0, math.inf),
+    "energy_per_spike": ("pJ", float, 0, math.inf),
+    "energy_per_message": ("pJ", float, 0, math.inf),
+    "energy_error": ("%", float, 0, math.inf),
+    "time_per_synaptic_op": ("ns", float, 0, math.inf),
+    "time_per_neuron_update": ("ns", float, 0, math.inf),
+    "time_error": ("%", float, 0, math.inf),
+}
+FITTED: tuple[str, ...] = (*_FITTED,)
+"""Every price that a profile may have in its table ``fitted``."""
 _ORDERED = (
     ("weight_min", "weight_max"),
     ("current_decay_min", "current_decay_max"),
@@ -108,12 +130,14 @@ class HardwareProfile:
         name: short name; title: what the chip is.
         limits: name -> :class:`Limit`, unknown ones too where the file lists them.
         systems: name -> :class:`System`.
+        fitted: name -> :class:`Limit`, prices of :data:`FITTED` that a model of the chip was fitted with.
     """
 
     name: str
     title: str
     limits: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
     systems: Mapping[str, System] = field(default_factory=lambda: MappingProxyType({}))
+    fitted: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
 
     def get(self, key: str) -> Any:
         """Value of a limit, or None where it is unknown.
@@ -171,16 +195,27 @@ def load_profile(name_or_path: str | os.PathLike) -> HardwareProfile:
     mistakes = list(_mistakes(table))
     if mistakes:
         raise InputError(text, "; ".join(mistakes), "generic.toml explains every key")
-    limits = {}
-    for key, entry in table["limits"].items():
-        value = entry.get("value")
-        value = tuple(value) if isinstance(value, list) else value
-        limits[key] = Limit(value, entry["unit"], entry["status"], entry["source"])
+    limits, fitted = _limits(table["limits"]), _limits(table.get("fitted", {}))
     systems = {
         name: System(entry["chips"], entry.get("cores"), entry["status"], entry["source"])
         for name, entry in table.get("systems", {}).items()
     }
-    return HardwareProfile(table["name"], table["title"], MappingProxyType(limits), MappingProxyType(systems))
+    return HardwareProfile(
+        table["name"],
+        table["title"],
+        MappingProxyType(limits),
+        MappingProxyType(systems),
+        MappingProxyType(fitted),
+    )
+
+
+def _limits(table: dict[str, Any]) -> dict[str, Limit]:
+    found = {}
+    for key, entry in table.items():
+        value = entry.get("value")
+        value = tuple(value) if isinstance(value, list) else value
+        found[key] = Limit(value, entry["unit"], entry["status"], entry["source"])
+    return found
 
 
 def _mistakes(table: dict[str, Any]) -> Iterator[str]:
@@ -188,7 +223,7 @@ def _mistakes(table: dict[str, Any]) -> Iterator[str]:
     for key in ("name", "title"):
         if not isinstance(table.get(key), str) or not table[key].strip():
             yield f"{key!r} is missing or not a text"
-    yield from _unknown_keys("", table, {"name", "title", "limits", "systems"})
+    yield from _unknown_keys("", table, {"name", "title", "limits", "systems", "fitted"})
     limits = table.get("limits")
     if not isinstance(limits, dict) or not limits:
         yield "[limits] is missing or empty"
@@ -204,6 +239,19 @@ def _mistakes(table: dict[str, Any]) -> Iterator[str]:
         least, most = sound.get(low), sound.get(high)
         if least is not None and most is not None and least > most:
             yield f"limits.{low}: {least} exceeds {high} {most}"
+    fitted = table.get("fitted", {})
+    if not isinstance(fitted, dict):
+        yield "[fitted] is not a table"
+        fitted = {}
+    yield from _unknown_keys("fitted: ", fitted, set(FITTED))
+    for key in [key for key in FITTED if key in fitted]:
+        mistakes = list(_limit_mistakes(key, fitted[key], _FITTED))
+        if not mistakes and "value" not in fitted[key]:
+            mistakes = ["has no value; leave out what is not known"]
+        yield from (f"fitted.{key}: {mistake}" for mistake in mistakes)
+    for kind in ("energy", "time"):
+        if f"{kind}_error" not in fitted and any(key.startswith(f"{kind}_per") for key in fitted):
+            yield f"fitted.{kind}_error: is missing, how far the fitted figures are off"
     systems = table.get("systems", {})
     if not isinstance(systems, dict):
         yield "[systems] is not a table"
@@ -240,11 +288,13 @@ def _number_mistakes(name: str, value: Any, kind: type, low: float, high: float)
         yield f"{name} is {value}, outside {low} to {high}"
 
 
-def _limit_mistakes(key: str, entry: Any) -> Iterator[str]:
+def _limit_mistakes(
+    key: str, entry: Any, numbers: Mapping[str, tuple[str, type, float, float]] = _NUMBERS
+) -> Iterator[str]:
     yield from _entry_mistakes(entry, {"value", "unit", "status", "source"}, STATUSES)
     if not isinstance(entry, dict):
         return
-    unit, kind, low, high = _NUMBERS.get(key, ("1", list, 0, 0))
+    unit, kind, low, high = numbers.get(key, ("1", list, 0, 0))
     if entry.get("unit") != unit:
         yield f"unit is {entry.get('unit')!r}, expected {unit!r}"
     if entry.get("status") == "unknown":

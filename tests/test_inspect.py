@@ -98,7 +98,7 @@ def test_every_figure_is_that_of_its_own_function(whole):
     assert report["findings"] == [vars(f) for f in check(network, chip)] == []
     assert report["overflow"] == plain(overflow.report(network, extremes(network, inputs)))
     assert report["placement"] == plain(place(network, chip).as_dict())
-    assert report["cost"] == plain(cost(network, inputs, chip).as_dict())
+    assert report["cost"] == plain(cost(network, inputs, chip, placed=place(network, chip)).as_dict())
     ran = evaluate(network, TASK, 5)
     for name in ("accuracy", "decisions", "steps", "spikes", "u_wraps", "v_saturations"):
         assert report["run"][name] == plain(ran.as_dict()[name]), name
@@ -107,7 +107,7 @@ def test_every_figure_is_that_of_its_own_function(whole):
     assert report["left_out"] == [] and report["sweep"] is None
     # Other samples are told apart.
     others, _ = CueAccumulation(1, 150, 4).batch("test", 0, 5)
-    assert report["cost"] != plain(cost(network, others, chip).as_dict())
+    assert report["cost"] != plain(cost(network, others, chip, placed=place(network, chip)).as_dict())
     assert report["overflow"] != plain(overflow.report(network, extremes(network, others)))
 
 

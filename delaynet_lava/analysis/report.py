@@ -270,10 +270,11 @@ def _run(
     task: Task,
     words: str,
     on_samples: Callable[[int], None],
+    placed: Placement | None,
 ) -> tuple[Run, list[str]]:
     samples, left_out = len(inputs), []
     evaluation = evaluate(network, task, samples, on_samples=on_samples)
-    price = cost(network, inputs, profile)
+    price = cost(network, inputs, profile, placed=placed)
     try:
         seen = activity.observe(network, inputs[:_WATCHED])
     except InputError as error:
@@ -312,7 +313,7 @@ def gather(
         if samples < 1:
             raise InputError("samples", f"{samples} is below 1")
         inputs, _ = task.batch("test", 0, samples)
-        run, missing = _run(network, inputs, profile, task, words, on_samples)
+        run, missing = _run(network, inputs, profile, task, words, on_samples, placement)
         left_out += missing
         seen = _extremes(network, inputs, on_samples)
         asked_ms = task.steps * network.dt_ms

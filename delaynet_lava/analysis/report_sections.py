@@ -10,7 +10,7 @@ import numpy as np
 
 from delaynet_lava.analysis import activity, bitdepth, sweep
 from delaynet_lava.analysis.confusion import DRAWN, class_rows, draw_confusion
-from delaynet_lava.analysis.cost import COLUMNS, ESTIMATE_COLUMNS, OPERATIONS
+from delaynet_lava.analysis.cost import COLUMNS, CORE_COLUMNS, ESTIMATE_COLUMNS, OPERATIONS
 from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.analysis.page import Picture, Section, Table
 from delaynet_lava.analysis.report import KEPT, Report, Run, Sweep, lattice, recorded_findings
@@ -258,6 +258,8 @@ def _cost(run: Run) -> Section:
     tables = [Table(COLUMNS, run.cost.rows())]
     if run.cost.estimates:
         tables.append(Table(ESTIMATE_COLUMNS, run.cost.estimate_rows()))
+    if run.cost.busiest:
+        tables += [Table(COLUMNS, run.cost.busiest_rows()), Table(CORE_COLUMNS, run.cost.core_rows())]
     text = f"{run.task}: {run.cost.samples} samples of {run.cost.steps:,} steps."
     return Section("Cost of an inference", "\n\n".join([text, *run.cost.notes]), tables)
 

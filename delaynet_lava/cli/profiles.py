@@ -38,6 +38,12 @@ def _show(chip: HardwareProfile) -> None:
         ["limit", "value", "unit", "status", "source"],
         [[key, _text(one.value), one.unit, one.status, one.source] for key, one in chip.limits.items()],
     )
+    if chip.fitted:
+        say("")
+        lines(
+            ["fitted price", "value", "unit", "status", "source"],
+            [[key, _text(one.value), one.unit, one.status, one.source] for key, one in chip.fitted.items()],
+        )
     _systems([chip])
     say("")
     say(f"unknown: {', '.join(chip.unknown) or 'nothing'}")
@@ -55,6 +61,7 @@ def _content(chip: HardwareProfile) -> dict[str, Any]:
             }
             for name, system in chip.systems.items()
         },
+        "fitted": {key: vars(one) for key, one in chip.fitted.items()},
         "unknown": list(chip.unknown),
     }
 
