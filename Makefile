@@ -1,6 +1,6 @@
 # Needs a Python of 3.10 to 3.13 somewhere on the machine (.ci/environment finds it; PYTHON=... decides);
 # everything else goes to .venv.
-MODEL := examples/models/cue_loihi2.pt
+MODEL := model:cue_loihi2
 NET := net.h5
 
 .PHONY: help run test slow lint clean environment

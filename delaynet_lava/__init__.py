@@ -66,7 +66,7 @@ _LATER = {
 }
 
 
-_PACKAGES = ("export", "hw_profiles", "lava", "nn")
+_PACKAGES = ("export", "hw_profiles", "lava", "models", "nn")
 
 
 def __getattr__(name: str) -> Any:

@@ -149,7 +149,9 @@ def _gpu() -> str:
 
 
 def _slayer() -> str:
-    import_module("delaynet_lava.nn.slayer")
+    from delaynet_lava.nn import slayer
+
+    slayer.block  # noqa: B018  (imports it)
     return f"lava-dl {version('lava-dl')}"
 
 

@@ -28,7 +28,7 @@ from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.tasks.base import batches
 from delaynet_lava.tasks.cue import CueAccumulation
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "published_cue_125.npz"
+DATA = Path(__file__).resolve().parent / "data" / "published_cue_125.npz"
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default=str(DATA), help="published_cue_125.npz")

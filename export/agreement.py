@@ -163,9 +163,8 @@ def _through(blocks: list[torch.nn.Module], x: torch.Tensor) -> list[torch.Tenso
 
 def _has_neurons(block: Any) -> bool:
     """Whether the network has a layer for this block."""
-    if isinstance(block, (slayer.block.Flatten, slayer.block.Average)):
-        return False
-    return not isinstance(block, slayer.block.Input) or block.neuron is not None
+    kind = slayer.kind_of(block)
+    return kind not in ("Flatten", "Average") and (kind != "Input" or block.neuron is not None)
 
 
 def _offsets(blocks: list[torch.nn.Module]) -> list[int]:
@@ -173,10 +172,10 @@ def _offsets(blocks: list[torch.nn.Module]) -> list[int]:
     offsets, late = [], 0
     for block in blocks:
         shifts = bool(getattr(block, "delay_shift", False))
-        if isinstance(block, (slayer.block.Flatten, slayer.block.Average)):
+        if slayer.kind_of(block) in ("Flatten", "Average"):
             offsets.append(late)
             continue
-        if isinstance(block, slayer.block.Input):
+        if slayer.kind_of(block) == "Input":
             # Behind it spikes are delayed in the network too.
             offsets.append(-int(shifts))
             continue

@@ -37,7 +37,7 @@ def network_of(source: Any, code: str | None = None) -> tuple[Network, str]:
     if isinstance(source, ModelFile):
         return extract(source), "model"
     if not isinstance(source, (str, os.PathLike)):
-        from delaynet_lava.nn.model import describe  # needs SLAYER; files do not
+        from delaynet_lava.nn.model import describe  # brings the blocks; files do without
 
         return extract(describe(source)), "model"
     name = os.fspath(source)

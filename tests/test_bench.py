@@ -296,7 +296,7 @@ def test_a_sparse_network_has_as_many_synapses_as_asked():
 
 
 def test_the_shipped_model_can_be_measured_and_others_are_refused(repository, tmp_path):
-    path = str(repository / "examples" / "models" / "cue_loihi2.pt")
+    path = str(repository / "delaynet_lava" / "models" / "cue_loihi2.pt")
     subject, rate = calibrated(Subject(path), task_inputs(8)[0])
     assert subject.model == path and 0.01 < rate < 0.05
     from delaynet_lava import save

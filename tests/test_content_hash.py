@@ -138,9 +138,9 @@ def test_a_model_is_checked_and_an_old_one_noted(tmp_path: Path) -> None:
 def test_the_hash_of_a_shipped_model_is_the_same_everywhere(repository: Path) -> None:
     """So a release of torch or Python that changed it would be seen here."""
     for name, start in SHIPPED.items():
-        model = torch.load(repository / "examples" / "models" / name, weights_only=True)
+        model = torch.load(repository / "delaynet_lava" / "models" / name, weights_only=True)
         assert model["sha256"].startswith(start)
-        load_model(repository / "examples" / "models" / name)
+        load_model(repository / "delaynet_lava" / "models" / name)
 
 
 SHIPPED = {
@@ -158,7 +158,7 @@ def main_code(*words: str) -> int:
 
 
 def test_verify(tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture) -> None:
-    net, model = tmp_path / "net.h5", repository / "examples" / "models" / "cue_loihi2.pt"
+    net, model = tmp_path / "net.h5", repository / "delaynet_lava" / "models" / "cue_loihi2.pt"
     netx.write(a_network(), net)
     assert main_code("verify", str(net)) == 0
     out = capsys.readouterr().out

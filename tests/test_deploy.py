@@ -22,7 +22,7 @@ from delaynet_lava.formats import netx
 
 pytest.importorskip("lava", reason="lava-nc is not installed")
 
-MODEL = Path(__file__).resolve().parent.parent / "examples" / "models" / "cue_loihi2.pt"
+MODEL = Path(__file__).resolve().parent.parent / "delaynet_lava" / "models" / "cue_loihi2.pt"
 SHORT = ("--backend", "lava", "--task", "cue:cues=1,wait_ms=150")
 LONG = ("--backend", "lava", "--samples", "200")
 

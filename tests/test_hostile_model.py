@@ -195,7 +195,7 @@ def test_files_of_other_releases_of_torch(repository: Path) -> None:
     """Written by torch 2.13 with ``everything()``; the shipped models come from 2.3."""
     newer = HERE / "files" / "torch-2.13.pt"
     assert list(load_tensors(newer)) == list(everything())
-    for path in (newer, *(repository / "examples" / "models").glob("*.pt")):
+    for path in (newer, *(repository / "delaynet_lava" / "models").glob("*.pt")):
         theirs = torch.load(path, weights_only=True)
         theirs.pop("sha256", None)
         assert same(load_tensors(path), theirs), path
@@ -343,7 +343,7 @@ def test_damage_to_any_byte_of_a_tensor_is_seen(tmp_path: Path) -> None:
 
 
 def test_json_of_the_shipped_models_is_as_before(repository: Path) -> None:
-    for path in (repository / "examples" / "models").glob("*.pt"):
+    for path in (repository / "delaynet_lava" / "models").glob("*.pt"):
         model = load_model(path)
         assert json.dumps(model.config) and json.dumps(model.provenance)
 

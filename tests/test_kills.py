@@ -88,7 +88,7 @@ def start(repository: Path, tmp_path: Path) -> Callable[[str], Path]:
     from delaynet_lava.export import export_netx
     from delaynet_lava.export.nir_export import write_nir
 
-    source = repository / "examples" / "models" / "cue_loihi2.pt"
+    source = repository / "delaynet_lava" / "models" / "cue_loihi2.pt"
 
     def new(name: str) -> Path:
         folder = tmp_path / name / "work"

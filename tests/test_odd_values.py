@@ -184,7 +184,7 @@ def test_values_that_a_profile_may_hold_are_taken_or_named(tmp_path, repository)
 
 
 def test_values_that_a_model_may_hold_are_taken_or_named(repository):
-    whole = load_model(repository / "examples" / "models" / "cue_loihi2.pt")
+    whole = load_model(repository / "delaynet_lava" / "models" / "cue_loihi2.pt")
     calls = {}
 
     def places(part, path=()):

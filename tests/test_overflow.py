@@ -172,7 +172,7 @@ def test_extremes_are_those_of_the_recorded_membranes():
 def test_a_trained_network_is_cleared_and_its_bound_is_within_1_bit(repository: Path):
     from delaynet_lava.export.extract import extract
 
-    network = extract(load_model(repository / "examples" / "models" / "cue_dense.pt"))
+    network = extract(load_model(repository / "delaynet_lava" / "models" / "cue_dense.pt"))
     for row in report(network):
         assert row["headroom_bits"] > 0 and row["uncleared"] == [], row
     for state in ("v_low", "v_high"):

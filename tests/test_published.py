@@ -18,13 +18,11 @@ from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.tasks.cue import CueAccumulation
 from delaynet_lava.trace import decide
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "published_cue_125.npz"
+DATA = Path(__file__).resolve().parents[1] / "examples" / "data" / "published_cue_125.npz"
 
 
 @pytest.fixture(scope="module")
 def published() -> tuple[FloatNetwork, dict[str, np.ndarray]]:
-    if not DATA.is_file():
-        pytest.skip(f"no published weights at ../shared/data/{DATA.name}")
     return read_published(DATA)
 
 

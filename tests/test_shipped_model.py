@@ -17,7 +17,7 @@ from delaynet_lava.tasks.cue import CueAccumulation
 
 @pytest.fixture(scope="module")
 def model(repository: Path) -> Path:
-    return repository / "examples" / "models" / "cue_loihi2.pt"
+    return repository / "delaynet_lava" / "models" / "cue_loihi2.pt"
 
 
 @pytest.fixture(scope="module")

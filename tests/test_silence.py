@@ -93,7 +93,7 @@ def test_what_an_encoder_does_not_use_is_refused():
 
 @pytest.mark.parametrize("value", [-0.01, -1.0, float("inf"), float("nan")])
 def test_a_threshold_below_0_is_not_taken_for_0(repository, value):
-    model = load_model(repository / "examples" / "models" / "cue_loihi2.pt")
+    model = load_model(repository / "delaynet_lava" / "models" / "cue_loihi2.pt")
     assert extract(model).layers[0].neuron.vth > 0
     model.state_dict["0.neuron.vth"] = torch.full_like(model.state_dict["0.neuron.vth"], value)
     with pytest.raises(InputError, match=r"layer 0.*(threshold|vth)"):

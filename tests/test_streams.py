@@ -27,7 +27,7 @@ def net(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from delaynet_lava.export import export_netx
 
     path = tmp_path_factory.mktemp("net") / "net.h5"
-    export_netx(str(repository / "examples" / "models" / "cue_loihi2.pt"), str(path))
+    export_netx(str(repository / "delaynet_lava" / "models" / "cue_loihi2.pt"), str(path))
     return path
 
 

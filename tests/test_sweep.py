@@ -34,7 +34,7 @@ TASK = CueAccumulation(cues=1, wait_ms=150, seed=3)
 
 @pytest.fixture(scope="module")
 def shipped(repository: Path) -> Network:
-    return extract(load_model(repository / "examples" / "models" / "cue_dense.pt"))
+    return extract(load_model(repository / "delaynet_lava" / "models" / "cue_dense.pt"))
 
 
 def matrices(network: Network) -> list[np.ndarray]:

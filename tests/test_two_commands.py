@@ -36,7 +36,7 @@ def together(folder: Path, *commands: list[str]) -> list[tuple[int, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, repository: Path) -> Path:
-    shutil.copy(repository / "examples" / "models" / "cue_loihi2.pt", tmp_path / "model.pt")
+    shutil.copy(repository / "delaynet_lava" / "models" / "cue_loihi2.pt", tmp_path / "model.pt")
     return tmp_path
 
 

@@ -124,7 +124,7 @@ def test_the_wheel_works_on_its_own(installed: Path, repository: Path, tmp_path:
     profiles = run(installed / "bin" / "delaynet", "profiles", cwd=tmp_path)
     assert "loihi1" in profiles and "loihi2" in profiles
 
-    shutil.copy(repository / "examples" / "models" / "cue_loihi2.pt", tmp_path / "model.pt")
+    shutil.copy(repository / "delaynet_lava" / "models" / "cue_loihi2.pt", tmp_path / "model.pt")
     run(installed / "bin" / "delaynet-export", "model.pt", "-o", "net.h5", cwd=tmp_path)
     assert "all kept" in run(installed / "bin" / "delaynet", "inspect", "net.h5", cwd=tmp_path)
     options = ("--task", "cue", "--samples", "4", "--backend", "emulator")

@@ -1,6 +1,6 @@
 """What initial weights promise: the paper's check of a network before it is trained.
 
-Needs SLAYER: gradients are those of the training itself.
+Gradients are those of the training itself.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ SAMPLES = 64
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="A model.pt, or with --network a bare state_dict.")],
+    model: Annotated[str, typer.Argument(help="A model.pt, model:NAME, or a state_dict with --network.")],
     task: Annotated[str | None, TASK] = None,
     samples: Annotated[
         int | None, typer.Option(help=f"Number of samples. [default: {SAMPLES}, or all of a smaller task]")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from delaynet_lava.cli.networks import NET, open_network
 from delaynet_lava.cli.output import (
     complain,
     figures,
@@ -27,15 +28,15 @@ from delaynet_lava.deploy.hosts import ConnectionLost, host_of
 from delaynet_lava.deploy.preflight import Target, broken, preflight, system_name
 from delaynet_lava.deploy.slurm import SlurmMissing
 from delaynet_lava.errors import InputError
-from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
+from delaynet_lava.models import located
 
 NAME = "delaynet deploy"
 SAMPLES = 8
 
 
 def deploy(
-    net: Annotated[str | None, typer.Argument(help="A net.h5.")] = None,
+    net: Annotated[str | None, typer.Argument(help=NET)] = None,
     task: Annotated[str | None, TASK] = None,
     samples: Annotated[int | None, typer.Option(help=f"Number of test samples. [default: {SAMPLES}]")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples. [default: 0]")] = None,
@@ -106,7 +107,7 @@ def deploy(
     if backend not in BACKENDS:
         raise InputError("--backend", f"{backend!r} is not known", f"choose from: {', '.join(BACKENDS)}")
     with speak_warnings(NAME):
-        network = netx.read(net)
+        network = open_network(net)
     of = source(task, network, net, seed)
     samples = number(of, samples, SAMPLES)
     chip, where = load_profile(profile), host_of(host)
@@ -121,7 +122,7 @@ def deploy(
         time_limit_min=time_limit,
         setup=setup,
     )
-    folder = _folder(output, Path(net))
+    folder = _folder(output, Path(located(net)))
     findings = preflight(network, chip, target, where)
     for finding in findings:
         complain(NAME, str(finding))

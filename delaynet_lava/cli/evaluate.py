@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from delaynet_lava import pictures
+from delaynet_lava import models, pictures
 from delaynet_lava.analysis import memory
 from delaynet_lava.analysis.confusion import class_rows
+from delaynet_lava.cli.networks import open_network
 from delaynet_lava.cli.output import (
     complain,
     grid,
@@ -24,7 +24,6 @@ from delaynet_lava.cli.output import (
 )
 from delaynet_lava.cli.samples import TASK, named_word, number, source
 from delaynet_lava.errors import InputError
-from delaynet_lava.formats import netx
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.registry import varied
 
@@ -53,12 +52,14 @@ def _axes(vary: list[str]) -> dict[str, list[str]]:
 
 
 def _name(path: str, taken: Collection[str]) -> str:
-    stem = Path(path).stem
+    stem = models.stem(path)
     return path if stem in taken else stem
 
 
 def evaluate(
-    nets: Annotated[list[str], typer.Argument(help="Exported networks; all see the same samples.")],
+    nets: Annotated[
+        list[str], typer.Argument(help="Networks (net.h5, model.pt or model:NAME); all see the same samples.")
+    ],
     task: Annotated[str | None, TASK] = None,
     vary: Annotated[
         list[str] | None,
@@ -86,7 +87,7 @@ def evaluate(
     networks: dict[str, Network] = {}
     with speak_warnings("delaynet evaluate"):
         for path in nets:
-            networks[_name(path, networks)] = netx.read(path)
+            networks[_name(path, networks)] = open_network(path)
     word = named_word(task, next(iter(networks.values())).task, nets[0])
     words = [(varied(word, **{name: value}), name, value) for name in axes for value in axes[name]]
     settings = []

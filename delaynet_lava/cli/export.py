@@ -12,11 +12,12 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.export import RuleBroken, export_netx
 from delaynet_lava.export.nir_export import write_nir
 from delaynet_lava.export.source import network_of
+from delaynet_lava.models import PREFIX, located, stem
 
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="A model.pt, a NetX file, or with --network a bare state_dict.")
+        str, typer.Argument(help="A model.pt, model:NAME, a NetX file, or with --network a bare state_dict.")
     ],
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Write this .h5 or .nir; default: a .h5 beside.")
@@ -46,8 +47,10 @@ def export(
 
     A state_dict alone does not say what its layers are: delaynet export state.pt --network mine.py:Network
     """
-    target = output or str(Path(model).with_suffix(".h5"))
-    if Path(target).resolve() == Path(model).resolve():
+    # What comes with the package is exported to here, all else beside it.
+    beside = Path(stem(model)) if model.startswith(PREFIX) else Path(model)
+    target = output or str(beside.with_suffix(".h5"))
+    if Path(target).resolve() == Path(located(model)).resolve():
         raise InputError(model, "would be overwritten by what is made of it", "name another file with -o")
     if Path(target).suffix == ".nir":
         return _to_graph(model, target, network, json)

@@ -33,7 +33,7 @@ def init(
         raise InputError("delaynet init", "examines networks of integers, an lsnn has none")
     from delaynet_lava.analysis.initial import examine
     from delaynet_lava.training.curriculum import stages_of
-    from delaynet_lava.training.networks import build_network  # needs SLAYER
+    from delaynet_lava.training.networks import build_network
 
     net = build_network(made, stages_of(made, source, seed)[-1].pool, seed)
     report = examine(net, made, source, seed, samples)

@@ -12,10 +12,10 @@ from delaynet_lava.analysis import report_sections as parts
 from delaynet_lava.analysis.page import Section, Table, write_page
 from delaynet_lava.analysis.report import Report, Sweep, gather
 from delaynet_lava.analysis.sweep import KINDS, sweep, usual_values
+from delaynet_lava.cli.networks import NET, open_network
 from delaynet_lava.cli.output import lines, progress, require_folder, say, speak_warnings, write_json
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
 from delaynet_lava.errors import InputError
-from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.base import Task
@@ -63,7 +63,7 @@ def _print(section: Section) -> None:
 
 
 def inspect(
-    net: Annotated[str, typer.Argument(help="A net.h5.")],
+    net: Annotated[str, typer.Argument(help=NET)],
     profile: Annotated[str, typer.Option(help="Hardware profile, a name or a file.")] = "loihi2",
     task: Annotated[str | None, TASK] = None,
     samples: Annotated[
@@ -95,7 +95,7 @@ def inspect(
     if samples is not None and samples < 1:
         raise InputError("--samples", f"{samples} is below 1")
     with speak_warnings("delaynet inspect"):
-        network = netx.read(net)
+        network = open_network(net)
     chip = load_profile(profile)
     of, words = _task(task, network, net, seed)
     if sweep is not None and of is None:

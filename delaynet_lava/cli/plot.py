@@ -8,9 +8,9 @@ import typer
 
 from delaynet_lava import pictures
 from delaynet_lava.analysis import activity, learning
+from delaynet_lava.cli.networks import NET, open_network
 from delaynet_lava.cli.output import say, speak_warnings
 from delaynet_lava.cli.samples import TASK, number, source
-from delaynet_lava.formats import netx
 from delaynet_lava.formats.model_file import load_model
 
 SAMPLES = 64
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Models = Annotated[list[str], typer.Argument(help="Trained models; seeds of one training share a curve.")]
-Net = Annotated[str, typer.Argument(help="A net.h5.")]
+Net = Annotated[str, typer.Argument(help=NET)]
 Output = Annotated[str, typer.Option("-o", "--output", help="The picture to write.")]
 
 
@@ -50,7 +50,7 @@ def draw_lattice(net: Net, output: Output = "lattice.png") -> int:
     """The neurons' lattice, coloured by delay. Example: delaynet plot lattice net.h5 -o lattice.png"""
     pictures.check_format(output)
     with speak_warnings("delaynet plot"):
-        network = netx.read(net)
+        network = open_network(net)
     return _write(activity.draw_lattice(network), output)
 
 
@@ -70,7 +70,7 @@ def draw_activity(
     """
     pictures.check_format(output)
     with speak_warnings("delaynet plot"):
-        network = netx.read(net)
+        network = open_network(net)
     of = source(task, network, net, seed)
     samples = number(of, samples, SAMPLES)
     inputs, _ = of.batch("test", 0, samples)

@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from delaynet_lava.analysis.confusion import class_rows
+from delaynet_lava.cli.networks import NET, open_network
 from delaynet_lava.cli.output import (
     complain,
     figures,
@@ -21,7 +22,6 @@ from delaynet_lava.cli.output import (
 )
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
 from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
-from delaynet_lava.formats import netx
 from delaynet_lava.tasks.base import SPLITS
 from delaynet_lava.trace import Trace
 
@@ -63,7 +63,7 @@ def _print(result: Evaluation) -> None:
 
 
 def run(
-    net: Annotated[str, typer.Argument(help="A net.h5.")],
+    net: Annotated[str, typer.Argument(help=NET)],
     task: Annotated[str | None, TASK] = None,
     samples: Annotated[
         int | None, typer.Option(help=f"Number of samples. [default: {SAMPLES}, or all of a smaller task]")
@@ -86,7 +86,7 @@ def run(
     for option, path in (("--trace", trace), ("--json", json)):
         require_folder(option, path)
     with speak_warnings("delaynet run"):
-        network = netx.read(net)
+        network = open_network(net)
     of = source(task, network, net, seed)
     samples = number(of, samples, SAMPLES, split)
     kept: list[tuple[np.ndarray, Trace]] = []

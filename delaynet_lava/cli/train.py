@@ -34,7 +34,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, lattice and samples.")] = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
     init: Annotated[
-        str | None, typer.Option(help="A model.pt to go on from; short for --set init.model=.")
+        str | None, typer.Option(help="A model.pt or model:NAME to go on from; short for --set init.model=.")
     ] = None,
     membrane_bits: Annotated[
         int | None,

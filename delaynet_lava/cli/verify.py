@@ -12,6 +12,7 @@ from delaynet_lava.cli.output import complain, figures, require_folder, write_js
 from delaynet_lava.errors import InputError, one_line
 from delaynet_lava.files import read_file
 from delaynet_lava.formats.content_hash import Seal
+from delaynet_lava.models import located
 
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 _LIMIT = 1 << 31
@@ -46,7 +47,7 @@ def _tensors(path: str) -> tuple[Seal, str, str]:
 
 
 def verify(
-    file: Annotated[str, typer.Argument(help="A net.h5, a model.pt or a checkpoint.")],
+    file: Annotated[str, typer.Argument(help="A net.h5, a model.pt, model:NAME or a checkpoint.")],
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
 ) -> int:
     """Say what a file is, and whether it is as it was written.
@@ -57,10 +58,10 @@ def verify(
     Example: delaynet verify net.h5
     """
     require_folder("--json", json)
-    start = read_file(file, _LIMIT, "give the path of a net.h5 or a model.pt")[:8]
+    start = read_file(located(file), _LIMIT, "give the path of a net.h5 or a model.pt")[:8]
     if not start.startswith((_HDF5, _ZIP)):
         raise InputError(file, "is neither HDF5 nor a torch file", "give the path of a net.h5 or a model.pt")
-    result: dict[str, Any] = {"path": file, "bytes": Path(file).stat().st_size}
+    result: dict[str, Any] = {"path": file, "bytes": Path(located(file)).stat().st_size}
     try:
         seal, kind, content = (_network if start == _HDF5 else _tensors)(file)
         if seal.holds:

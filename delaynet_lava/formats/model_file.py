@@ -25,6 +25,7 @@ from delaynet_lava.errors import InputError, shown
 from delaynet_lava.files import read_file, replace_file
 from delaynet_lava.formats.content_hash import KEY, NoHashWarning, Seal, hash_of
 from delaynet_lava.formats.untrusted_torch import MAX_BYTES, TorchFormatError, read_torch
+from delaynet_lava.models import located
 
 __all__ = ["ModelFile", "load_model", "load_tensors", "require_plain", "save_model", "seal", "write_tensors"]
 
@@ -100,7 +101,7 @@ def save_model(path: str | os.PathLike, model: ModelFile) -> None:
 def _read(path: str | os.PathLike) -> dict[str, Any]:
     where = str(path)
     try:
-        content = read_torch(read_file(path, MAX_BYTES, "give the path of a model.pt"))
+        content = read_torch(read_file(located(path), MAX_BYTES, "give the path of a model.pt"))
     except TorchFormatError as error:
         raise InputError(where, error.problem, error.remedy) from error
     if not isinstance(content, dict):

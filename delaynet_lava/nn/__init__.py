@@ -23,7 +23,7 @@ __all__ = [
     "lattice_positions",
 ]
 
-# Imported when first asked for: they bring torch and SLAYER, which the lattice and the rest do without.
+# Imported when first asked for: they bring torch, which the lattice and the rest do without.
 _BLOCKS = {
     "AdaptiveRecurrent": "adaptive",
     "DelayRecurrent": "recurrent",

@@ -14,12 +14,12 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx
 from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrence
 from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
-from delaynet_lava.nn import slayer
+from delaynet_lava.nn.parts import SURROGATE_HEIGHT, SURROGATE_WIDTH, Cuba, Synapse, quantize
 
 __all__ = ["Neuron"]
 
 
-class Neuron(slayer.neuron.Neuron):
+class Neuron(Cuba):
     """SLAYER's CUBA neuron with a threshold that can be trained.
 
     ``vth`` is a parameter in SLAYER's units; the threshold in use is ``floor(64 vth) / 64``, as
@@ -47,7 +47,6 @@ class Neuron(slayer.neuron.Neuron):
         )  # fmt: skip
         self.membrane_bits, self.full_scale_exp = checked.membrane_bits, checked.full_scale_exp
         self.v_start, self.u_start = checked.v_init, checked.u_init
-        self.tau_grad, self.scale_grad = float(params.get("tau_grad", 1)), float(params.get("scale_grad", 1))
         self.register_parameter(
             "vth",
             torch.nn.Parameter(torch.tensor([self._threshold]), requires_grad=self.requires_grad),
@@ -73,6 +72,10 @@ class Neuron(slayer.neuron.Neuron):
                 self.vth.clamp_(1 / self.w_scale, max(1, min(fixedpoint.VTH_MAX, reach)) / self.w_scale)
 
 
+# What SLAYER's neuron takes beside ours. Our blocks start from rest, whatever persistent_state says.
+_PLAIN = ("norm", "dropout", "graded_spike", "shared_param", "scale", "persistent_state")
+
+
 def _neuron(params: dict[str, Any], where: str) -> Neuron:
     """Build the neuron, refusing the SLAYER options that the fused kernels do not run."""
     for key, plain in (("norm", None), ("dropout", None), ("graded_spike", False)):
@@ -88,7 +91,8 @@ def _neuron(params: dict[str, Any], where: str) -> Neuron:
         raise InputError(
             f"{where}: neuron_params['scale']", f"is {params['scale']}, expected 64", "leave it out"
         )
-    return Neuron(**params)
+    ours = {key: value for key, value in params.items() if key not in _PLAIN}
+    return Neuron(**ours)
 
 
 class _Block(torch.nn.Module):
@@ -114,7 +118,7 @@ class _Block(torch.nn.Module):
         self.neuron.shape = torch.Size([out_neurons])
         for state in (self.neuron.v_start, self.neuron.u_start):
             network.Neuron(0, 0, 0, v_init=state).require_size(out_neurons)
-        into = slayer.synapse.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
+        into = Synapse(in_neurons, out_neurons, weight_scale, weight_norm)
         into.pre_hook_fx = pre_hook_fx or self.neuron.quantize_8bit
         self.add_module(self._entry, into)
 
@@ -140,8 +144,8 @@ class _Block(torch.nn.Module):
             x,
             self.input_matrix(),
             self.recurrent_matrix(),
-            slayer.quantize(self.neuron.current_decay),
-            slayer.quantize(self.neuron.voltage_decay),
+            quantize(self.neuron.current_decay),
+            quantize(self.neuron.voltage_decay),
             self.neuron.vth,
             self._dynamics(),
             bits=bits,
@@ -249,8 +253,8 @@ class _Spiking(_Block):
         width = self.neuron.tau_grad * self.neuron.threshold
         height = self.neuron.scale_grad / width
         if self.surrogate == "slayer":
-            width *= slayer.neuron.TAU_RHO_MULT
-            height *= slayer.neuron.SCALE_RHO_MULT / slayer.neuron.TAU_RHO_MULT / 2
+            width *= SURROGATE_WIDTH
+            height *= SURROGATE_HEIGHT / SURROGATE_WIDTH / 2
         return Dynamics(
             delay=self._feedback_delay(),
             reset=network.RESETS[self.reset],

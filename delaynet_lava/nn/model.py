@@ -25,7 +25,6 @@ __all__ = ["build", "describe", "load_model", "load_state", "save_model"]
 _SYNAPSES = ("synapse", "input_synapse", "recurrent_synapse")
 _OWN = {"DelayRecurrent": DelayRecurrent, "FusedDense": Dense, "Readout": Readout}
 """Blocks of this package by their name in a ``model.pt``, where "Dense" is SLAYER's."""
-_STOCK = ("Input", "Flatten", "Average", "Dense", "Affine", "Recurrent")
 _OPTIONS = ("self_connection", "reset", "surrogate", "reset_grad", "feedback_grad", "membrane_grad")
 
 
@@ -85,7 +84,7 @@ def _neuron_params(neuron: Any, where: str) -> dict[str, Any]:
         "current_decay": float(neuron.current_decay.detach()) / neuron.p_scale,
         "voltage_decay": float(neuron.voltage_decay.detach()) / neuron.p_scale,
         "tau_grad": float(getattr(neuron, "tau_grad", 1.0)),
-        "scale_grad": float(getattr(neuron, "scale_grad", neuron.scale_rho)),
+        "scale_grad": float(neuron.scale_grad if hasattr(neuron, "scale_grad") else neuron.scale_rho),
         "requires_grad": bool(neuron.requires_grad),
     }
     return narrow | start | entry
@@ -115,30 +114,30 @@ def _sizes(part: Any, where: str) -> dict[str, int]:
 
 
 def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
-    kind = type(block)
+    kind, stock = type(block), slayer.kind_of(block)
     entry: dict[str, Any] = {"type": "FusedDense" if kind is Dense else kind.__name__}
-    if kind is slayer.block.Input:
+    if stock == "Input":
         entry["delay_shift"] = bool(block.delay_shift)
         if block.neuron is not None:
             entry["neuron"] = _neuron_params(block.neuron, where)
         if block.shape is not None:
             entry["shape"] = [int(n) for n in block.shape]
-    elif kind is slayer.block.Flatten:
+    elif stock == "Flatten":
         pass
-    elif kind is slayer.block.Average:
+    elif stock == "Average":
         entry["num_outputs"] = int(block.num_outputs)
-    elif kind in (slayer.block.Dense, slayer.block.Affine, slayer.block.Recurrent, *_OWN.values()):
+    elif stock is not None or kind in _OWN.values():
         _check_hook(block, where)
         main = block.input_synapse if hasattr(block, "input_synapse") else block.synapse
         entry |= _sizes(main, where)
-        if not (kind is slayer.block.Affine and not block.dynamics):
+        if not (stock == "Affine" and not block.dynamics):
             entry["neuron"] = _neuron_params(block.neuron, where)
-        if kind is not slayer.block.Affine:
+        if stock != "Affine":
             entry["delay_shift"] = bool(block.delay_shift)
         if kind in (DelayRecurrent, Dense):
             left_out = () if kind is DelayRecurrent else ("self_connection", "feedback_grad")
             entry |= {key: getattr(block, key) for key in _OPTIONS if key not in left_out}
-        if getattr(block, "bias", None) is not None and kind is slayer.block.Recurrent:
+        if getattr(block, "bias", None) is not None and stock == "Recurrent":
             raise InputError(where, "has a bias before its neuron, which net.h5 cannot express")
     elif kind is AdaptiveRecurrent:
         # Kept with its history; the export refuses it.
@@ -264,7 +263,7 @@ def build(model: ModelFile) -> torch.nn.Sequential:
         warnings.filterwarnings("ignore", "`?torch.nn.utils.weight_norm`? is deprecated")
         for i, entry in enumerate(model.config["layers"]):
             where, prefix = f"model: layer {i}", f"{i}."
-            if entry["type"] not in (*_OWN, *_STOCK):
+            if entry["type"] not in (*_OWN, *slayer.STOCK):
                 raise InputError(where, f"is a {entry['type']!r}, which this release does not rebuild")
             mine = {k.removeprefix(prefix): v for k, v in model.state_dict.items() if k.startswith(prefix)}
             try:

@@ -10,8 +10,8 @@ import torch
 
 from delaynet_lava import network
 from delaynet_lava.errors import InputError
-from delaynet_lava.nn import slayer
 from delaynet_lava.nn.blocks import _Spiking
+from delaynet_lava.nn.parts import Synapse
 
 __all__ = ["DelayRecurrent"]
 
@@ -87,7 +87,7 @@ class DelayRecurrent(_Spiking):
             neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, reset, surrogate,
             reset_grad, membrane_grad, recompute, delay_shift, count_log,
         )  # fmt: skip
-        self.recurrent_synapse = slayer.synapse.Dense(out_neurons, out_neurons, weight_scale, weight_norm)
+        self.recurrent_synapse = Synapse(out_neurons, out_neurons, weight_scale, weight_norm)
         self.recurrent_synapse.pre_hook_fx = self.input_synapse.pre_hook_fx
         delays = _delays(delay, out_neurons, type(self).__name__)
         self.register_buffer("delay", torch.from_numpy(delays))

@@ -11,6 +11,7 @@ one of them, so that all take the same steps and decisions.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import inspect
 import os
@@ -369,7 +370,8 @@ def _sample_steps(batches: Sequence[tuple[Pool, int]]) -> int:
 def _versions() -> dict[str, str]:
     found = {"delaynet_lava": __version__, "python": platform.python_version()}
     for package in ("torch", "lava-dl", "numpy", "numba"):
-        found[package] = metadata.version(package)
+        with contextlib.suppress(metadata.PackageNotFoundError):  # lava-dl may be missing
+            found[package] = metadata.version(package)
     return found
 
 

@@ -37,7 +37,7 @@ from delaynet_lava.tasks.registry import task
 
 __all__ = ["TARGETS"]
 
-MODELS = Path(__file__).resolve().parents[2] / "examples" / "models"
+MODELS = Path(__file__).resolve().parents[2] / "delaynet_lava" / "models"
 torch.set_num_threads(1)
 
 
