@@ -14,7 +14,8 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes as bits_of
 from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list
 from delaynet_lava.kernels.layer import NO_BITS, NO_RECORD, NO_VALUES, LayerRun
-from delaynet_lava.network import RESETS, SPIKES, Dense, Layer, Network, Payload, Synapse
+from delaynet_lava.network import SPIKES, Dense, Layer, Network, Payload, Synapse
+from delaynet_lava.neuron import RESETS
 from delaynet_lava.trace import Trace, check_inputs, recorded_layers
 
 __all__ = ["Extremes", "emulate", "extremes", "lay_out"]

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
+from delaynet_lava.checked import integer, integers, require, require_type, zero
 from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError, shown
+from delaynet_lava.neuron import Neuron, time_constant_ms
 from delaynet_lava.payloads import SPIKES, Payload
 
 __all__ = [
@@ -36,68 +38,9 @@ __all__ = [
     "time_constant_ms",
 ]
 
-RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 DELAY_LIMIT = (1 << 15) - 1
-BIAS_EXP_MAX = 7
 DT_MIN_MS, DT_MAX_MS = 1e-6, 1e6
 TAIL_MAX = 1 << 16
-# v saturates below 2**23, so a threshold of 2**17 (<< 6) or more never spikes; lava-dl writes
-# 2**18 - 1 for its readouts, and 2**24 bounds what still fits Lava's int32 after the shift.
-VTH_LIMIT = 1 << 24
-
-
-def _zero() -> np.ndarray:
-    # An array of no dimension stands for all synapses or neurons; a plain integer does as well.
-    return np.zeros((), np.int16)
-
-
-def _require(condition: bool, where: str, problem: str, remedy: str = "") -> None:
-    if not condition:
-        raise InputError(where, problem, remedy)
-
-
-def _integers(values: Any, where: str, low: int, high: int, dtype: type) -> np.ndarray:
-    """Check an array against a closed range and freeze it; names the first offender."""
-    try:
-        array = np.asarray(values)
-    except Exception as error:  # ragged, on a GPU, with a gradient, sparse: whatever the value's own says
-        raise InputError(where, f"is no array of numbers ({error})", "give whole numbers") from error
-    _require(array.dtype.kind in "iuf", where, f"has type {array.dtype}, expected integers")
-    if array.dtype.kind == "f":
-        bad = ~np.isfinite(array)
-        if bad.any():
-            at = tuple(int(k) for k in np.argwhere(bad)[0])
-            raise InputError(where, f"value at {at} is {array[at]}, not a number", "check the training run")
-        bad = array != np.rint(array)
-        if bad.any():
-            at = tuple(int(k) for k in np.argwhere(bad)[0])
-            raise InputError(where, f"value at {at} is {array[at]}, not an integer", "quantise it first")
-    bad = (array < low) | (array > high)
-    if bad.any():
-        at = tuple(int(k) for k in np.argwhere(bad)[0])
-        raise InputError(
-            where, f"value at {at} is {int(array[at])}, outside {low} to {high} ({int(bad.sum())} such)"
-        )
-    frozen: np.ndarray = array.astype(dtype, order="C", copy=True)
-    frozen.setflags(write=False)
-    return frozen
-
-
-def _integer(value: Any, where: str, low: int, high: int) -> int:
-    array = _integers(value, where, low, high, np.int64)
-    _require(array.size == 1, where, f"has shape {array.shape}, expected one value")
-    return int(array.reshape(-1)[0])
-
-
-def _is(value: Any, kind: Any, where: str, expected: str) -> None:
-    _require(isinstance(value, kind), where, f"is of type {type(value).__name__}, expected {expected}")
-
-
-def time_constant_ms(decay: int, dt_ms: float) -> float | None:
-    """``-dt / ln(1 - decay / 4096)``, ms; 0.0 where a step forgets all, None where it forgets nothing."""
-    if decay == 0:
-        return None
-    return 0.0 if decay == fx.DECAY_ONE else float(-dt_ms / np.log1p(-decay / fx.DECAY_ONE))
 
 
 def task_word(value: Any) -> str:
@@ -111,7 +54,7 @@ def task_word(value: Any) -> str:
         InputError: something else, or a word that is no printable line of at most 1000 characters.
     """
     if isinstance(value, dict):
-        _require(not value or "word" in value or "name" in value, "task", "has neither word nor name")
+        require(not value or "word" in value or "name" in value, "task", "has neither word nor name")
         name, options = value.get("word", value.get("name", "")), {**value}
         for key in ("word", "name"):
             options.pop(key, None)
@@ -120,10 +63,8 @@ def task_word(value: Any) -> str:
             value = f"{name}:{listed}" if listed and name else name
         except ValueError as error:  # an integer of thousands of digits
             raise InputError("task", str(error), "give its word, such as mine.npz") from error
-    _require(
-        isinstance(value, str), "task", f"is a {type(value).__name__}", "give its word, such as mine.npz"
-    )
-    _require(value.isprintable() and len(value) <= 1000, "task", f"{value[:60]!a} is no word of a task")
+    require(isinstance(value, str), "task", f"is a {type(value).__name__}", "give its word, such as mine.npz")
+    require(value.isprintable() and len(value) <= 1000, "task", f"{value[:60]!a} is no word of a task")
     return value
 
 
@@ -145,13 +86,13 @@ class Synapse:
     """
 
     weight: np.ndarray
-    delay: np.ndarray = field(default_factory=_zero)
+    delay: np.ndarray = field(default_factory=zero)
     weight_exp: int = 0
 
     def __post_init__(self) -> None:
-        weight = _integers(self.weight, "weight", fx.WEIGHT_MIN, fx.WEIGHT_MAX, np.int16)
-        _require(weight.ndim == 2, "weight", f"has shape {weight.shape}, expected (post, pre)")
-        _require(weight.size > 0, "weight", f"is empty, shape {weight.shape}")
+        weight = integers(self.weight, "weight", fx.WEIGHT_MIN, fx.WEIGHT_MAX, np.int16)
+        require(weight.ndim == 2, "weight", f"has shape {weight.shape}, expected (post, pre)")
+        require(weight.size > 0, "weight", f"is empty, shape {weight.shape}")
         odd = np.argwhere(weight & 1)
         if len(odd):
             at = tuple(int(k) for k in odd[0])
@@ -160,17 +101,17 @@ class Synapse:
                 f"value at {at} is {int(weight[at])}, odd ({len(odd)} such)",
                 "8-bit weight words with sign are even integers",
             )
-        delay = _integers(self.delay, "delay", 0, DELAY_LIMIT, np.int16)
+        delay = integers(self.delay, "delay", 0, DELAY_LIMIT, np.int16)
         if delay.ndim == 0:
             delay = np.broadcast_to(delay, weight.shape)
-        _require(
+        require(
             delay.shape == weight.shape,
             "delay",
             f"has shape {delay.shape} but the weights have {weight.shape}",
         )
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "delay", delay)
-        object.__setattr__(self, "weight_exp", _integer(self.weight_exp, "weight_exp", -1, fx.WEIGHT_EXP_MAX))
+        object.__setattr__(self, "weight_exp", integer(self.weight_exp, "weight_exp", -1, fx.WEIGHT_EXP_MAX))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -203,152 +144,6 @@ class Synapse:
 
 
 @dataclass(frozen=True, eq=False)
-class Neuron:
-    """Parameters of a layer of leaky integrate-and-fire neurons.
-
-    ``u = decay(u, du) + (a << 6)``, ``v = decay(v, dv) + u + (bias << bias_exp)``, a spike where
-    ``v > vth << 6``, then the reset.
-
-    Attributes:
-        vth: threshold mantissa; the chip takes 0 to 131071 (17 bits).
-        du, dv: decay of current and membrane, 0 to 4096; 4096 forgets at once.
-        bias: int32 (neurons,) mantissa, or one value for all; the chip takes -4096 to 4095.
-        bias_exp: 0 to 7; NetX always uses 6.
-        reset: "zero" or "subtract" (v -= vth << 6, simulator only).
-        membrane_bits: bits of the membrane's signed word, 2 to 24; the chip has 24. Fewer, which only
-            the emulator and training run, hold the multiples of ``2**(full_scale_exp + 1 -
-            membrane_bits)`` below ``2**full_scale_exp``; the threshold is rounded down to one
-            (:func:`fixedpoint.narrow_membrane_update`).
-        full_scale_exp: ``membrane_bits - 1`` to 23.
-        v_init, u_init: int32 (neurons,), or one value for all: membrane and current before step 0, at
-            the scale of the state. A membrane of fewer bits holds multiples of its unit only.
-    """
-
-    vth: int
-    du: int
-    dv: int
-    bias: np.ndarray = field(default_factory=_zero)
-    bias_exp: int = fx.BIAS_EXP
-    reset: str = "zero"
-    membrane_bits: int = fx.MEMBRANE_BITS
-    full_scale_exp: int = fx.FULL_SCALE_EXP
-    v_init: np.ndarray = field(default_factory=_zero)
-    u_init: np.ndarray = field(default_factory=_zero)
-
-    def __post_init__(self) -> None:
-        def set_(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        set_("vth", _integer(self.vth, "vth", 0, VTH_LIMIT))
-        set_("du", _integer(self.du, "du", 0, fx.DECAY_ONE))
-        set_("dv", _integer(self.dv, "dv", 0, fx.DECAY_ONE))
-        bias = _integers(self.bias, "bias", fx.BIAS_MANT_MIN, fx.BIAS_MANT_MAX, np.int32)
-        _require(bias.ndim <= 1, "bias", f"has shape {bias.shape}, expected (neurons,)")
-        set_("bias", bias)
-        set_("bias_exp", _integer(self.bias_exp, "bias_exp", 0, BIAS_EXP_MAX))
-        known = isinstance(self.reset, str) and self.reset in RESETS
-        _require(known, "reset", f"is {shown(self.reset)}, expected one of {list(RESETS)}")
-        set_("membrane_bits", _integer(self.membrane_bits, "membrane_bits", 2, fx.MEMBRANE_BITS))
-        finest = self.membrane_bits - 1
-        set_("full_scale_exp", _integer(self.full_scale_exp, "full_scale_exp", finest, fx.FULL_SCALE_EXP))
-        unit_exp, limit = self.grid
-        ranges = {"v_init": (-limit, limit), "u_init": (1 - fx.UV_HALF, fx.UV_HALF)}
-        for name, (low, high) in ranges.items():
-            state = _integers(getattr(self, name), name, low, high, np.int32)
-            _require(state.ndim <= 1, name, f"has shape {state.shape}, expected (neurons,)")
-            set_(name, state)
-        off = self.v_init[self.v_init % (1 << unit_exp) != 0].reshape(-1)
-        _require(
-            not off.size, "v_init", f"holds {off[:1]}, no multiple of the membrane's unit {1 << unit_exp}"
-        )
-
-    def require_size(self, size: int) -> None:
-        """Refuse values by neuron that are not as many as there are neurons.
-
-        Raises:
-            InputError: names which, and both shapes.
-        """
-        for name in ("bias", "v_init", "u_init"):
-            shape = getattr(self, name).shape
-            _require(shape in ((), (1,), (size,)), name, f"has shape {shape}, expected ({size},)")
-
-    def shifted_bias(self, size: int) -> np.ndarray:
-        """int64 (size,), the bias at the membrane's scale."""
-        return np.broadcast_to(self.bias.astype(np.int64) << self.bias_exp, (size,)).copy()
-
-    def initial(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """int32 (size,) each: current and membrane before step 0."""
-        return (np.broadcast_to(self.u_init, (size,)), np.broadcast_to(self.v_init, (size,)))
-
-    def first_state(self) -> tuple[np.ndarray, np.ndarray]:
-        """Current and membrane of step 0, in which no spike has arrived yet; int64, before a reset."""
-        unit_exp, limit = self.grid
-        u = fx.decay(self.u_init.astype(np.int64), self.du)
-        bias = self.bias.astype(np.int64) << self.bias_exp
-        v = fx.narrow_membrane_update(self.v_init.astype(np.int64), u, bias, self.dv, unit_exp)
-        return u, np.clip(v, -limit, limit)
-
-    def _before(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """int64: the membrane before step 0 that becomes v in it, with the current u."""
-        unit_exp, _ = self.grid
-        bias = self.bias.astype(np.int64) << self.bias_exp
-        arrived = fx.narrow_membrane_update(np.zeros_like(v), u, bias, self.dv, unit_exp)
-        return fx.undecay((v - arrived) >> unit_exp, self.dv) << unit_exp
-
-    def beginning(self, u: Any, v: Any) -> Neuron:
-        """With the initial state that step 0 takes to current u and membrane v, where the first input acts.
-
-        Args:
-            u, v: int (neurons,), or one value for all. SLAYER's time begins with that input.
-
-        Raises:
-            InputError: no state becomes these in step 0, or not without a spike.
-        """
-        u, v = (np.asarray(state, np.int64) for state in (u, v))
-        begun = replace(self, u_init=fx.undecay(u, self.du), v_init=self._before(u, v))
-        got_u, got_v = begun.first_state()
-        _require(
-            bool(np.all(got_u == u)), "u_start", f"a current that decays by {self.du}/4096 has none before it"
-        )
-        _require(
-            bool(np.all(got_v == v)), "v_start", f"no membrane becomes it, with a decay of {self.dv}/4096"
-        )
-        _require(self.is_readout or not np.any(v > self.threshold), "v_start", "lies above the threshold")
-        return begun
-
-    @property
-    def starts_quiet(self) -> bool:
-        """Whether step 0, in which no spike has arrived yet, leaves current and membrane at rest."""
-        return not any(np.any(state) for state in self.first_state())
-
-    def quietened(self) -> Neuron:
-        """:meth:`beginning` at rest, or as near to it as a membrane gets: see :attr:`starts_quiet`.
-
-        So a bias begins together with the first input, as it does in SLAYER.
-        """
-        _, limit = self.grid
-        rest = np.zeros(self.bias.shape, np.int64)
-        v_init = rest if self.dv == fx.DECAY_ONE else np.clip(self._before(rest, rest), -limit, limit)
-        return replace(self, v_init=v_init, u_init=_zero())
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Exponent of the membrane's unit, and its largest value; (0, 2**23 - 1) for 24 bits."""
-        return fx.membrane_grid(self.membrane_bits, self.full_scale_exp)
-
-    @property
-    def threshold(self) -> int:
-        """``vth << 6``, rounded down to a multiple of the membrane's unit."""
-        unit_exp, _ = self.grid
-        return self.vth << fx.STATE_SHIFT >> unit_exp << unit_exp
-
-    @property
-    def is_readout(self) -> bool:
-        """True where the threshold is the chip's largest or beyond: the membrane is the answer."""
-        return self.vth >= fx.VTH_MAX
-
-
-@dataclass(frozen=True, eq=False)
 class Encoder:
     """An input layer with neurons of its own: the input x enters as ``bias = weight * x + bias``.
 
@@ -367,19 +162,19 @@ class Encoder:
     bias: int = 0
 
     def __post_init__(self) -> None:
-        _is(self.neuron, Neuron, "neuron", "a Neuron")
-        object.__setattr__(self, "size", _integer(self.size, "shape", 1, 1 << 24))
+        require_type(self.neuron, Neuron, "neuron", "a Neuron")
+        object.__setattr__(self, "size", integer(self.size, "shape", 1, 1 << 24))
         for name in ("weight", "bias"):
-            value = _integer(getattr(self, name), name, fx.WEIGHT_MIN, fx.WEIGHT_MAX)
+            value = integer(getattr(self, name), name, fx.WEIGHT_MIN, fx.WEIGHT_MAX)
             object.__setattr__(self, name, value)
-        _require(not np.any(self.neuron.bias), "bias", "an encoder's bias belongs to its transform")
-        _require(
+        require(not np.any(self.neuron.bias), "bias", "an encoder's bias belongs to its transform")
+        require(
             self.neuron.bias_exp == fx.BIAS_EXP,
             "biasExp",
             f"is {self.neuron.bias_exp}, but an encoder's input is always shifted by {fx.BIAS_EXP}",
             "leave it out",
         )
-        _require(not np.any(self.neuron.u_init), "u_init", "an encoder has no current")
+        require(not np.any(self.neuron.u_init), "u_init", "an encoder has no current")
         self.neuron.require_size(self.size)
 
     recurrent = None
@@ -395,12 +190,12 @@ class Dense:
     recurrent: Synapse | None = None
 
     def __post_init__(self) -> None:
-        _is(self.synapse, Synapse, "synapse", "a Synapse")
-        _is(self.neuron, Neuron, "neuron", "a Neuron")
-        _is(self.recurrent, Synapse | None, "recurrent", "a Synapse or None")
+        require_type(self.synapse, Synapse, "synapse", "a Synapse")
+        require_type(self.neuron, Neuron, "neuron", "a Neuron")
+        require_type(self.recurrent, Synapse | None, "recurrent", "a Synapse or None")
         size = self.size
         if self.recurrent is not None:
-            _require(
+            require(
                 self.recurrent.shape == (size, size),
                 "weight_rec",
                 f"has shape {self.recurrent.shape}, expected {(size, size)}",
@@ -452,48 +247,48 @@ class Network:
     tail: int = 0
 
     def __post_init__(self) -> None:
-        _is(self.layers, (tuple, list), "layers", "a tuple of layers")
+        require_type(self.layers, (tuple, list), "layers", "a tuple of layers")
         object.__setattr__(self, "layers", tuple(self.layers))
-        _require(len(self.layers) > 0, "network", "has no layers with neurons")
+        require(len(self.layers) > 0, "network", "has no layers with neurons")
         for i, layer in enumerate(self.layers):
-            _is(layer, Layer, f"layer {i}", "a Dense or an Encoder")
-        _is(self.input_shape, (tuple, list), "input", "its shape as a tuple")
-        shape = tuple(_integer(n, "input", 1, 1 << 31) for n in self.input_shape) or (self.channels,)
+            require_type(layer, Layer, f"layer {i}", "a Dense or an Encoder")
+        require_type(self.input_shape, (tuple, list), "input", "its shape as a tuple")
+        shape = tuple(integer(n, "input", 1, 1 << 31) for n in self.input_shape) or (self.channels,)
         object.__setattr__(self, "input_shape", shape)
-        _require(
+        require(
             math.prod(shape) == self.channels,
             "input",
             f"has shape {shape}, but layer 0 takes {self.channels} channels",
         )
         for i, layer in enumerate(self.layers[1:], 1):
-            _require(isinstance(layer, Dense), f"layer {i}", "is an encoder; only the first layer can be")
+            require(isinstance(layer, Dense), f"layer {i}", "is an encoder; only the first layer can be")
             pre, got = layer.synapse.shape[1], self.layers[i - 1].size  # type: ignore[union-attr]
-            _require(
+            require(
                 pre == got, f"layer {i}: weight", f"takes {pre} inputs but layer {i - 1} has {got} neurons"
             )
         if self.average is not None:
             size = self.layers[-1].size
-            object.__setattr__(self, "average", _integer(self.average, "average", 1, 1 << 24))
-            _require(
+            object.__setattr__(self, "average", integer(self.average, "average", 1, 1 << 24))
+            require(
                 size % self.average == 0,
                 "average",
                 f"{size} output neurons cannot form {self.average} equal groups",
             )
-        _is(self.dt_ms, (int, float, np.integer, np.floating), "dt", "milliseconds")
+        require_type(self.dt_ms, (int, float, np.integer, np.floating), "dt", "milliseconds")
         # As Python's own number: one of 16 bits can't be compared with the larger limit.
         duration = self.dt_ms.item() if isinstance(self.dt_ms, np.generic) else self.dt_ms
         within = DT_MIN_MS <= duration <= DT_MAX_MS
-        _require(within, "dt", f"is {shown(self.dt_ms)} ms, outside {DT_MIN_MS} to {DT_MAX_MS:g} ms")
+        require(within, "dt", f"is {shown(self.dt_ms)} ms, outside {DT_MIN_MS} to {DT_MAX_MS:g} ms")
         object.__setattr__(self, "dt_ms", float(self.dt_ms))
-        _is(self.profile, str, "profile", "the name of one")
-        _is(self.provenance, dict, "provenance", "a dict")
+        require_type(self.profile, str, "profile", "the name of one")
+        require_type(self.provenance, dict, "provenance", "a dict")
         object.__setattr__(self, "task", task_word(self.task))
-        object.__setattr__(self, "tail", _integer(self.tail, "tail", 0, TAIL_MAX))
+        object.__setattr__(self, "tail", integer(self.tail, "tail", 0, TAIL_MAX))
         if isinstance(self.decision, str):
             object.__setattr__(self, "decision", Decision.parse(self.decision))
-        _is(self.decision, Decision | None, "decision", "a Decision, or its text")
-        _is(self.input_payload, Payload | None, "input_payload", "a Payload")
-        _require(
+        require_type(self.decision, Decision | None, "decision", "a Decision, or its text")
+        require_type(self.input_payload, Payload | None, "input_payload", "a Payload")
+        require(
             self.answer.kind != "count" or not self.layers[-1].neuron.is_readout,
             "decision",
             f"{self.answer} counts the spikes of a readout, which has none",

@@ -20,7 +20,8 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import BIAS_EXP_MAX, DELAY_LIMIT, Dense, Neuron, Synapse
+from delaynet_lava.network import DELAY_LIMIT, Dense, Neuron, Synapse
+from delaynet_lava.neuron import BIAS_EXP_MAX
 
 __all__ = ["FINE_THRESHOLD", "FloatLayer", "Rounding", "bias_word", "fill", "quantise", "run", "words"]
 

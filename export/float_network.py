@@ -24,7 +24,8 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.npz import Npz
-from delaynet_lava.network import BIAS_EXP_MAX, Dense, Network, Neuron, Synapse
+from delaynet_lava.network import Dense, Network, Neuron, Synapse
+from delaynet_lava.neuron import BIAS_EXP_MAX
 
 __all__ = ["FloatNetwork", "read_published"]
 

@@ -29,7 +29,8 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import BIAS_EXP_MAX, Dense, Encoder, Network, Neuron, Synapse, time_constant_ms
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse, time_constant_ms
+from delaynet_lava.neuron import BIAS_EXP_MAX
 from delaynet_lava.tasks.base import Task
 
 __all__ = ["LayerRetimed", "Rebinned", "RetimeReport", "at_step_of", "rebin", "retime"]

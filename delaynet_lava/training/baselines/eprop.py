@@ -22,7 +22,7 @@ from delaynet_lava.kernels.eligibility import accumulate
 from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.recurrence import GROUPS, SPAN
 from delaynet_lava.kernels.vectors import BLOCK
-from delaynet_lava.network import RESETS
+from delaynet_lava.neuron import RESETS
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout
 
 __all__ = ["FEEDBACKS", "Step", "eprop_step"]
