@@ -14,6 +14,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx
 from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrence
 from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
+from delaynet_lava.neuron import RESETS
 from delaynet_lava.nn.parts import SURROGATE_HEIGHT, SURROGATE_WIDTH, Cuba, Synapse, quantize
 
 __all__ = ["Neuron"]
@@ -232,8 +233,8 @@ class _Spiking(_Block):
         count_log: bool = False,
     ) -> None:
         where = type(self).__name__
-        if reset not in network.RESETS:
-            raise InputError(f"{where}: reset", f"is {reset!r}, expected one of {list(network.RESETS)}")
+        if reset not in RESETS:
+            raise InputError(f"{where}: reset", f"is {reset!r}, expected one of {list(RESETS)}")
         if surrogate not in SURROGATES:
             raise InputError(f"{where}: surrogate", f"is {surrogate!r}, expected one of {list(SURROGATES)}")
         super().__init__(
@@ -257,7 +258,7 @@ class _Spiking(_Block):
             height *= SURROGATE_HEIGHT / SURROGATE_WIDTH / 2
         return Dynamics(
             delay=self._feedback_delay(),
-            reset=network.RESETS[self.reset],
+            reset=RESETS[self.reset],
             surrogate=SURROGATES[self.surrogate],
             width=width,
             height=height,
