@@ -59,14 +59,12 @@ class DelayNetError(Exception):
 
     Attributes:
         exit_code: what a command returns when this error ends it (2: bad usage or bad input).
-        longest: characters of a message.
     """
 
     exit_code = 2
-    longest = MAX_MESSAGE
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message, self.longest))
+        super().__init__(one_line(message))
 
 
 class InputError(DelayNetError):
@@ -84,17 +82,22 @@ class InputError(DelayNetError):
 
 
 class InputErrors(InputError):
-    """Several mistakes of one object, told together: as long as it takes to name what each could be.
+    """Several mistakes of one object, told together: those that a message has room for, and how many more.
 
-    Args:
-        problems: one sentence each; values in them are cut to size.
+    Attributes:
+        problems: one sentence for each mistake.
     """
 
-    longest = 20 * MAX_MESSAGE
-
     def __init__(self, where: str, problems: Sequence[str], remedy: str = "") -> None:
-        self.problems = [one_line(problem) for problem in problems]
-        super().__init__(where, "; ".join(self.problems), remedy)
+        self.problems = [one_line(problem, MAX_MESSAGE // 2) for problem in problems]
+        room = MAX_MESSAGE - len(one_line(f"{where}: ; {remedy}")) - len("; and 1000000 mistakes more")
+        told, used = 0, 0
+        for problem in self.problems:
+            used += len(problem) + 2
+            told += used <= room or not told
+        more = len(self.problems) - told
+        rest = [f"and {more} mistake{'s' * (more > 1)} more"] if more else []
+        super().__init__(where, "; ".join([*self.problems[:told], *rest]), remedy)
 
 
 class BackendMissing(DelayNetError):

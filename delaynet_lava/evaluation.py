@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava.emulator import emulate
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, shown
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.network import Network
 from delaynet_lava.payloads import Payload
@@ -164,13 +164,13 @@ def backend(name: str) -> Callable[..., Trace]:
     Raises:
         InputError: unknown name. BackendMissing: it is not installed.
     """
-    if name == "emulator":
+    if isinstance(name, str) and name == "emulator":
         return emulate
-    if name == "lava":
+    if isinstance(name, str) and name == "lava":
         from delaynet_lava.lava import run  # Intel's packages, only where asked for
 
         return run
-    raise InputError("backend", f"{name!r} is not one of {list(BACKENDS)}")
+    raise InputError("backend", f"{shown(name)} is not one of {list(BACKENDS)}")
 
 
 def require_fit(network: Network, task: Task, where: str, labelled: bool = True) -> None:
@@ -224,21 +224,31 @@ def evaluate(
     The check compares spikes and membranes of every layer at every step, and all counters.
 
     Args:
+        on_samples: called with the number of samples that are done since the last call.
         on_trace: called with the inputs and the trace of some samples at a time, everything recorded.
 
     Raises:
         InputError: no samples, or more than the task has; a task that does not fit the network; an
-            unknown backend.
+            unknown backend; an argument of another type.
         BackendMissing: a backend is not installed.
     """
-    if samples < 1:
-        raise InputError("samples", f"{samples} is below 1")
+    if not isinstance(network, Network):
+        raise InputError("network", f"is of type {type(network).__name__}", "give a Network, as load returns")
+    if not isinstance(task, Task):
+        raise InputError(
+            "task", f"is of type {type(task).__name__}", "give a Task, as delaynet_lava.task does"
+        )
+    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
+        raise InputError("samples", f"{shown(samples)} is not a whole number of at least 1")
+    for name, call in (("on_samples", on_samples), ("on_trace", on_trace)):
+        if call is not None and not callable(call):
+            raise InputError(name, f"is of type {type(call).__name__}", "give a function, or None")
     require_fit(network, task, "network")
-    require_samples(task, split, 0, samples)
-    if check == run_on:
-        raise InputError("check", f"{check!r} is the backend itself", "name another one")
+    require_samples(task, split, 0, samples := int(samples))
     main = backend(run_on)
     other = None if check is None else backend(check)
+    if other is main:
+        raise InputError("check", f"{check!r} is the backend itself", "name another one")
     last = len(network.layers) - 1
     whole_record = other is not None or on_trace is not None
     record: tuple[str, ...] = ("spikes", "voltage") if whole_record else ()

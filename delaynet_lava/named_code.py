@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def load_named(word: str, option: str) -> Any:
 
 
 def _file(path: Path, option: str) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{option} {path}", "does not exist", "give the path of the file that defines it")
     folder = str(path.resolve().parent)
     if folder not in sys.path:

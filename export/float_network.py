@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -173,7 +172,7 @@ def read_published(path: str | os.PathLike) -> tuple[FloatNetwork, dict[str, np.
         InputError: not a file, or not that one.
     """
     where = os.fspath(path)
-    if not Path(path).is_file():
+    if not os.path.isfile(where):
         raise InputError(where, "is not a file", "give the path of published_cue_125.npz")
     try:
         file = Npz(path)

@@ -17,7 +17,7 @@ from typing import Any
 
 import tomli
 
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, InputErrors
 from delaynet_lava.files import read_file
 
 __all__ = [
@@ -194,7 +194,7 @@ def load_profile(name_or_path: str | os.PathLike) -> HardwareProfile:
         raise InputError(text, f"is not valid TOML ({error})") from error
     mistakes = list(_mistakes(table))
     if mistakes:
-        raise InputError(text, "; ".join(mistakes), "generic.toml explains every key")
+        raise InputErrors(text, mistakes, "generic.toml explains every key")
     limits, fitted = _limits(table["limits"]), _limits(table.get("fitted", {}))
     systems = {
         name: System(entry["chips"], entry.get("cores"), entry["status"], entry["source"])

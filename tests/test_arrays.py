@@ -345,6 +345,19 @@ def test_headers_are_checked(tmp_path, content, line, packed):
     assert line in refused(str(tmp_path / "x.npz"))
 
 
+def test_what_is_packed_takes_its_own_size_and_no_more(tmp_path):
+    size = 32 << 20
+    np.savez_compressed(tmp_path / "x.npz", inputs=np.ones((size // 1024, 1024), np.uint8))
+    tracemalloc.start()
+    array = npz.Npz(tmp_path / "x.npz").array("inputs")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert array.all() and not array.flags.writeable
+    assert size <= peak < 1.2 * size
+    # All of a file, and what sorting its events takes, is to stay under 1 GiB.
+    assert npz.MAX_BYTES <= 1 << 28
+
+
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "MAX_BYTES", 1 << 20)
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, 4000, 4000)}\n"

@@ -16,9 +16,14 @@ import torch
 from delaynet_lava import Dense, Encoder, Network, Neuron, Synapse, emulate, load, save, task
 from delaynet_lava.emulator import extremes
 from delaynet_lava.errors import DelayNetError
+from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export.extract import extract
 from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.hw_profiles import load_profile
+from delaynet_lava.tasks.base import Task
+from delaynet_lava.training.recipe import SECTIONS, Recipe, allowed, plain, recipe_of
+from delaynet_lava.training.recipe_file import changed, load_recipe, toml_of
+from delaynet_lava.training.trainer import train
 
 LONGEST_LINE = 400
 
@@ -160,6 +165,116 @@ def test_what_names_a_thing_is_taken_or_named(name, tmp_path, monkeypatch):
     calls = {f"{word[:30]!r}": lambda word=word: PLACES[name](word) for word in words}
     found = faults(calls)
     assert found == []
+
+
+class Two(Task):
+    """Samples that the network above takes."""
+
+    name = word = "two"
+    channels, steps, classes = 2, 3, 2
+
+    def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones((count, 3, 2), np.uint8), np.zeros(count, np.int64)
+
+
+class Single(Two):
+    def size(self, split: str) -> int:
+        return int(split == "train")
+
+
+def test_every_argument_of_an_evaluation_is_taken_or_named():
+    calls = {}
+    given = {"network": NETWORK, "task": Two(), "samples": 2, "run_on": "emulator", "check": None}
+    given |= {"on_samples": None, "on_trace": None, "split": "test"}
+    assert evaluate(**given).samples == 2
+    for k, value in enumerate(VALUES):
+        for name in given:
+            # Many samples are much work, and what a caller's own function does is its own.
+            many = name == "samples" and isinstance(value, int | np.integer) and value > 2
+            if not many and not (name.startswith("on_") and callable(value)):
+                call = {**given, name: value}
+                calls[f"{name} = {kind(value)} ({k})"] = lambda call=call: evaluate(**call)
+    found = faults(calls)
+    assert found == []
+
+
+def test_every_key_of_a_recipe_takes_it_or_names_it(tmp_path):
+    calls = {}
+    for section in SECTIONS:
+        for k, value in enumerate(VALUES):
+            calls[f"[{section}] = {kind(value)} ({k})"] = lambda s=section, v=value: recipe_of({s: v})
+            calls[f"Recipe({section} = {kind(value)} ({k}))"] = lambda s=section, v=value: Recipe(**{s: v})
+        for key in allowed(section):
+            for k, value in enumerate([*VALUES, *([v] for v in VALUES[:36]), *([[v]] for v in VALUES[:30])]):
+
+                def call(section=section, key=key, value=value):
+                    # What is taken can be written, and is itself again.
+                    made = recipe_of({section: {key: value}})
+                    path = tmp_path / "again.toml"
+                    path.write_text(toml_of(made), encoding="utf-8")
+                    assert load_recipe(str(path)) == made
+                    dataclasses.replace(made, **{section: SECTIONS[section](**{key: value})})
+
+                calls[f"{section}.{key} = {kind(value)} ({k})"] = call
+    found = faults(calls)
+    assert found == []
+
+
+WRITTEN = [
+    "", "9" * 4301, "-1", "0", "1", "1e400", "1e308", "nan", "inf", "true", '""', '"', "[]", "{}",
+    "1979-05-27", "[[1]]", "[[[1]]]", "1,2", "1,,2", ",", "a", "\udcff", "\x1b[2J", "a" * 100_000, "a\n[b]",
+    '"\\u001b"', "[" * 3000, "9,9,9,9", '"a","b"', "[1,[2]]", "[true,1]", "1 # x", "=", "1=2",
+]  # fmt: skip
+
+
+def test_whatever_a_command_sets_is_taken_or_named():
+    base, calls = Recipe(), {}
+    for section in SECTIONS:
+        for key in allowed(section):
+            for k, text in enumerate(WRITTEN):
+                change = f"{section}.{key}={text}"
+                calls[f"{change[:60]!r} ({k})"] = lambda change=change: plain(changed(base, [change]))
+    for text in [*WRITTEN, *(f"{one}=1" for one in WRITTEN), *(f"network.{one}=1" for one in WRITTEN)]:
+        calls[f"{text[:60]!r}"] = lambda text=text: changed(base, [text])
+        calls[f"40 times {text[:60]!r}"] = lambda text=text: changed(base, [text] * 40)
+        calls[f"recipe {text[:60]!r}"] = lambda text=text: load_recipe(text)
+        calls[f"TOML {text[:60]!r}"] = lambda text=text: load_recipe(text + ".toml")
+    found = faults(calls)
+    assert found == []
+
+
+def test_values_that_a_recipe_of_a_file_may_hold_are_taken_or_named(tmp_path):
+    path, calls = tmp_path / "mine.toml", {}
+    for name in ["base", *(f"{section}.{key}" for section in SECTIONS for key in allowed(section))]:
+        for k, text in enumerate(WRITTEN):
+
+            def call(line=f"{name} = {text}"):
+                path.write_bytes(line.encode("utf-8", "surrogateescape"))
+                load_recipe(str(path))
+
+            calls[f"{name} = {text[:40]!r} ({k})"] = call
+    found = faults(calls)
+    assert found == []
+
+
+def test_every_argument_of_a_training_is_taken_or_named(tmp_path):
+    calls = {}
+    # What is taken would train, for hours: there is one sample, which is too few.
+    given = {"recipe": Recipe(), "task": Single(), "path": str(tmp_path / "m.pt"), "seed": 0}
+    with pytest.raises(DelayNetError, match="has 1 training samples"):
+        train(**given)
+    for k, value in enumerate(VALUES):
+        for name in given:
+            # What is no text is Python's own TypeError, as for open().
+            if name != "path" or isinstance(value, str):
+                call = {**given, name: value}
+                calls[f"{name} = {kind(value)} ({k})"] = lambda call=call: train(**call)
+        calls[f"seed of a task = {kind(value)} ({k})"] = lambda value=value: task("cue", value)
+    found = faults(calls)
+    assert found == []
+    for name in ("recipe", "task", "seed"):
+        with pytest.raises(DelayNetError, match=f"training: {name}"):
+            train(**{**given, name: 1.5})
 
 
 def test_values_that_a_profile_may_hold_are_taken_or_named(tmp_path, repository):

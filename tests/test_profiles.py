@@ -10,7 +10,7 @@ import pytest
 import tomli
 
 from delaynet_lava.cli import main
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import MAX_MESSAGE, InputError, InputErrors
 from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import KEYS, STATUSES, load_profile, profile_names
 from delaynet_lava.hw_profiles.rules import check
@@ -49,6 +49,13 @@ def mistakes(path: Path, text: str) -> str:
     message = f"{error.value.where}: {error.value.problem}; {error.value.remedy}"
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
+    assert len(str(error.value)) <= MAX_MESSAGE
+    if isinstance(error.value, InputErrors):
+        problems = error.value.problems
+        told = [problem for problem in problems if problem in str(error.value)]
+        more = len(problems) - len(told)
+        assert told and (f"and {more} mistake" in str(error.value)) == (more > 0)
+        return "; ".join(problems)
     return message
 
 

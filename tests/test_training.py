@@ -13,9 +13,9 @@ pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 from delaynet_lava.cli import main
 from delaynet_lava.decision import Decision
 from delaynet_lava.emulator import emulate
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import MAX_MESSAGE, InputError
 from delaynet_lava.export import extract
-from delaynet_lava.formats.model_file import load_model, write_tensors
+from delaynet_lava.formats.model_file import load_model, load_tensors, write_tensors
 from delaynet_lava.nn import delay_groups, lattice_delays, lattice_positions
 from delaynet_lava.nn.initial import spectral_radius
 from delaynet_lava.tasks.cue import CueAccumulation
@@ -79,6 +79,96 @@ def test_a_checkpoint_of_other_options_is_not_touched(tmp_path):
     write_tensors(tmp_path / "m.pt.checkpoint", {"format": "delaynet_lava.checkpoint", "options": {}})
     with pytest.raises(InputError, match=r"of another release.*; delete it to start over"):
         train(SMOKE, WORD, tmp_path / "m.pt")
+
+
+def test_a_checkpoint_that_does_not_fit_its_training_is_refused_in_one_line(tmp_path):
+    recipe = changed(
+        SMOKE, ["network.layers=6", "network.delays=0", "network.shares=1.0", "schedule.batch=4"]
+    )
+
+    def fresh(name="adam"):
+        made = changed(recipe, [f"optimiser.name={name}"])
+        return _Trainer(made, CueAccumulation(1, 150, 0), 0, Group())
+
+    def a_step(made):
+        for parameter in made.net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        made.optimiser.step()
+
+    path = tmp_path / "m.pt.checkpoint"
+
+    def restore(change, made):
+        content = load_tensors(whole)
+        change(content["state"])
+        write_tensors(path, content)
+        made.restore(path)
+
+    def put(*keys, value=None, drop=False):
+        def change(state):
+            for key in keys[:-1]:
+                state = state[key]
+            if drop:
+                del state[keys[-1]]
+            else:
+                state[keys[-1]] = value(state[keys[-1]]) if callable(value) else value
+
+        return change
+
+    whole = tmp_path / "whole.checkpoint"
+    for name in ("adam", "adamw", "madgrad"):
+        made = fresh(name)
+        a_step(made)
+        made.save(whole)
+        again = fresh(name)
+        restore(lambda state: None, again)
+        a_step(again)
+    made = fresh()
+    a_step(made)
+    made.best, made.progress["best"] = made.average, 0.5
+    made.save(whole)
+    weight, moment = "0.input_synapse.weight", ("optimiser", "state", 0, "exp_avg")
+    assert weight in made.average
+    wrong = {
+        "shape of an average": put("average", weight, value=lambda t: t[:1].clone()),
+        "type of an average": put("average", weight, value=lambda t: t.double()),
+        "no average": put("average", weight, drop=True),
+        "average of another name": put("average", "x", value=torch.ones(1)),
+        "average that is none": put("average", value=[]),
+        "average of NaN": put("average", weight, value=lambda t: t * torch.nan),
+        "text for a tensor": put("best", weight, value="a"),
+        "no best": put("best", value={}),
+        "type of a weight": put("net", weight, value=lambda t: t.half()),
+        "shape of a moment": put(*moment, value=lambda t: t[None]),
+        "type of a moment": put(*moment, value=lambda t: t.int()),
+        "no moment": put(*moment, drop=True),
+        "moment of infinity": put(*moment, value=lambda t: t + torch.inf),
+        "no steps": put("optimiser", "state", 0, "step", drop=True),
+        "steps that are true": put("optimiser", "state", 0, "step", value=torch.tensor(True)),
+        "steps": put("optimiser", "state", 0, "step", value=torch.ones(2)),
+        "steps before the first": put("optimiser", "state", 0, "step", value=torch.tensor(-1.0)),
+        "state of a stranger": put("optimiser", "state", 99, value={}),
+        "state that is none": put("optimiser", "state", 0, value=3),
+        "no state": put("optimiser", "state", drop=True),
+        "optimiser that is none": put("optimiser", value=7),
+        "stage": put("progress", "stage", value=1000),
+        "epochs": put("progress", "epoch", value=-1),
+        "samples": put("progress", "used", value=1.5),
+        "no progress": put("progress", value=None),
+        "history": put("history", value=[1]),
+        "feedback": put("feedback", value=float("nan")),
+    }
+    untouched = fresh()
+    before = {name: value.clone() for name, value in untouched.net.state_dict().items()}
+    for name, change in wrong.items():
+        with pytest.raises(InputError) as error:
+            restore(change, untouched)
+        assert str(error.value).startswith(f"{path}: "), name
+        assert str(error.value).endswith("; delete it to start over"), name
+        assert len(str(error.value)) <= MAX_MESSAGE, name
+    assert all(torch.equal(value, untouched.net.state_dict()[name]) for name, value in before.items())
+    # The options of the optimiser are the recipe's, whatever the file says.
+    restore(put("optimiser", "param_groups", 0, "amsgrad", value=True), untouched)
+    assert untouched.optimiser.param_groups[0]["amsgrad"] is False
 
 
 def test_the_command_trains_and_the_file_says_how(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from itertools import count
@@ -172,7 +173,7 @@ def _folder(output: str | None, net: Path) -> Path:
         paths = (Path(jobs.JOBS, f"{name}-{k}" if k else name) for k in count())
         return next(path for path in paths if not path.exists())
     folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not os.path.isdir(folder) or any(folder.iterdir())):
         raise InputError(f"--output {output}", "exists and is not an empty folder", "choose another place")
     return folder
 

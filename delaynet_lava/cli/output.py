@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,10 +89,22 @@ def require_folder(option: str, path: str | None) -> None:
     """Refuse a place to write to before minutes of work, not after them.
 
     Raises:
-        InputError: its folder does not exist.
+        InputError: its folder does not exist, or it can't be the name of a file.
     """
-    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
+    if path in (None, "-"):
+        return
+    target = os.path.realpath(str(path))
+    if not os.path.isdir(os.path.dirname(target)):
         raise InputError(f"{option} {path}", "its folder does not exist", "create it first")
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{option} {path}", f"cannot be written ({reason})", "choose another place"
+        ) from error
 
 
 def duration(seconds: float) -> str:

@@ -164,7 +164,7 @@ def write_bundle(
     if "spikes" not in record and network.answer.kind == "count":
         raise InputError("record", "the last layer answers by its spikes", "record them")
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if os.path.lexists(target) and (not os.path.isdir(target) or any(target.iterdir())):
         raise InputError(str(folder), "exists and is not an empty folder", "choose another place")
     if backend == "loihi2":
         loihi = loihi or Loihi()

@@ -7,6 +7,7 @@ it runs; with that, anybody who has the folder can go on waiting.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import time
@@ -137,7 +138,7 @@ def read_job(name: str) -> Job:
         raise InputError("job", f"none of {JOBS}/ has the number {name}", "give its folder")
     folder = Path(name)
     path = folder / JOB
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(str(path), "does not exist", "name the folder that deploy printed")
     values, _ = read_json(path, 1 << 20)
     read = Fields(values, str(path), ["format", "version", *(f.name for f in fields(Job))])

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats.npz import unpack
 
 __all__ = [
     "MAX_BYTES",
@@ -202,17 +203,22 @@ def _array(
     if size > MAX_BYTES:
         raise InputError(where, f"would have {size} bytes, more than {MAX_BYTES}", "use more shards")
     with archive.open(f"{name}.npy") as member:
-        raw = member.read(size + _NPY_HEADER)
-    stream = io.BytesIO(raw)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise InputError(where, "is in another version of NumPy's format")
-    try:
-        found, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
-    except Exception as error:  # a header is a Python literal: its parser raises much
-        raise InputError(where, f"has a damaged header ({type(error).__name__})", "fetch it again") from error
-    if found != shape or by_columns or kind != dtype:
-        raise InputError(where, f"is {kind} {found}, expected {dtype} {shape}")
-    data = raw[stream.tell() :]
-    if len(data) != size:
-        raise InputError(where, f"has {len(data)} bytes or more, expected {size}", "fetch it again")
-    return np.frombuffer(data, dtype).reshape(shape)
+        stream = io.BytesIO(member.read(_NPY_HEADER))
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise InputError(where, "is in another version of NumPy's format")
+        try:
+            found, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
+        except Exception as error:  # a header is a Python literal: its parser raises much
+            raise InputError(
+                where, f"has a damaged header ({type(error).__name__})", "fetch it again"
+            ) from error
+        if found != shape or by_columns or kind != dtype:
+            raise InputError(where, f"is {kind} {found}, expected {dtype} {shape}")
+        length = archive.getinfo(f"{name}.npy").file_size - stream.tell()
+        if length != size:
+            raise InputError(where, f"has {length} bytes, expected {size}", "fetch it again")
+        member.seek(0)
+        content = unpack(member, stream.tell() + size, where)
+    array = np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
+    array.flags.writeable = False
+    return array

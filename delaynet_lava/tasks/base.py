@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, shown
 
 __all__ = ["SPLITS", "Task", "batches", "require_samples", "require_split"]
 
@@ -94,8 +94,8 @@ def require_split(task: Task, split: str) -> None:
     Raises:
         InputError: for that reason.
     """
-    if split not in SPLITS:
-        raise InputError(f"task {task.word}: split", f"{split!r} is not one of {', '.join(SPLITS)}")
+    if not isinstance(split, str) or split not in SPLITS:
+        raise InputError(f"task {task.word}: split", f"{shown(split)} is not one of {', '.join(SPLITS)}")
 
 
 def require_samples(task: Task, split: str, first: int, count: int) -> None:

@@ -38,7 +38,7 @@ def _find(root: Path, collection: str, name: str) -> Path:
         for spelling in (name, name.replace("-idx", ".idx")):
             for ending in ("", ".gz"):
                 path = root / folder / (spelling + ending)
-                if path.is_file():
+                if os.path.isfile(path):
                     return path
     places = " or ".join(str(root / folder) for folder in _FOLDERS[collection])
     raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def tonic_task(word: str, name: str, texts: Mapping[str, str]) -> Stored:
     options = read_options(word, texts, {**_OPTIONS, "split": (0.0,)})
     classes, places, arguments = DATA_SETS[name]
     folder = Path(options["root"]).expanduser() / name
-    there = {split: folder / place for split, place in places.items() if (folder / place).exists()}
+    there = {split: folder / place for split, place in places.items() if os.path.exists(folder / place)}
     if not there:
         raise InputError(
             f"task {word}",

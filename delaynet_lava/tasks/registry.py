@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from delaynet_lava.errors import InputError
+import numpy as np
+
+from delaynet_lava.errors import InputError, shown
 from delaynet_lava.tasks.arrays import ENDINGS, file_task
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.outside import own_task, tonic_task
@@ -62,6 +64,8 @@ def task(word: str, seed: int | None = None) -> Task:
     Raises:
         InputError: no such task, a wrong option, or samples that can't be read.
     """
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
+        raise InputError("task: seed", f"{shown(seed)} is not a whole number of at least 0")
     head, options = split_word(word)
     if head in BUILT_IN:
         return BUILT_IN[head](word, options, seed or 0)

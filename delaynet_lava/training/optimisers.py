@@ -11,7 +11,7 @@ from madgrad import MADGRAD
 
 from delaynet_lava.training.recipe import Optimiser, Schedule
 
-__all__ = ["OPTIMISERS", "make_optimiser", "share_of_rate"]
+__all__ = ["OPTIMISERS", "make_optimiser", "moments_of", "share_of_rate"]
 
 
 def _madgrad(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
@@ -38,6 +38,13 @@ def make_optimiser(net: torch.nn.Module, options: Optimiser) -> torch.optim.Opti
     groups = [group for group in groups if group["params"]]
     first, second = options.betas
     return OPTIMISERS[options.name](groups, lr=options.lr, betas=(first, second))
+
+
+def moments_of(options: Optimiser) -> tuple[str, ...]:
+    """What the optimiser keeps of each parameter, in its shape and type; "step" is a count."""
+    if options.name != "madgrad":
+        return "step", "exp_avg", "exp_avg_sq"
+    return ("grad_sum_sq", "s", "x0") if options.betas[0] else ("grad_sum_sq", "s")
 
 
 def share_of_rate(schedule: Schedule, left: float) -> float:

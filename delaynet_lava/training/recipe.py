@@ -6,6 +6,7 @@ A recipe knows no task. Text and files of recipes are read and written in
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +18,7 @@ from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.nn.lattice import delay_groups
 
 __all__ = [
+    "LARGEST",
     "SECTIONS",
     "Allowed",
     "Averaging",
@@ -29,6 +31,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "allowed",
+    "nearest",
     "of_layer",
     "plain",
     "recipe_of",
@@ -36,6 +39,10 @@ __all__ = [
 
 SURROGATES = ("paper", "triangle", "slayer")
 """Of :class:`~delaynet_lava.nn.DelayRecurrent`, whose own table comes with the compiled kernels."""
+
+
+LARGEST = 1 << 53
+"""Whole numbers from here on are none that anything could be done with."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class Allowed:
 
         Raises:
             ValueError: the key cannot have it.
+            OverflowError: it is larger than all numbers here.
         """
         if self.each and for_each(value, self.many):
             return tuple(self._of_one(part) for part in value)
@@ -93,8 +101,12 @@ class Allowed:
         return tuple(self._scalar(part) for part in value)
 
     def _scalar(self, value: Any) -> Any:
+        if type(value) is int and abs(value) >= LARGEST:
+            raise OverflowError
         if self.kind is float and type(value) is int:
-            value = float(value) if abs(value) < 1 << 53 else math.inf
+            value = float(value)
+        if self.kind is str and type(value) is str:
+            value.encode()  # TOML and JSON are UTF-8
         if type(value) is not self.kind or (self.choices and value not in self.choices):
             raise ValueError(value)
         if isinstance(value, (int, float)) and self.kind is not bool:
@@ -139,10 +151,16 @@ class Network:
         "delaynet trains neurons and weights, lif weights; lsnn has floats and is never exported",
         choices=("delaynet", "lif", "lsnn"),
     )
-    layers: tuple[int, ...] = _key((128,), "neurons of each hidden layer, the first one first", least=1)
+    layers: tuple[int, ...] = _key(
+        (128,), "neurons of each hidden layer, the first one first", least=1, most=1 << 20
+    )
     recurrent: bool | tuple[bool, ...] = _key(True, "whether a layer's spikes come back to it", each=True)
     delays: tuple[int, ...] | tuple[tuple[int, ...], ...] = _key(
-        (0, 10, 30), "delay groups of recurrent spikes, steps; the lag is one more", least=0, each=True
+        (0, 10, 30),
+        "delay groups of recurrent spikes, steps; the lag is one more",
+        least=0,
+        most=(1 << 15) - 1,
+        each=True,
     )
     shares: tuple[float, ...] | tuple[tuple[float, ...], ...] = _key(
         (), "share of the neurons in each delay group; empty: equal", kind=float, least=0, each=True
@@ -307,6 +325,15 @@ def allowed(section: str) -> dict[str, Allowed]:
     return {f.name: f.metadata["allowed"] for f in fields(SECTIONS[section])}
 
 
+def nearest(name: str) -> str:
+    """A question after the known key that is meant by ``section.key``; empty where there is none like it."""
+    keys = [f"{section}.{key}" for section in SECTIONS for key in allowed(section)]
+    # A key of the right name in no section, or in another, is the first guess.
+    own = [key for key in keys if key.partition(".")[2] == name.rpartition(".")[2]]
+    found = own or difflib.get_close_matches(name[:100], keys, 1) or []
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
 def of_layer(value: Any, layer: int, many: bool = False) -> Any:
     """What a value for all layers, or a tuple with one for each, says of a layer; ``many`` as above."""
     return value[layer] if for_each(value, many) else value
@@ -332,7 +359,10 @@ class Recipe:
     def __post_init__(self) -> None:
         problems = []
         for name, section in self.sections():
-            values = asdict(section)
+            if type(section) is not SECTIONS[name]:
+                problems.append(f"{name}: is {shown(section)}, expected a {SECTIONS[name].__name__}")
+                continue
+            values = {key: getattr(section, key) for key in allowed(name)}
             problems += _taken(name, values, values)
             object.__setattr__(self, name, SECTIONS[name](**values))
         if problems or (problems := list(_contradictions(self))):
@@ -464,12 +494,14 @@ def _taken(section: str, given: Mapping[str, Any], values: dict[str, Any]) -> li
     problems, rules = [], allowed(section)
     for key, value in given.items():
         if key not in rules:
-            problems.append(
-                f"{section}.{shown(key)[1:-1]}: is no key; those of [{section}] are {', '.join(rules)}"
-            )
+            name = f"{section}.{shown(key)[1:-1]}"
+            meant = nearest(name) or f"; those of [{section}] are {', '.join(rules)}"
+            problems.append(f"{name}: is no key{meant}")
             continue
         try:
             values[key] = rules[key].taken(value)
+        except OverflowError:
+            problems.append(f"{section}.{key}: {shown(value)} is too large")
         except ValueError:
             problems.append(f"{section}.{key}: {shown(value)} is not {rules[key].says()}")
     return problems

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import tomli
 
 from delaynet_lava.errors import InputError, InputErrors, shown
-from delaynet_lava.training.recipe import SECTIONS, Allowed, Recipe, allowed, plain, recipe_of
+from delaynet_lava.training.recipe import SECTIONS, Allowed, Recipe, allowed, nearest, plain, recipe_of
 
 __all__ = [
     "MAX_BYTES",
@@ -49,9 +48,9 @@ def load_recipe(name: str) -> Recipe:
     if name in recipe_names():
         file = resources.files("delaynet_lava.training") / "recipes" / f"{name}.toml"
         return _parsed(file.read_text("utf-8"), f"recipe {name}")
-    if not name.endswith(".toml") and not Path(name).exists():
+    if not name.endswith(".toml") and not os.path.exists(name):
         raise InputError(
-            "--recipe", f"{name!r} is not one of {', '.join(recipe_names())}", "or give a file.toml"
+            "--recipe", f"{shown(name)} is not one of {', '.join(recipe_names())}", "or give a file.toml"
         )
     return _parsed(read_toml(name), name)
 
@@ -110,7 +109,7 @@ def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         name, sign, text = change.partition("=")
         section, dot, key = name.partition(".")
         if not sign or not dot or section not in SECTIONS or key not in allowed(section):
-            problems.append(f"{change}: is not SECTION.KEY=VALUE with a known key{_nearest(name)}")
+            problems.append(f"{change}: is not SECTION.KEY=VALUE with a known key{nearest(name)}")
             continue
         table.setdefault(section, {})[key] = _value(text.strip(), allowed(section)[key])
     try:
@@ -134,14 +133,6 @@ def _value(text: str, rule: Allowed) -> Any:
             continue
         return [value] if rule.many and not isinstance(value, list) else value
     return text
-
-
-def _nearest(name: str) -> str:
-    keys = [f"{section}.{key}" for section in SECTIONS for key in allowed(section)]
-    # A key of the right name in no section, or in another, is the first guess.
-    own = [key for key in keys if key.partition(".")[2] == name.rpartition(".")[2]]
-    found = own or difflib.get_close_matches(name, keys, 1) or []
-    return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
 def toml_of(recipe: Recipe) -> str:

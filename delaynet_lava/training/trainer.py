@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from delaynet_lava._version import __version__
 from delaynet_lava.decision import Decision
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, shown
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.formats.model_file import ModelFile, save_model
 from delaynet_lava.nn.model import describe
@@ -45,8 +45,8 @@ from delaynet_lava.training.curriculum import stages_of
 from delaynet_lava.training.distributed import Group
 from delaynet_lava.training.loss import loss_of, scores
 from delaynet_lava.training.networks import as_tensor, build_network
-from delaynet_lava.training.optimisers import make_optimiser, share_of_rate
-from delaynet_lava.training.recipe import Recipe, of_layer, plain
+from delaynet_lava.training.optimisers import make_optimiser, moments_of, share_of_rate
+from delaynet_lava.training.recipe import LARGEST, Recipe, of_layer, plain
 from delaynet_lava.training.recipe_file import load_recipe
 from delaynet_lava.training.samples import Pool, pools
 
@@ -321,15 +321,41 @@ class _Trainer:
         checkpoint.save(path, self.identity(), state)
 
     def restore(self, path: Path) -> None:
+        """Go on from a checkpoint of the same training.
+
+        Raises:
+            InputError: there is something else in it; nothing has changed then.
+        """
         state = checkpoint.restore(path, self.identity())
-        try:
-            self.net.load_state_dict(state["net"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.average, self.best = state["average"], state["best"]
-            self.progress, self.history = state["progress"], state["history"]
-            self.feedback = float(state["feedback"])
-        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise InputError(str(path), f"is damaged ({error})", "delete it to start over") from error
+        where, schedule = f"{path}: ", self.recipe.schedule
+        progress: Any = state.get("progress")
+        # Before the first validation there is no best.
+        unmeasured = isinstance(progress, dict) and progress.get("best") == -1 and not state.get("best")
+        reached = {**progress, "best": 0} if unmeasured else progress
+        numbers = {"epoch": LARGEST, "stage": len(self.stages) - 1, "annealed": schedule.epochs}
+        checkpoint.require_numbers(
+            reached, {**numbers, "used": LARGEST, "seconds": 1e12, "best": 1.0}, f"{where}progress"
+        )
+        history: Any = state.get("history")
+        feedback: Any = state.get("feedback")
+        if not isinstance(history, list) or len(history) != progress["epoch"]:
+            raise InputError(f"{where}history", "is not one entry an epoch", "delete it to start over")
+        checkpoint.require_numbers({"feedback": feedback}, {"feedback": 1.0}, where.rstrip(": "))
+        checkpoint.require_tensors(state.get("net"), self.net.state_dict(), f"{where}net")
+        for name in ("average", "best"):
+            if name == "average" or not unmeasured:
+                checkpoint.require_tensors(state.get(name), self.average, where + name)
+        optimiser, mine = state.get("optimiser"), self.optimiser.state_dict()["param_groups"]
+        numbered = enumerate(p for group in self.optimiser.param_groups for p in group["params"])
+        moments = optimiser.get("state") if isinstance(optimiser, dict) else None
+        checkpoint.require_moments(
+            moments, dict(numbered), moments_of(self.recipe.optimiser), f"{where}optimiser"
+        )
+        self.net.load_state_dict(state["net"])
+        # Its options are the recipe's.
+        self.optimiser.load_state_dict({"state": moments, "param_groups": mine})
+        self.average, self.best = state["average"], state["best"]
+        self.progress, self.history, self.feedback = progress, history, float(feedback)
 
     def result(self, command: str) -> ModelFile:
         state = self.progress
@@ -417,13 +443,20 @@ def train(
 
     Raises:
         InputError: recipe and task do not fit, a checkpoint of another training is in the way, the place
-            can't be written, or there are more processes than samples in a batch.
+            can't be written, there are more processes than samples in a batch, or an argument is of
+            another type.
     """
     group = group or Group()
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    task = task_of(task, seed) if isinstance(task, str) else task
-    if seed < 0:
-        raise InputError("training: seed", f"{seed} is negative")
+    if not isinstance(recipe, Recipe):
+        raise InputError(
+            "training: recipe", f"is of type {type(recipe).__name__}", "give a Recipe or its name"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < LARGEST:
+        raise InputError("training: seed", f"{shown(seed)} is not a whole number from 0 to below 2^53")
+    task = task_of(task, seed := int(seed)) if isinstance(task, str) else task
+    if not isinstance(task, Task):
+        raise InputError("training: task", f"is of type {type(task).__name__}", "give a Task or its word")
     if group.size > 1 and (recipe.loss.branching_over == "batch" or recipe.gradient.rule == "eprop"):
         raise InputError(
             "training",
@@ -431,12 +464,12 @@ def train(
             "use one",
         )
     target = Path(path)
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise InputError(str(path), "its folder does not exist", "create it first")
     _keep_heap()
     trainer = _Trainer(recipe, task, seed, group)
     kept = checkpoint.path_of(target)
-    if kept.exists():
+    if os.path.exists(kept):
         trainer.restore(kept)
     # Nobody goes on, and writes, before all have read.
     if group.total([trainer.progress["epoch"]])[0] != group.size * trainer.progress["epoch"]:
