@@ -205,7 +205,8 @@ def test_every_key_of_a_recipe_takes_it_or_names_it(tmp_path):
             calls[f"[{section}] = {kind(value)} ({k})"] = lambda s=section, v=value: recipe_of({s: v})
             calls[f"Recipe({section} = {kind(value)} ({k}))"] = lambda s=section, v=value: Recipe(**{s: v})
         for key in allowed(section):
-            for k, value in enumerate([*VALUES, *([v] for v in VALUES[:36:2]), *([[v]] for v in VALUES[:30:3])]):
+            several = [*([v] for v in VALUES[:36:2]), *([[v]] for v in VALUES[:30:3])]
+            for k, value in enumerate([*VALUES, *several]):
 
                 def call(section=section, key=key, value=value):
                     # What is taken can be written, and is itself again.
