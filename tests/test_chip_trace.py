@@ -12,14 +12,15 @@ from delaynet_lava import Dense, Network, Neuron, Synapse, Trace
 from delaynet_lava.trace import BOARD, PROBE_AT_SPIKE
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "nir"
+CHIP = Path(__file__).resolve().parent / "files" / "loihi2_lif.csv"
 NETWORK = Network((Dense(Synapse([[10]]), Neuron(25, 4096, 163)),))
 
 
-def recorded(name: str, backend: str) -> tuple[np.ndarray, Trace]:
+def recorded(path: Path, backend: str) -> tuple[np.ndarray, Trace]:
     """Input and trace of a published recording: input, membrane, spike a step."""
-    if not (DATA / name).is_file():
-        pytest.skip(f"no published recording at ../shared/data/nir/{name}")
-    x, v, s = np.loadtxt(DATA / name, delimiter=",").T.reshape(3, 1, -1, 1)
+    if not path.is_file():
+        pytest.skip(f"no published recording at ../shared/data/nir/{path.name}")
+    x, v, s = np.loadtxt(path, delimiter=",").T.reshape(3, 1, -1, 1)
     spikes, voltage = {0: s.astype(np.uint8)}, {0: v.astype(np.int32)}
     assert np.array_equal(voltage[0], v)
     trace = Trace(backend, 1000, 1, [voltage[0][:, -1]], [], [], [], spikes, voltage)
@@ -38,7 +39,7 @@ def shifts(x: np.ndarray, trace: Trace) -> tuple[int, Trace]:
 
 
 def test_the_emulator_computes_what_the_chip_did():
-    x, chip = recorded("lif_lava_loihi_fixed.csv", BOARD)
+    x, chip = recorded(CHIP, BOARD)
     late, ours = shifts(x, chip)
     assert late == 0
     assert chip.spikes[0].sum() == 4
@@ -51,8 +52,15 @@ def test_the_emulator_computes_what_the_chip_did():
     assert (chip.voltage[0][at] == PROBE_AT_SPIKE).all() and (ours.voltage[0][at] == 0).all()
 
 
+def test_the_recording_is_the_published_one():
+    published = DATA / "lif_lava_loihi_fixed.csv"
+    if not published.is_file():
+        pytest.skip("no published recording at ../shared/data/nir")
+    assert np.array_equal(np.loadtxt(CHIP, delimiter=","), np.loadtxt(published, delimiter=","))
+
+
 def test_lavas_simulator_as_published():
-    x, lava = recorded("lif_lava_cpu_fixed.csv", "lava")
+    x, lava = recorded(DATA / "lif_lava_cpu_fixed.csv", "lava")
     _, ours = shifts(x, lava)
     result = ours.compare(lava)
     assert result and result.probe == 0
@@ -60,7 +68,7 @@ def test_lavas_simulator_as_published():
 
 def test_nothing_else_passes_as_a_probe():
     """Negative control: another backend, a value that is not 128, and a step without a spike."""
-    x, chip = recorded("lif_lava_loihi_fixed.csv", BOARD)
+    x, chip = recorded(CHIP, BOARD)
     _, ours = shifts(x, chip)
     other = Trace("lava", 1000, 1, chip.final_voltage, [], [], [], chip.spikes, chip.voltage)
     assert ours.compare(other).mismatches == 4
