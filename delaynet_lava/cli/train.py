@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delaynet_lava.cli.output import complain, duration, figures, progress, require_folder, say, write_json
+from delaynet_lava.cli.output import (
+    complain,
+    duration,
+    figures,
+    progress,
+    require_folder,
+    say,
+    speak_warnings,
+    write_json,
+)
 from delaynet_lava.tasks.registry import WORDS
 from delaynet_lava.tasks.registry import task as task_of
 from delaynet_lava.training.recipe import Recipe, plain
@@ -94,7 +103,8 @@ def train(
                     say(f"{_told(epoch)}, {left}")
 
             try:
-                model = train(made, source, output, seed, report, group, command)
+                with speak_warnings("delaynet train"):
+                    model = train(made, source, output, seed, report, group, command)
             except KeyboardInterrupt:
                 kept = path_of(Path(output))
                 what = f"{kept} is kept, call again to go on" if kept.exists() else "nothing is kept"

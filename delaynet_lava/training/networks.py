@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,9 @@ import torch
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS, full_scale_above
-from delaynet_lava.formats.model_file import load_model
+from delaynet_lava.formats.model_file import ModelFile, load_model
 from delaynet_lava.kernels.autograd import STATE_SCALE
+from delaynet_lava.nn import DelayRecurrent
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.training import delaynet
 from delaynet_lava.training.baselines import lsnn
@@ -21,7 +23,7 @@ from delaynet_lava.training.initial import fit_rates, initialise
 from delaynet_lava.training.recipe import Recipe
 from delaynet_lava.training.samples import Pool
 
-__all__ = ["NETWORKS", "as_tensor", "build_network"]
+__all__ = ["NETWORKS", "InitWarning", "as_tensor", "build_network"]
 
 NETWORKS: dict[str, Callable[[Recipe, Task, int], torch.nn.Sequential]] = {
     "delaynet": delaynet.build,
@@ -29,6 +31,10 @@ NETWORKS: dict[str, Callable[[Recipe, Task, int], torch.nn.Sequential]] = {
     "lsnn": lsnn.build,
 }
 _PROBE = 64
+
+
+class InitWarning(UserWarning):
+    """A training goes on from a model that was made for another reset or step."""
 
 
 def build_network(recipe: Recipe, pool: Pool, seed: int) -> torch.nn.Sequential:
@@ -40,6 +46,9 @@ def build_network(recipe: Recipe, pool: Pool, seed: int) -> torch.nn.Sequential:
 
     Raises:
         InputError: the model to go on from can't be read, or is of another network.
+
+    Warns:
+        InitWarning: it was made for another reset or step.
     """
     network = recipe.network
     if network.membrane_bits < MEMBRANE_BITS and not (network.full_scale_exp and network.full_scale_out_exp):
@@ -47,17 +56,44 @@ def build_network(recipe: Recipe, pool: Pool, seed: int) -> torch.nn.Sequential:
     net = NETWORKS[network.kind](recipe, pool.task, seed)
     initialise(net, recipe.init, seed)
     if recipe.init.model:
+        model = load_model(recipe.init.model)
         try:
-            net.load_state_dict(load_model(recipe.init.model).state_dict)
+            net.load_state_dict(model.state_dict)
         except RuntimeError as error:
             raise InputError(
                 recipe.init.model,
                 f"does not fit the network ({' '.join(str(error).split())})",
                 "use the recipe it was trained with",
             ) from error
+        _go_on(net, model, recipe.init.model, pool.task.dt_ms)
     elif recipe.init.rate:
         fit_rates(net, as_tensor(pool.first(0, pool.most(_PROBE))[0]), recipe.init.rate)
     return net
+
+
+def _go_on(net: torch.nn.Sequential, model: ModelFile, path: str, dt_ms: float) -> None:
+    """Keep the model's connections of a neuron to itself, which no network of ours begins with; and say where
+    it was made for another reset or step, so that it does not compute what it did.
+
+    Warns:
+        InitWarning: for that reason.
+    """
+    step = model.config.get("dt_ms", dt_ms)
+    if step != dt_ms:
+        text = f"a step lasts {step} ms there, {dt_ms:g} ms in the task; decays and delays count in steps"
+        warnings.warn(f"{path}: {text}", InitWarning, stacklevel=2)
+    for layer, (block, entry) in enumerate(zip(net, model.config["layers"], strict=False)):
+        back = model.state_dict.get(f"{layer}.recurrent_synapse.weight")
+        if isinstance(block, DelayRecurrent) and back is not None and entry.get("self_connection", True):
+            block.self_connection = bool(torch.diagonal(back).any())
+        reset, asked = entry.get("reset", "zero"), getattr(block, "reset", None)
+        if asked is not None and reset != asked:
+            warnings.warn(
+                f"{path}: layer {layer} was made for the reset {reset}, the recipe trains it with {asked}; to "
+                f"keep it: --set network.reset={reset}",
+                InitWarning,
+                stacklevel=2,
+            )
 
 
 @torch.no_grad()
