@@ -88,12 +88,9 @@ def _go_on(net: torch.nn.Sequential, model: ModelFile, path: str, dt_ms: float) 
             block.self_connection = bool(torch.diagonal(back).any())
         reset, asked = entry.get("reset", "zero"), getattr(block, "reset", None)
         if asked is not None and reset != asked:
-            warnings.warn(
-                f"{path}: layer {layer} was made for the reset {reset}, the recipe trains it with {asked}; to "
-                f"keep it: --set network.reset={reset}",
-                InitWarning,
-                stacklevel=2,
-            )
+            text = f"layer {layer} was made for the reset {reset}, the recipe trains it with {asked}"
+            remedy = f"to keep it: --set network.reset={reset}"
+            warnings.warn(f"{path}: {text}; {remedy}", InitWarning, stacklevel=2)
 
 
 @torch.no_grad()
