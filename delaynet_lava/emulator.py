@@ -37,18 +37,18 @@ def lay_out(
     """
     neuron, size = layer.neuron, layer.size
     forward = recurrent = NO_SYNAPSES
-    du, encode, largest = fx.DECAY_ONE, None, payload.magnitude
+    decays, encode, largest = (neuron.du, neuron.dv), None, payload.magnitude
     if isinstance(layer, Dense):
-        du, forward = neuron.du, _events(layer.synapse)
+        forward = _events(layer.synapse)
         if layer.recurrent is not None:
             recurrent = _events(layer.recurrent)
     else:
-        encode = layer.weight, layer.bias
+        decays, encode = (fx.DECAY_ONE, neuron.dv), (layer.weight, layer.bias)
         largest = payload.magnitude * abs(layer.weight) + abs(layer.bias)
     threshold = neuron.threshold if spiking else NEVER
     bias = neuron.shifted_bias(size)
     return LayerRun(
-        batch, size, forward, recurrent, (du, neuron.dv), threshold, RESETS[neuron.reset], neuron.grid, bias,
+        batch, size, forward, recurrent, decays, threshold, RESETS[neuron.reset], neuron.grid, bias,
         lead, encode, largest, neuron.initial(size),
     )  # fmt: skip
 

@@ -91,7 +91,7 @@ def decay(x: Int, k: int) -> Int:
     return (x >> DECAY_BITS) * keep + (rest >> DECAY_BITS)
 
 
-def undecay(x: np.ndarray, k: int) -> np.ndarray:
+def undecay(x: np.ndarray, k: int | np.ndarray) -> np.ndarray:
     """The state of least magnitude that :func:`decay` takes to ``x`` in one step.
 
     ``sign(x) * ceil(|x| * 4096 / (4096 - k))``, exactly: a decay skips no integer. Of k = 4096, which
@@ -100,7 +100,7 @@ def undecay(x: np.ndarray, k: int) -> np.ndarray:
     Args:
         x: int64, ``|x| < 2**50``.
     """
-    keep = DECAY_ONE - k if k < DECAY_ONE else DECAY_ONE
+    keep = DECAY_ONE - np.asarray(k) % DECAY_ONE
     return np.sign(x) * -(-(np.abs(x) << DECAY_BITS) // keep)
 
 

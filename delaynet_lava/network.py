@@ -21,7 +21,7 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.checked import integer, integers, require, require_type, zero
 from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError, shown
-from delaynet_lava.neuron import Neuron, time_constant_ms
+from delaynet_lava.neuron import Neuron, span, time_constant_ms
 from delaynet_lava.payloads import SPIKES, Payload
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Neuron",
     "Payload",
     "Synapse",
+    "span",
     "task_word",
     "time_constant_ms",
 ]

@@ -11,13 +11,27 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.checked import integer, integers, require, zero
 from delaynet_lava.errors import shown
 
-__all__ = ["BIAS_EXP_MAX", "RESETS", "Neuron", "time_constant_ms"]
+__all__ = ["BIAS_EXP_MAX", "RESETS", "Neuron", "span", "time_constant_ms"]
 
 RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 BIAS_EXP_MAX = 7
 # v saturates below 2**23, so a threshold of 2**17 (<< 6) or more never spikes; lava-dl writes
 # 2**18 - 1 for its readouts, and 2**24 bounds what still fits Lava's int32 after the shift.
 VTH_LIMIT = 1 << 24
+
+
+def _decay(value: Any, where: str) -> int | np.ndarray:
+    """One for all neurons as an int, also where all have the same; else int32 (neurons,)."""
+    array = integers(value, where, 0, fx.DECAY_ONE, np.int32)
+    require(array.ndim <= 1 and array.size > 0, where, f"has shape {array.shape}, expected (neurons,)")
+    first = int(array.reshape(-1)[0])
+    return first if np.all(array == first) else array
+
+
+def span(values: int | np.ndarray) -> str:
+    """For people: "12", or "12 to 300" where neurons differ."""
+    low, high = int(np.min(values)), int(np.max(values))
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def time_constant_ms(decay: int, dt_ms: float) -> float | None:
@@ -36,7 +50,8 @@ class Neuron:
 
     Attributes:
         vth: threshold mantissa; the chip takes 0 to 131071 (17 bits).
-        du, dv: decay of current and membrane, 0 to 4096; 4096 forgets at once.
+        du, dv: decay of current and membrane, 0 to 4096; 4096 forgets at once. An int where all neurons
+            have the same, else int32 (neurons,).
         bias: int32 (neurons,) mantissa, or one value for all; the chip takes -4096 to 4095.
         bias_exp: 0 to 7; NetX always uses 6.
         reset: "zero" or "subtract" (v -= vth << 6, simulator only).
@@ -50,8 +65,8 @@ class Neuron:
     """
 
     vth: int
-    du: int
-    dv: int
+    du: int | np.ndarray
+    dv: int | np.ndarray
     bias: np.ndarray = field(default_factory=zero)
     bias_exp: int = fx.BIAS_EXP
     reset: str = "zero"
@@ -65,8 +80,8 @@ class Neuron:
             object.__setattr__(self, name, value)
 
         set_("vth", integer(self.vth, "vth", 0, VTH_LIMIT))
-        set_("du", integer(self.du, "du", 0, fx.DECAY_ONE))
-        set_("dv", integer(self.dv, "dv", 0, fx.DECAY_ONE))
+        set_("du", _decay(self.du, "du"))
+        set_("dv", _decay(self.dv, "dv"))
         bias = integers(self.bias, "bias", fx.BIAS_MANT_MIN, fx.BIAS_MANT_MAX, np.int32)
         require(bias.ndim <= 1, "bias", f"has shape {bias.shape}, expected (neurons,)")
         set_("bias", bias)
@@ -93,13 +108,22 @@ class Neuron:
         Raises:
             InputError: names which, and both shapes.
         """
-        for name in ("bias", "v_init", "u_init"):
-            shape = getattr(self, name).shape
+        for name in ("du", "dv", "bias", "v_init", "u_init"):
+            shape = np.shape(getattr(self, name))
             require(shape in ((), (1,), (size,)), name, f"has shape {shape}, expected ({size},)")
 
     def shifted_bias(self, size: int) -> np.ndarray:
         """int64 (size,), the bias at the membrane's scale."""
         return np.broadcast_to(self.bias.astype(np.int64) << self.bias_exp, (size,)).copy()
+
+    def decays(self, size: int) -> np.ndarray:
+        """int32 (2, size), of the current and of the membrane."""
+        return np.stack([np.broadcast_to(k, (size,)) for k in (self.du, self.dv)]).astype(np.int32)
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether a current lasts for one step only, in every neuron."""
+        return bool(np.all(np.equal(self.du, fx.DECAY_ONE)))
 
     def initial(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """int32 (size,) each: current and membrane before step 0."""
@@ -133,10 +157,14 @@ class Neuron:
         begun = replace(self, u_init=fx.undecay(u, self.du), v_init=self._before(u, v))
         got_u, got_v = begun.first_state()
         require(
-            bool(np.all(got_u == u)), "u_start", f"a current that decays by {self.du}/4096 has none before it"
+            bool(np.all(got_u == u)),
+            "u_start",
+            f"a current that decays by {span(self.du)}/4096 has none before it",
         )
         require(
-            bool(np.all(got_v == v)), "v_start", f"no membrane becomes it, with a decay of {self.dv}/4096"
+            bool(np.all(got_v == v)),
+            "v_start",
+            f"no membrane becomes it, with a decay of {span(self.dv)}/4096",
         )
         require(self.is_readout or not np.any(v > self.threshold), "v_start", "lies above the threshold")
         return begun
@@ -152,8 +180,9 @@ class Neuron:
         So a bias begins together with the first input, as it does in SLAYER.
         """
         _, limit = self.grid
-        rest = np.zeros(self.bias.shape, np.int64)
-        v_init = rest if self.dv == fx.DECAY_ONE else np.clip(self._before(rest, rest), -limit, limit)
+        rest = np.zeros(np.broadcast_shapes(self.bias.shape, np.shape(self.dv)), np.int64)
+        before = np.clip(self._before(rest, rest), -limit, limit)
+        v_init = np.where(np.equal(self.dv, fx.DECAY_ONE), rest, before)
         return replace(self, v_init=v_init, u_init=zero())
 
     @property

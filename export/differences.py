@@ -8,7 +8,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.hw_profiles.rules import Finding
-from delaynet_lava.network import Dense, Network
+from delaynet_lava.network import Dense, Network, span
 
 __all__ = ["differences"]
 
@@ -31,9 +31,11 @@ def _early_biases(network: Network) -> Iterator[Finding]:
         if np.any(neuron.v_init) or np.any(neuron.u_init):
             if not np.array_equal(neuron.v_init, neuron.quietened().v_init):
                 continue  # It has a start of its own.
-            problem = f"no membrane before step 0 is taken to rest by it, with a decay of {neuron.dv}/4096"
+            problem = (
+                f"no membrane before step 0 is taken to rest by it, with a decay of {span(neuron.dv)}/4096"
+            )
             remedy = "train with a slower membrane, or a smaller bias"
-        elif neuron.dv == fx.DECAY_ONE:
+        elif np.all(np.equal(neuron.dv, fx.DECAY_ONE)):
             if not np.any(neuron.shifted_bias(layer.size) > neuron.threshold):
                 continue  # Forgotten before the first input, and no spike.
             problem = "it makes neurons spike at step 0, before SLAYER's begin"

@@ -195,15 +195,8 @@ def _is_whole(values: np.ndarray) -> bool:
     return bool(np.all(np.abs(values - np.rint(values)) <= _WHOLE * np.maximum(np.abs(values), 1)))
 
 
-def _decay(keep: np.ndarray, where: str) -> int:
-    exact = fx.DECAY_ONE * (1 - keep)
-    rounded = np.rint(exact).astype(int)
-    if np.ptp(rounded):
-        raise InputError(
-            where, f"has {len(np.unique(rounded))} different decays in one layer, the chip's LIF has one",
-            "give all neurons of the node the same time constants",
-        )  # fmt: skip
-    return int(rounded[0])
+def _decay(keep: np.ndarray) -> np.ndarray:
+    return np.rint(fx.DECAY_ONE * (1 - keep)).astype(int)
 
 
 def _standing_bias(layer: FloatLayer) -> np.ndarray:
@@ -283,8 +276,8 @@ def _exact(layer: FloatLayer, hint: Mapping[str, Any], max_exponent: int) -> Den
     narrow = {k: hint[k] for k in ("membrane_bits", "full_scale_exp") if isinstance(hint.get(k), int)}
     neuron = Neuron(
         vth=vth,
-        du=_decay(layer.keep_u, layer.name),
-        dv=_decay(layer.keep_v, layer.name),
+        du=_decay(layer.keep_u),
+        dv=_decay(layer.keep_v),
         bias=mantissa if np.any(mantissa) else np.zeros((), np.int16),
         bias_exp=exponent,
         reset=layer.reset,
@@ -353,8 +346,8 @@ def _nearest(layer: FloatLayer, max_exponent: int) -> tuple[Dense, float]:
     mantissa, exponent = bias_word(_standing_bias(layer) / row * unit * (1 << fx.STATE_SHIFT), layer.name)
     neuron = Neuron(
         vth=fx.VTH_MAX if layer.threshold is None else max(round(unit), 1),
-        du=_decay(layer.keep_u, layer.name),
-        dv=_decay(layer.keep_v, layer.name),
+        du=_decay(layer.keep_u),
+        dv=_decay(layer.keep_v),
         bias=mantissa if np.any(mantissa) else np.zeros((), np.int16),
         bias_exp=exponent,
         reset=layer.reset,

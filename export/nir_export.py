@@ -140,25 +140,25 @@ def _metadata(network: Network) -> dict[str, Any]:
     return found
 
 
-def _slow(decay: int) -> float:
-    return fx.DECAY_ONE / decay if decay else _NEVER
+def _slow(decays: np.ndarray) -> np.ndarray:
+    return np.where(decays == 0, _NEVER, fx.DECAY_ONE / np.maximum(decays, 1))
 
 
 def _neurons(layer: Dense, dt: float) -> Node:
     neuron, size = layer.neuron, layer.size
-    full = {name: np.full(size, value) for name, value in _parameters(layer, dt).items()}
+    full = _parameters(layer, dt)
     # Per step the membrane takes v_leak dv / 4096; the weights count 64 of its units.
     bias = neuron.shifted_bias(size) / (1 << fx.STATE_SHIFT)
-    full["v_leak"] = bias * _slow(neuron.dv)
+    full["v_leak"] = bias * _slow(neuron.decays(size)[1])
     kind = ("Cuba" if "tau_syn" in full else "") + ("LI" if neuron.is_readout else "LIF")
     if not neuron.is_readout:
         full["v_threshold"] = np.full(size, float(neuron.vth))
     return Node(kind, full)
 
 
-def _parameters(layer: Dense, dt: float) -> dict[str, float]:
-    slow_u, slow_v = _slow(layer.neuron.du), _slow(layer.neuron.dv)
-    if layer.neuron.du == fx.DECAY_ONE:
+def _parameters(layer: Dense, dt: float) -> dict[str, np.ndarray]:
+    slow_u, slow_v = _slow(layer.neuron.decays(layer.size))
+    if layer.neuron.forgetful:
         return {"tau": dt * slow_v, "r": slow_v}
     return {"tau_syn": dt * slow_u, "w_in": slow_u, "tau_mem": dt * slow_v, "r": slow_v}
 

@@ -44,7 +44,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse, span
 
 __all__ = ["LayerRelays", "RelayReport", "relay"]
 
@@ -131,12 +131,18 @@ def _drive(neuron: Neuron, weight_exp: int, where: str) -> np.ndarray:
         InputError: a current that persists, a residual that could fire, or a sum that can't be held.
     """
     vth, step = neuron.vth, 1 << weight_exp + 1
-    if neuron.du != fx.DECAY_ONE:
+    if not neuron.forgetful:
         raise InputError(
             where,
-            f"du is {neuron.du}, so a relay's current would outlast its spike; a relay needs {fx.DECAY_ONE}",
+            f"du is {span(neuron.du)}, so a relay's current would outlast its spike; a relay needs "
+            f"{fx.DECAY_ONE}",
             "train with current_decay=1, or export with --delay-overflow retime",
         )
+    if np.ndim(neuron.dv):
+        raise InputError(
+            where, f"dv is {span(neuron.dv)}, different for its neurons, and a relay has that of its layer",
+            _REMEDY,
+        )  # fmt: skip
     if neuron.membrane_bits != fx.MEMBRANE_BITS:
         raise InputError(
             where,

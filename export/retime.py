@@ -126,6 +126,11 @@ def _decay(decay: int, factor: int) -> int:
 
 def _neuron(neuron: Neuron, factor: int, where: str) -> tuple[Neuron, float]:
     """The neuron at the coarser step, and the largest rounding of its bias at the membrane's scale."""
+    if np.ndim(neuron.du) or np.ndim(neuron.dv):
+        raise InputError(
+            f"{where}: decays", "differ between its neurons, which a coarser step would scale apart",
+            "train with shared_param=True, or export with --delay-overflow relay",
+        )  # fmt: skip
     scale = 1 / _gain(neuron.du, factor)
     wanted = neuron.bias.astype(np.float64) * 2**neuron.bias_exp * _gain(neuron.dv, factor) * scale
     exponent = neuron.bias_exp

@@ -46,6 +46,10 @@ def model_of(network: Network) -> ModelFile:
 
 def _block(layer: Dense, where: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     neuron = layer.neuron
+    if np.ndim(neuron.du) or np.ndim(neuron.dv):
+        raise InputError(
+            f"{where}: decays", "differ between its neurons, a block's neurons share theirs", _REMEDY
+        )
     if np.any(neuron.bias):
         raise InputError(f"{where}: bias", "is not 0, which no block of ours trains", _REMEDY)
     if layer.synapse.max_delay:

@@ -51,6 +51,7 @@ _NUMBERS: dict[str, tuple[str, type, float, float]] = {
     "current_decay_min": ("1/4096 per time step", int, 0, 4096),
     "current_decay_max": ("1/4096 per time step", int, 0, 4096),
     "voltage_decay_max": ("1/4096 per time step", int, 0, 4096),
+    "decays_per_population_max": ("pairs of decays", int, 1, 1 << 20),
     "bias_mantissa_min": ("1", int, -(2**31), 0),
     "bias_mantissa_max": ("1", int, 0, 2**31),
     "bias_exp_max": ("bit", int, 0, 32),

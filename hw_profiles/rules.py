@@ -131,10 +131,20 @@ def decay(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
     """Decays fit the chip's registers. An encoder has no current."""
     limit = profile.get("voltage_decay_max")
     for i, layer in enumerate(network.layers):
-        du, dv = layer.neuron.du, layer.neuron.dv
+        decays = layer.neuron.decays(layer.size)
+        (du_low, dv_low), (du, dv) = decays.min(axis=1).tolist(), decays.max(axis=1).tolist()
         if isinstance(layer, Dense):
             remedy = "choose another current_decay"
-            yield from _range(profile, "current_decay", f"layer {i}: du", (du, du), remedy=remedy)
+            yield from _range(profile, "current_decay", f"layer {i}: du", (du_low, du), remedy=remedy)
+        kinds = len(np.unique(decays, axis=1).T)
+        most = profile.get("decays_per_population_max")
+        if most is not None and kinds > most:
+            yield (
+                "decays_per_population_max",
+                f"layer {i}: {'dv' if dv != dv_low else 'du'}",
+                f"neurons with {kinds} different decays in one population, which has {most}",
+                "train with shared_param=True; the emulator and Lava's simulator run it as it is",
+            )
         if limit is not None and dv > limit:
             yield (
                 "voltage_decay_max",

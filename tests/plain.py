@@ -39,6 +39,7 @@ def plain(network: Network, inputs: np.ndarray) -> tuple[Trace, list[Extremes]]:
             neuron = layer.neuron
             before = inputs[b] if k == 0 else spikes[k - 1][b]
             bias = np.broadcast_to(neuron.bias, (layer.size,))
+            decays = neuron.decays(layer.size).tolist()
             u, v = ([int(x) for x in np.broadcast_to(s, layer.size)] for s in (neuron.u_init, neuron.v_init))
             for t in range(steps):
                 for i in range(layer.size):
@@ -56,11 +57,11 @@ def plain(network: Network, inputs: np.ndarray) -> tuple[Trace, list[Extremes]]:
                                         int(sent[sent_at, j]) * int(synapse.weight[i, j])
                                         << synapse.weight_exp
                                     )
-                        u[i] = decayed(u[i], neuron.du) + (a << 6)
+                        u[i] = decayed(u[i], decays[0][i]) + (a << 6)
                     wraps[k] += u[i] > 2**23 or u[i] <= -(2**23)
                     while u[i] > 2**23 or u[i] <= -(2**23):
                         u[i] -= 2**24 if u[i] > 0 else -(2**24)
-                    v[i] = decayed(v[i], neuron.dv) + u[i] + (int(bias[i]) << neuron.bias_exp)
+                    v[i] = decayed(v[i], decays[1][i]) + u[i] + (int(bias[i]) << neuron.bias_exp)
                     if abs(v[i]) > 2**23 - 1:
                         clips[k] += 1
                         v[i] = max(min(v[i], 2**23 - 1), -(2**23) + 1)

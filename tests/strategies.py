@@ -118,6 +118,7 @@ def networks(
     encoder: bool | None = None,
     readout: bool | None = None,
     overflow: bool = False,
+    varied: bool = False,
 ) -> Network:
     """Feed-forward and recurrent layers with biases and delays of every kind.
 
@@ -126,6 +127,7 @@ def networks(
         encoder: whether the first layer is one; None: either.
         readout: whether the last layer has a threshold of 17 bits or more; None: either.
         overflow: with weights that wrap currents and saturate membranes.
+        varied: with decays of its own for each neuron.
     """
     seed = draw(st.integers(0, 2**16))
     fewest = min(8, max_neurons) if overflow else 1
@@ -137,6 +139,10 @@ def networks(
         if not overflow and max(du, dv) <= 1:
             # A membrane that sums a current that sums its input saturates in any case.
             dv = fx.DECAY_ONE
+        here = channels if k == 0 and encoder else size
+        if varied:
+            rng = np.random.default_rng(seed + k)
+            du, dv = (rng.choice([d, 20, 700, 4095], here) for d in (du, dv))
         neuron = Neuron(
             vth=UNREACHED,
             du=du,

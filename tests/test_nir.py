@@ -238,8 +238,6 @@ def chain(**nodes) -> dict:
         (chain(one=nir.Linear(np.eye(3))), [("one", "one"), ("one", "lif"), *CHAIN], {},
          "'one' (Linear): is in a loop wi"),
         (chain(), CHAIN[1:], {}, "'fc' (Linear): gets no input: no edge leads to it"),
-        (chain(lif=cuba(3, tau_mem=np.array([1e-2, 2e-2, 3e-2]))), CHAIN, {"dt_ms": 1.0},
-         "'lif': lif: has 3 different decays"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_refused_by_node_type_and_reason(tmp_path, nodes, edges, readings, message):

@@ -66,13 +66,13 @@ def headroom_bits(low: np.ndarray, high: np.ndarray, limit: int) -> np.ndarray:
     return np.log2(limit / np.maximum(np.maximum(-low, high), 1))
 
 
-def _settled(drive: np.ndarray, k: int) -> np.ndarray:
+def _settled(drive: np.ndarray, k: int | np.ndarray) -> np.ndarray:
     """Where a constant drive takes a state that decays by k; 0 where it is not positive."""
-    reached = np.full_like(drive, UNBOUNDED) if k == 0 else (drive - 1) * fx.DECAY_ONE // k + 1
+    reached = np.where(np.equal(k, 0), UNBOUNDED, (drive - 1) * fx.DECAY_ONE // np.maximum(k, 1) + 1)
     return np.where(drive > 0, reached, 0)
 
 
-def _driven(drive: np.ndarray, k: int, start: np.ndarray) -> np.ndarray:
+def _driven(drive: np.ndarray, k: int | np.ndarray, start: np.ndarray) -> np.ndarray:
     """The furthest up that a constant drive takes a state, from ``start`` on; at least 0."""
     return np.maximum(_settled(drive, k), fx.decay(start, k) + drive)
 

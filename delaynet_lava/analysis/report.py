@@ -24,7 +24,7 @@ from delaynet_lava.evaluation import Evaluation, evaluate
 from delaynet_lava.hw_profiles import HardwareProfile
 from delaynet_lava.hw_profiles.placement import Placement, place
 from delaynet_lava.hw_profiles.rules import Finding, check
-from delaynet_lava.network import Dense, Network, Synapse, time_constant_ms
+from delaynet_lava.network import Dense, Network, Synapse, span, time_constant_ms
 from delaynet_lava.nn.lattice import lattice_positions, outwards
 from delaynet_lava.tasks.base import Task
 
@@ -133,17 +133,20 @@ class Report:
         return sum(finding.severity == "error" for finding in self.findings)
 
     def layers(self) -> list[dict[str, Any]]:
-        """A row a layer; a time constant is None where nothing decays, 0 where all is forgotten at once."""
+        """A row a layer; a time constant is None where nothing decays, 0 where all is forgotten at once.
+
+        Where neurons differ, a decay is their least and their largest, a time constant the longest.
+        """
         return [
             {
                 "layer": k,
                 "neurons": layer.size,
                 "kind": type(layer).__name__.lower() + (" readout" if layer.neuron.is_readout else ""),
                 "vth": layer.neuron.vth,
-                "du": layer.neuron.du,
-                "dv": layer.neuron.dv,
-                "tau_u_ms": time_constant_ms(layer.neuron.du, self.network.dt_ms),
-                "tau_ms": time_constant_ms(layer.neuron.dv, self.network.dt_ms),
+                "du": span(layer.neuron.du) if np.ndim(layer.neuron.du) else layer.neuron.du,
+                "dv": span(layer.neuron.dv) if np.ndim(layer.neuron.dv) else layer.neuron.dv,
+                "tau_u_ms": time_constant_ms(int(np.min(layer.neuron.du)), self.network.dt_ms),
+                "tau_ms": time_constant_ms(int(np.min(layer.neuron.dv)), self.network.dt_ms),
                 "reset": layer.neuron.reset,
                 "membrane_bits": layer.neuron.membrane_bits,
                 "biased": int(np.count_nonzero(layer.neuron.shifted_bias(layer.size))),

@@ -129,8 +129,9 @@ def requantise_decays(network: Network, bits: int) -> Network:
     _require("decay bits", bits, 1, fx.DECAY_BITS)
     unit = 1 << (fx.DECAY_BITS - bits)
 
-    def nearest(decay: int) -> int:
-        return max(round(decay / unit), 1) * unit if decay else 0
+    def nearest(decay: int | np.ndarray) -> np.ndarray:
+        units = np.rint(np.asarray(decay) / unit).astype(np.int64)
+        return np.where(np.equal(decay, 0), 0, np.maximum(units, 1) * unit)
 
     layers = []
     for layer in network.layers:

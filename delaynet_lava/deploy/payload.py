@@ -149,6 +149,10 @@ def read_layer(layer, kind, where):
     def value(key, absent):
         return int(layer[key][()]) if key in layer else absent
 
+    def decay(key):
+        found = layer["neuron"][key][()]
+        return found.reshape(-1).astype(np.int32) if np.size(found) > 1 else int(np.reshape(found, ())[()])
+
     def state(key):
         found = layer["neuron"][key][()] if key in layer["neuron"] else 0
         return np.broadcast_to(found, (size,)).astype(np.int32)
@@ -174,8 +178,8 @@ def read_layer(layer, kind, where):
         "u": state("uInit"),
         "v": state("vInit"),
         # Lava adds 1 to du, a register of the chip, but not to dv.
-        "du": value("neuron/iDecay", 0) - 1,
-        "dv": value("neuron/vDecay", 0),
+        "du": decay("iDecay") - 1,
+        "dv": decay("vDecay"),
         "vth": value("neuron/vThMant", 0),
         "bias_mant": np.broadcast_to(bias, (size,)).astype(np.int32),
         "bias_exp": value("neuron/biasExp", BIAS_EXP),

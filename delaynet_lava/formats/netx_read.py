@@ -140,11 +140,17 @@ def _one(group: Group, key: str, low: int, high: int, absent: int | None = None)
     return int(array.reshape(-1)[0])
 
 
-def _per_layer(group: Group, key: str) -> np.ndarray:
-    """The one value of a parameter; lava-dl writes an array where neurons do not share theirs."""
+def _decays(group: Group, key: str) -> np.ndarray:
+    """One value, or one for each neuron, as lava-dl writes them of neurons that do not share theirs."""
     array = group.array(key, MAX_SHARED)
     if array.size == 0:
         raise group.refuse(key, "is empty")
+    return array.reshape(-1)
+
+
+def _per_layer(group: Group, key: str) -> np.ndarray:
+    """The one value of a parameter, which may stand there once for each neuron."""
+    array = _decays(group, key)
     if array.size > 1 and not (array == array.flat[0]).all():
         raise group.refuse(
             key,
@@ -174,7 +180,9 @@ def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
     for key in ("gradedSpike", "messageBits"):
         if group.has_value(key) and np.any(group.array(key, MAX_FEW)):
             raise group.refuse(key, "is not zero: graded spikes", "only binary spikes can be read")
-    parameters: dict[str, Any] = {name: _per_layer(group, key) for name, key in _REQUIRED.items()}
+    parameters: dict[str, Any] = {
+        name: (_decays if name in ("du", "dv") else _per_layer)(group, key) for name, key in _REQUIRED.items()
+    }
     parameters |= {name: group.array(key, MAX_FEW) for name, key in _OPTIONAL.items() if key in group.keys}
     parameters |= {name: group.array(key) for name, key in _STATES.items() if key in group.keys}
     if "reset" in group.keys:

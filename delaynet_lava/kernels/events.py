@@ -197,7 +197,7 @@ def _holds(record, batch, steps, width):
 
 @compiled(parallel=True)
 def run_layer(
-    bits, values, first, steps, lead, forward, recurrent, encode, du, dv, bias, threshold, reset, unit_exp,
+    bits, values, first, steps, lead, forward, recurrent, encode, decays, bias, threshold, reset, unit_exp,
     limit, clock, u, v, pending, fired, u_record, v_record, before_reset, counts,
 ):  # fmt: skip
     """Advance one layer by some steps; state and results are the arguments of the last line.
@@ -212,7 +212,8 @@ def run_layer(
         forward, recurrent: :class:`EventList`; recurrent may be empty.
         encode: int64 (2,), neuron i takes ``encode[0] * x + encode[1]`` for the value x of channel i; or
             (0,): values are payloads, which go through the forward synapses.
-        du, dv: decays, 0 to 4096. bias: (P,), of :func:`state_type`, already shifted.
+        decays: of current and membrane, 0 to 4096, of :func:`state_type`: (2, 1) for all neurons or (2, P).
+        bias: (P,), of that type, already shifted.
         threshold: ``vth << 6``, a multiple of the membrane's unit; a spike is ``v > threshold``.
         reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
         unit_exp, limit: of the membrane, see :func:`fixedpoint.membrane_grid`.
@@ -234,6 +235,8 @@ def run_layer(
         lanes % LANES != 0
         or v.shape != u.shape
         or bias.shape[0] != lanes
+        or decays.shape[0] != 2
+        or (decays.shape[1] != 1 and decays.shape[1] != lanes)
         or (pending.shape[0], pending.shape[2]) != u.shape
         or (fired.shape[0], words) != (batch, (lanes + 63) // 64)
         or fired.shape[1] < first + steps
@@ -251,6 +254,7 @@ def run_layer(
         current, membrane, ring = u[b].copy(), v[b].copy(), pending[b].copy()
         unread, sums = np.empty(lanes, np.int32), np.zeros((2, LANES), u.dtype)
         at_current, at_membrane, at_ring = current.ctypes.data, membrane.ctypes.data, ring.ctypes.data
+        at_each = decays.ctypes.data if decays.shape[1] > 1 else 0
         at_bias, at_unread, at_sums = bias.ctypes.data, unread.ctypes.data, sums.ctypes.data
         spikes = 0
         for step in range(steps):
@@ -274,7 +278,7 @@ def run_layer(
                 at_u + b * u_record.strides[0] + step * u_record.strides[1] if keep_u else at_unread,
                 at_v + b * v_record.strides[0] + step * v_record.strides[1] if keep_v else at_unread,
                 at_fired + b * fired.strides[0] + (first + step) * fired.strides[1], at_sums,
-                du, dv, threshold, unit_exp, limit,
+                decays[0, 0], decays[1, 0], threshold, unit_exp, limit, at_each,
             )  # fmt: skip
             if before_reset and not keep_v:
                 for i in range(v_record.shape[2]):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.kernels.events import (
     EventList,
     largest_sum,
@@ -29,7 +30,7 @@ class LayerRun:
     Args:
         batch, neurons: how many samples and neurons.
         forward, recurrent: synapses; :data:`kernels.events.NO_SYNAPSES` where there are none.
-        decays: of current and membrane.
+        decays: of current and membrane, of all neurons or int (neurons,) each.
         threshold: shifted; :data:`kernels.events.NEVER` for neurons that do not spike.
         reset, grid: ``RESET_ZERO`` or ``RESET_SUBTRACT``; see :func:`fixedpoint.membrane_grid`.
         bias: (neurons,), shifted; None: none.
@@ -50,7 +51,7 @@ class LayerRun:
         neurons: int,
         forward: EventList,
         recurrent: EventList,
-        decays: tuple[int, int],
+        decays: tuple[int | np.ndarray, int | np.ndarray],
         threshold: int,
         reset: int,
         grid: tuple[int, int],
@@ -67,9 +68,14 @@ class LayerRun:
         word = state_type(largest, int(np.abs(shifted).max(initial=0)))
         full: np.ndarray = np.zeros(self.lanes, word)
         full[:neurons] = shifted
+        # Neurons that differ have theirs in a row of the layout; those that fill it up forget at once.
+        varied = any(np.ndim(k) for k in decays)
+        kept: np.ndarray = np.full((2, self.lanes if varied else 1), DECAY_ONE, word)
+        for row, k in zip(kept, decays, strict=True):
+            row[: neurons if varied else 1] = k
         weighted = np.array(() if encode is None else encode, np.int64)
         self._parameters = (
-            lead, forward, recurrent, weighted, *decays, full, threshold, reset, *grid,
+            lead, forward, recurrent, weighted, kept, full, threshold, reset, *grid,
         )  # fmt: skip
         ring = ring_length(max(longest_delay(forward), longest_delay(recurrent)))
         shapes = (batch, self.lanes), (batch, self.lanes), (batch, ring, self.lanes)

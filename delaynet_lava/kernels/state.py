@@ -94,13 +94,16 @@ class _Words:
         return _Words(self.at, self.at.select(self.at.icmp_signed("<", value, bottom), bottom, value))
 
 
-def _stepper(remembers, narrow):
-    """A step of neurons with or without a memory of the current, with a membrane of 24 or fewer bits."""
+def _stepper(remembers, narrow, varied=False):
+    """A step of neurons with or without a memory of the current, with a membrane of 24 or fewer bits.
+
+    ``varied``: each has decays of its own.
+    """
 
     @intrinsic
     def run(
         _, kind, vectors, u, v, slot, bias, u_out, v_out, fired, counts,
-        du, dv, threshold, unit_exp, limit,
+        du, dv, threshold, unit_exp, limit, each,
     ):  # fmt: skip
         def generate(_context, builder, signature, args):
             vectors, u, v, slot, bias, u_out, v_out, fired, counts = args[1:10]
@@ -120,8 +123,10 @@ def _stepper(remembers, narrow):
 
             du, dv, threshold, unit_exp, limit = (
                 _Words(builder, everywhere(builder, value if word == _INDEX else builder.trunc(value, word)))
-                for value in args[10:]
+                for value in args[10:15]
             )
+            # Two rows, one behind the other: decays of the currents, of the membranes.
+            second = builder.mul(vectors, number(LANES))
             wrapped, clipped = load(counts, number(0)), load(counts, number(LANES))
             before = builder.block
             loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
@@ -135,6 +140,8 @@ def _stepper(remembers, narrow):
                 total.add_incoming(start.value, before)
             i = builder.mul(k, number(LANES))
             old = load(u, i) if remembers else _Words(builder, ir.Constant(words, [0] * LANES))
+            if varied:
+                du, dv = load(args[15], i), load(args[15], builder.add(second, i))
             wide_u = synaptic_current(old, load(slot, i), du)
             current = wrap_u(wide_u)
             if narrow:
@@ -169,17 +176,18 @@ def _stepper(remembers, narrow):
                 store(_Words(builder, value), counts, number(position * LANES))
             return number(0)
 
-        return nb.int64(kind, *[nb.int64] * 14), generate
+        return nb.int64(kind, *[nb.int64] * 15), generate
 
     return run
 
 
 _forgetful, _remembering, _narrow = _stepper(False, False), _stepper(True, False), _stepper(True, True)
+_varied = _stepper(True, True, True)
 
 
 @nb.njit(inline="always")
 def advance(
-    kind, vectors, u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit
+    kind, vectors, u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit, each
 ):  # fmt: skip
     """One step of the neurons of one sample, before the reset; rows are given by their addresses.
 
@@ -193,14 +201,18 @@ def advance(
         fired: uint64, written: bits of the neurons whose membrane is above ``threshold``.
         counts: (2, LANES) of the state's type, added to: u wraps, v saturations.
         du, dv, threshold, unit_exp, limit: as for :func:`kernels.events.run_layer`.
+        each: (2, neurons of the layout), of the state's type, decays of currents and membranes, read instead
+            of du and dv; 0: they are those of all neurons.
     """
     rows = u, v, slot, bias, u_out, v_out, fired, counts
     du, dv, threshold, unit_exp, limit = (
         np.int64(du), np.int64(dv), np.int64(threshold), np.int64(unit_exp), np.int64(limit)
     )  # fmt: skip
-    if limit != V_MAX:
-        _narrow(kind, vectors, *rows, du, dv, threshold, unit_exp, limit)
+    if each != 0:
+        _varied(kind, vectors, *rows, du, dv, threshold, unit_exp, limit, np.int64(each))
+    elif limit != V_MAX:
+        _narrow(kind, vectors, *rows, du, dv, threshold, unit_exp, limit, np.int64(0))
     elif du == DECAY_ONE:
-        _forgetful(kind, vectors, *rows, du, dv, threshold, unit_exp, limit)
+        _forgetful(kind, vectors, *rows, du, dv, threshold, unit_exp, limit, np.int64(0))
     else:
-        _remembering(kind, vectors, *rows, du, dv, threshold, unit_exp, limit)
+        _remembering(kind, vectors, *rows, du, dv, threshold, unit_exp, limit, np.int64(0))

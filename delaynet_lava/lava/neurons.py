@@ -80,20 +80,24 @@ class RecordingSubtractLIF(RecordingLIF, SubtractLIFModel):
 def neuron_process(neuron: Neuron, shape: tuple[int, ...], **params: Any) -> LIF:
     """The Lava process of a layer's neurons; ``params`` are handed to its process model.
 
-    Lava adds 1 to ``du`` (a register of the chip) but not to ``dv``.
+    Lava adds 1 to ``du`` (a register of the chip) but not to ``dv``. Its CPU models take a decay for each
+    neuron as they take one for all, element by element.
     """
     process = SubtractLIF if neuron.reset == "subtract" else LIF
 
-    def laid_out(values: np.ndarray) -> np.ndarray:
+    def laid_out(values: int | np.ndarray) -> np.ndarray:
         # Lava orders the axes of an input layer W, H, C.
         return np.broadcast_to(values, (int(np.prod(shape)),)).reshape(shape[::-1]).T.astype(np.int32)
+
+    def decay(values: int | np.ndarray) -> int | np.ndarray:
+        return laid_out(values) if np.ndim(values) else values
 
     return process(
         shape=shape,
         u=laid_out(neuron.u_init),
         v=laid_out(neuron.v_init),
-        du=neuron.du - 1,
-        dv=neuron.dv,
+        du=decay(neuron.du) - 1,
+        dv=decay(neuron.dv),
         bias_mant=laid_out(neuron.bias),
         bias_exp=neuron.bias_exp,
         vth=neuron.vth,
