@@ -77,18 +77,18 @@ Int = TypeVar("Int", int, np.ndarray)
 
 
 @register_jitable
-def decay(x: Int, k: int) -> Int:
+def decay(x: Int, k: int | np.ndarray) -> Int:
     """``sign(x) * ((|x| * (4096 - k)) >> 12)``: decay towards zero, rounding towards zero.
 
     Args:
         x: state, 64-bit signed where an array, ``|x| < 2**50``.
-        k: decay constant, 0 to 4096.
+        k: decay constant, 0 to 4096; an array where x is one.
     """
     # By twelve bits, so that a 24-bit state never needs more than 32. The shift rounds down; what is
     # negative is lifted first. Free of branches, so it vectorises.
     keep = DECAY_ONE - k
     rest = (x & (DECAY_ONE - 1)) * keep + ((x >> 63) & (DECAY_ONE - 1))
-    return (x >> DECAY_BITS) * keep + (rest >> DECAY_BITS)
+    return (x >> DECAY_BITS) * keep + (rest >> DECAY_BITS)  # type: ignore[return-value]
 
 
 def undecay(x: np.ndarray, k: int | np.ndarray) -> np.ndarray:
@@ -128,13 +128,13 @@ def saturates(v: Int, limit: int = V_MAX) -> Int:
 
 
 @register_jitable
-def synaptic_current(u: Int, a: Int, du: int) -> Int:
+def synaptic_current(u: Int, a: Int, du: int | np.ndarray) -> Int:
     """``decay(u, du) + (a << 6)``, before the wrap. ``a``: sum of weights that arrive this step."""
     return decay(u, du) + (a << STATE_SHIFT)
 
 
 @register_jitable
-def membrane_update(v: Int, u: Int, bias: Int, dv: int) -> Int:
+def membrane_update(v: Int, u: Int, bias: Int, dv: int | np.ndarray) -> Int:
     """``decay(v, dv) + u + bias``, before the clip. ``bias``: mantissa already shifted."""
     return decay(v, dv) + u + bias
 
@@ -158,7 +158,7 @@ def full_scale_above(vth: int) -> int:
 
 
 @register_jitable
-def narrow_membrane_update(v: Int, u: Int, bias: Int, dv: int, unit_exp: int) -> Int:
+def narrow_membrane_update(v: Int, u: Int, bias: Int, dv: int | np.ndarray, unit_exp: int) -> Int:
     """:func:`membrane_update` of a membrane that holds multiples of ``2**unit_exp``, before the clip.
 
     ``decay(v, dv) + round(u + bias)`` in that unit: the decay truncates towards zero there, and what

@@ -34,11 +34,15 @@ def span(values: int | np.ndarray) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def time_constant_ms(decay: int, dt_ms: float) -> float | None:
-    """``-dt / ln(1 - decay / 4096)``, ms; 0.0 where a step forgets all, None where it forgets nothing."""
-    if decay == 0:
+def time_constant_ms(decay: int | np.ndarray, dt_ms: float) -> float | None:
+    """``-dt / ln(1 - decay / 4096)``, ms; 0.0 where a step forgets all, None where it forgets nothing.
+
+    Of neurons that differ, the longest.
+    """
+    slowest = int(np.min(decay))
+    if slowest == 0:
         return None
-    return 0.0 if decay == fx.DECAY_ONE else float(-dt_ms / np.log1p(-decay / fx.DECAY_ONE))
+    return 0.0 if slowest == fx.DECAY_ONE else float(-dt_ms / np.log1p(-slowest / fx.DECAY_ONE))
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,7 +156,7 @@ def _drive(neuron: Neuron, weight_exp: int, where: str) -> np.ndarray:
         # The residual of a spike in every step; it grows until the decay takes as much as a spike leaves.
         after, grown = 0, drive - threshold
         while grown != after and rest <= threshold:
-            rest = fx.decay(grown, neuron.dv)
+            rest = fx.decay(grown, int(neuron.dv))
             after, grown = grown, rest + drive - threshold
         if rest > threshold:
             raise InputError(

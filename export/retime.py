@@ -131,8 +131,9 @@ def _neuron(neuron: Neuron, factor: int, where: str) -> tuple[Neuron, float]:
             f"{where}: decays", "differ between its neurons, which a coarser step would scale apart",
             "train with shared_param=True, or export with --delay-overflow relay",
         )  # fmt: skip
-    scale = 1 / _gain(neuron.du, factor)
-    wanted = neuron.bias.astype(np.float64) * 2**neuron.bias_exp * _gain(neuron.dv, factor) * scale
+    du, dv = int(neuron.du), int(neuron.dv)
+    scale = 1 / _gain(du, factor)
+    wanted = neuron.bias.astype(np.float64) * 2**neuron.bias_exp * _gain(dv, factor) * scale
     exponent = neuron.bias_exp
     while np.abs(np.rint(wanted / 2**exponent)).max() > fx.BIAS_MANT_MAX:
         exponent += 1
@@ -149,8 +150,8 @@ def _neuron(neuron: Neuron, factor: int, where: str) -> tuple[Neuron, float]:
     start = np.clip(np.rint(neuron.v_init * scale), -fx.V_MAX, fx.V_MAX).astype(np.int32)
     retimed = replace(
         neuron,
-        du=_decay(neuron.du, factor),
-        dv=_decay(neuron.dv, factor),
+        du=_decay(du, factor),
+        dv=_decay(dv, factor),
         vth=neuron.vth if neuron.is_readout else round(neuron.vth * scale),
         bias=bias,
         bias_exp=exponent,

@@ -176,7 +176,7 @@ def test_every_key_that_netx_needs_is_needed(path: Path) -> None:
         ("neuron/vThMant", 1e9, "neuron/vThMant: value at () is 1000000000, outside"),
         ("neuron/vThMant", np.zeros(0), "neuron/vThMant: is empty"),
         ("neuron/iDecay", 4097, "neuron/iDecay: value at () is 4097, outside 0 to 4096"),
-        ("neuron/iDecay", [1, 2, 2, 3], "du: has shape (4,), expected (5,)"),
+        ("neuron/iDecay", [1, 2, 2, 3], "neuron/iDecay: has shape (4,), expected (5,)"),
         ("neuron/vDecay", 0.5, "neuron/vDecay: value at () is 0.5, not an integer"),
         ("neuron/vDecay", np.nan, "neuron/vDecay: value at () is nan"),
         ("neuron/biasExp", 8, "neuron/biasExp: value at () is 8, outside 0 to 7"),

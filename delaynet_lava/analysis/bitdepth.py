@@ -91,7 +91,7 @@ def layer_memory(network: Network) -> list[LayerMemory]:
     """One entry a layer, from its word and its membrane decay: of its slowest neuron where they differ."""
     found = []
     for k, layer in enumerate(network.layers):
-        dv, bits = int(np.min(layer.neuron.dv)), layer.neuron.membrane_bits - 1
+        dv, bits = layer.neuron.dv, layer.neuron.membrane_bits - 1
         tau = time_constant_ms(dv, network.dt_ms)
         if tau is None:
             found.append(LayerMemory(k, np.inf, bits, np.inf, np.inf))

@@ -145,7 +145,7 @@ def _decays(group: Group, key: str) -> np.ndarray:
     array = group.array(key, MAX_SHARED)
     if array.size == 0:
         raise group.refuse(key, "is empty")
-    return array.reshape(-1)
+    return array.reshape(-1) if array.size > 1 else array.reshape(())
 
 
 def _per_layer(group: Group, key: str) -> np.ndarray:
