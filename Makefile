@@ -3,13 +3,14 @@
 MODEL := model:cue_loihi2
 NET := net.h5
 
-.PHONY: help run test slow lint clean environment
+.PHONY: help run test slow lint site clean environment
 
 help:
 	@echo 'make run     export the shipped model to $(NET) and run it on Lava, compared with the emulator'
 	@echo 'make test    the quick tests'
 	@echo 'make slow    the tests that take minutes'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make site    the documentation below build/site'
 	@echo 'make clean   remove everything that make made, .venv too'
 
 environment:
@@ -34,6 +35,10 @@ lint:
 	@rm -rf build
 	@.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --target build/lint .
 	MYPYPATH=build/lint .venv/bin/mypy -p delaynet_lava
+
+site:
+	@bash .ci/environment make test docs
+	@bash .ci/site
 
 clean:
 	rm -rf .venv .venv-other build dist delaynet_lava.egg-info $(NET) .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -24,7 +24,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--smoke", action="store_true", help="a short run")
 steps = 60 if parser.parse_args().smoke else 400
 
-# SLAYER's blocks are imported through delaynet_lava.nn, which has already imported lava-dl.
+# After delaynet_lava, which mends lava-dl where that is needed.
 from lava.lib.dl import slayer  # noqa: E402
 
 torch.manual_seed(0)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,30 @@ def test_the_wheel_names_both_commands_and_carries_the_licence(wheel: Path, repo
     assert {line.partition(" ")[0] for line in commands if "=" in line} == {"delaynet", "delaynet-export"}
 
 
+def test_the_sdist_holds_what_the_tests_read(repository: Path, tmp_path: Path) -> None:
+    names = ("delaynet_lava", "export", "hw_profiles", "tests", "examples", "docs", ".ci", ".github")
+    files = (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "MANIFEST.in",
+        "Makefile",
+        "CHANGELOG.md",
+        "mkdocs.yml",
+    )
+    leave, tree = shutil.ignore_patterns("__pycache__", "commands.md"), tmp_path / "tree"
+    for name in names:
+        shutil.copytree(repository / name, tree / name, ignore=leave)
+    for name in files:
+        shutil.copy(repository / name, tree)
+    expected = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", "dist", ".", cwd=tree)
+    (sdist,) = (tree / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        found = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert expected - found == set()
+
+
 @pytest.fixture
 def installed(wheel: Path, tmp_path: Path) -> Iterator[Path]:
     """An environment that held nothing before the wheel and its dependencies were installed; its folder."""
@@ -129,3 +154,10 @@ def test_the_wheel_works_on_its_own(installed: Path, repository: Path, tmp_path:
     assert "all kept" in run(installed / "bin" / "delaynet", "inspect", "net.h5", cwd=tmp_path)
     options = ("--task", "cue", "--samples", "4", "--backend", "emulator")
     assert "accuracy" in run(installed / "bin" / "delaynet", "run", "net.h5", *options, cwd=tmp_path).lower()
+
+
+@pytest.mark.slow
+def test_the_quick_road_on_python_3_12_without_lava(repository: Path) -> None:
+    """From the wheel alone: train, export, emulate, inspect, as commands; .ci/run takes the same road."""
+    said = run("bash", repository / ".ci" / "quick-road", "3.12", cwd=repository)
+    assert "the quick road holds on Python 3.12" in said
