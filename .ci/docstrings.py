@@ -18,7 +18,7 @@ def _equation(match: re.Match[str]) -> str:
     # One line, or Markdown would look into it.
     return (
         "<div>"
-        + convert(r"\begin{align}" + latex + r"\end{align}", display="block").replace("\n", " ")
+        + convert(r"\begin{align*}" + latex + r"\end{align*}", display="block").replace("\n", " ")
         + "</div>\n"
     )
 
