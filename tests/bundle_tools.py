@@ -71,7 +71,7 @@ def run_bundle(folder: Path, *options: str, **settings: Any) -> tuple[int, str, 
     """Exit code, output and errors of run.py."""
     process = start_bundle(folder, *options, **settings)
     try:
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=300)
     finally:
         process.kill()
     return process.returncode, out, errors

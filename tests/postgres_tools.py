@@ -47,12 +47,12 @@ class Server:
     def stop(self) -> None:
         """End it at once; a second time does nothing."""
         command = [str(self.programs / "pg_ctl"), "-D", str(self.data), "-m", "immediate", "-w", "stop"]
-        subprocess.run(command, cwd="/", capture_output=True, timeout=60, **_as_whom())
+        subprocess.run(command, cwd="/", capture_output=True, timeout=300, **_as_whom())
 
 
 def _run(*command: str, **more: Any) -> None:
     done = subprocess.run(
-        command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, **more
+        command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **more
     )
     assert done.returncode == 0, f"{command}: {done.stdout}"
 

@@ -151,7 +151,7 @@ class Cluster:
     def command(self, *argv: str) -> str:
         """What a command of Slurm's says; its failure is an error with what it said on stderr."""
         done = subprocess.run(
-            argv, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=60
+            argv, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=300
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")

@@ -28,7 +28,7 @@ def tree(tmp_path: Path, repository: Path) -> Path:
 def lint(tree: Path) -> subprocess.CompletedProcess[str]:
     program = f"import sys; sys.path.insert(0, {str(tree)!r}); {LINTER}"
     return subprocess.run(
-        [sys.executable, "-c", program, "--no-cache"], cwd=tree, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program, "--no-cache"], cwd=tree, capture_output=True, text=True, timeout=300
     )
 
 

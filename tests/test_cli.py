@@ -319,7 +319,7 @@ for words in (["--help"], ["--version"], ["runn"], []):
 heavy = {"torch", "numba", "scipy", "h5py", "matplotlib", "lava"} & set(sys.modules)
 assert not heavy, heavy
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "delaynet " in result.stdout
 

@@ -216,7 +216,7 @@ def test_a_training_that_lost_a_process_ends_and_goes_on_with_another_number(
             os.kill(ranks["1"], signal.SIGKILL)
         else:
             program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=120)
+        _, errors = program.communicate(timeout=300)
     assert spoken == ["epoch 2", "epoch 3", "epoch 4"]
     assert program.returncode != 0
     for pid in ranks.values():

@@ -46,7 +46,7 @@ def find(repository: Path, tmp_path: Path):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     return run
@@ -251,7 +251,7 @@ class Checkout:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         assert (result.returncode, result.stdout) == (code, ""), result.stderr
         return [line.split()[-1] for line in self.log.read_text().splitlines()], result.stderr

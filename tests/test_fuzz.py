@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,6 @@ def test_every_kind_of_fault_is_seen(tmp_path: Path) -> None:
         return b"%d" % state["number"]
 
     target = Target("planted", lambda folder: None, case, lambda _: read(state["number"]))
-    started = time.monotonic()
     found = run(target, 6, keep=tmp_path / "kept")
     said = "\n".join(found.faults)
     for words in ("ValueError: not one of ours", "takes more than 2.0 s", "os.system", "of 401", "\\x1b[2J"):
@@ -82,4 +80,3 @@ def test_every_kind_of_fault_is_seen(tmp_path: Path) -> None:
     assert "did more than read: open" in found.faults[0] and "MemoryError" in found.faults[1]
     assert found.refused == 1 and len(found.faults) == 2
     assert len(list((tmp_path / "kept").iterdir())) == 5
-    assert time.monotonic() - started < 60

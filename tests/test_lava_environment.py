@@ -38,7 +38,7 @@ def said(code: str, folder: Path) -> list[str]:
     """Lines that a program prints."""
     program = folder / "program.py"
     program.write_text(f"{RUN}\nif __name__ == '__main__':\n{textwrap.indent(code, '    ')}\n")
-    result = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 

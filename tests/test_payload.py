@@ -86,7 +86,7 @@ def test_shares_merge_to_what_one_run_gives(lava: None, done: Path, tmp_path: Pa
     folder = tmp_path / "shared"
     a_bundle(folder, shards=2)
     running = [start_bundle(folder, "--shard", str(k)) for k in range(2)]
-    assert [(p.communicate(timeout=120), p.returncode) for p in running] == [(("", ""), 0)] * 2
+    assert [(p.communicate(timeout=300), p.returncode) for p in running] == [(("", ""), 0)] * 2
     one, two = results.merge(done), results.merge(folder)
     assert [len(shard.samples) for shard in two.shards] == [1, 2]
     assert one.trace.compare(two.trace).mismatches == 0
@@ -190,7 +190,7 @@ def test_sigterm_to_every_process_is_told_and_leaves_none(long: tuple[Path, subp
     started = children(process.pid)
     for pid in [*started, process.pid]:
         os.kill(pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     status = results.status(folder, 0)
     assert (status.state, status.done, status.of) == ("failed", 0, 1)
@@ -206,7 +206,7 @@ def test_a_killed_process_of_lava_ends_the_run(long: tuple[Path, subprocess.Pope
     started = children(process.pid)
     # The last ones are those of the graph.
     os.kill(max(started), signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert errors.startswith("run.py: shard 0: lava: a process ended before its time")
     assert errors.count("\n") == 1
@@ -219,7 +219,7 @@ def test_nothing_outlives_a_script_that_is_killed(long: tuple[Path, subprocess.P
     _, process = long
     started = children(process.pid)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert gone(started)
 
 
@@ -268,7 +268,7 @@ def test_a_python_without_lava_is_told(tmp_path: Path) -> None:
 def probe(*python: str) -> dict:
     """As on a machine where nothing of the bundle is yet."""
     result = subprocess.run(
-        [*python, "-", "--probe"], input=Path(payload.__file__).read_bytes(), capture_output=True, timeout=60
+        [*python, "-", "--probe"], input=Path(payload.__file__).read_bytes(), capture_output=True, timeout=300
     )
     assert (result.returncode, result.stderr) == (0, b"")
     assert result.stdout.count(b"\n") == 1

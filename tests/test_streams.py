@@ -19,7 +19,7 @@ DELAYNET = f"{sys.executable} -m delaynet_lava"
 
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [shutil.which("bash") or "/bin/bash", "-c", line]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_paths_that_are_not_utf8_are_shown_and_written(net, tmp_path):
         ["evaluate", name, "--samples", "1", "--json", tmp_path / "evaluate.json"],
     ):
         command = [sys.executable, "-m", "delaynet_lava", *arguments]
-        result = subprocess.run(command, capture_output=True, timeout=120)
+        result = subprocess.run(command, capture_output=True, timeout=300)
         assert (result.returncode, result.stderr) == (0, b""), arguments
         assert b"\\udcff" in result.stdout
     assert "\\udcff" in (tmp_path / "page.html").read_text("utf-8")
