@@ -12,7 +12,8 @@ __all__ = ["EVENT_OPTIONS", "MAX_STEPS", "UNITS_MS", "EventSource", "Events", "s
 
 UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 MAX_STEPS = 1 << 20
-MAX_SAMPLE = 1 << 30
+# Bytes; a batch takes as much again, and all is to stay under 1 GiB.
+MAX_SAMPLE = 1 << 28
 """Steps times channels of a sample."""
 COUNT_BITS = 8
 """Payload bits where events of a bin are counted."""
@@ -66,11 +67,12 @@ class EventSource:
         self.channels = options["channels"] or needed_channels
         if not self.steps or not self.channels:
             raise InputError(where, "holds no event, so its extent is not known", "give steps and channels")
-        if self.steps > MAX_STEPS or self.steps * self.channels > MAX_SAMPLE:
+        most = MAX_SAMPLE // (4 if self._count else 1)
+        if self.steps > MAX_STEPS or self.steps * self.channels > most:
             raise InputError(
                 where,
                 f"a sample would have {self.steps:,} steps of {self.channels:,} channels, more than "
-                f"{MAX_STEPS:,} steps or {MAX_SAMPLE:,} values",
+                f"{MAX_STEPS:,} steps or {most:,} values",
                 "check unit, or raise dt_ms",
             )
 
