@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from keyword import iskeyword
 from typing import Any
 
 import click
 import typer
+from click.shell_completion import CompletionItem
 
 # Two runtimes share the cores here, torch's and Numba's. By default their idle threads spin, which on
 # a busy machine makes a training ten times slower; the runtimes read this when they are loaded.
@@ -22,11 +24,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from delaynet_lava.cli.streams import PIPE_CLOSED, lasting_stdout  # isort: split
 
 from delaynet_lava._version import __version__
-from delaynet_lava.cli.output import complain
+from delaynet_lava.cli.completions import add_completions
+from delaynet_lava.cli.output import complain, forget_stdout
 from delaynet_lava.errors import DelayNetError
 
 __all__ = ["COMMANDS", "FAULT", "export_main", "main"]
 
+# torch has a RuntimeError for it, worded otherwise by each allocator.
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|Unable to allocate", re.IGNORECASE)
 FAULT = 70
 """Exit code of what should not happen; 1 would say that a check failed."""
 
@@ -46,6 +51,7 @@ COMMANDS = {
     "verify": "Say what a file is, and whether it is as it was written.",
     "bench": "Measure this package against SLAYER, Lava and others.",
     "setup-lava": "Install Lava and SLAYER here, on Python 3.10 to 3.13, and test them.",
+    "completion": "Print what lets a shell complete commands, options and files.",
     "doctor": "Say what is installed, what works here, and what gets the rest.",
 }
 """Command and what it is for. The function of a command bears its name, in the module of that name below."""
@@ -71,6 +77,7 @@ def _command(name: str) -> click.Command:
     while waiting:
         one = waiting.pop()
         one.context_class = _Context
+        add_completions(one)
         waiting += one.commands.values() if isinstance(one, click.Group) else []
     return command
 
@@ -86,15 +93,21 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return _command(cmd_name) if cmd_name in COMMANDS else None
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # Of a group, click would import every command to ask for its help.
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name]) for name in names] + options
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _version() -> click.Option:
+def _version(name: str) -> click.Option:
     def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         if wanted and not ctx.resilient_parsing:
-            print(f"delaynet {__version__}")
+            print(f"{name} {__version__}")
             ctx.exit()
 
     flags: dict[str, Any] = {"is_flag": True, "expose_value": False, "is_eager": True}
@@ -106,32 +119,51 @@ def _delaynet() -> click.Command:
         "delaynet",
         help="Recurrent spiking networks with axonal delays: train, export, run on Lava, inspect.",
         no_args_is_help=True,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        params=[_version()],
+        params=[_version("delaynet")],
     )
+
+
+def _export_alone() -> click.Command:
+    command = _command("export")
+    command.params.append(_version("delaynet-export"))
+    return command
+
+
+def _usage(error: click.ClickException, name: str) -> str:
+    """What was wrong with the words of a command, and whose help says more."""
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else name
+    text = error.format_message().rstrip(".")
+    unknown = re.fullmatch(r"No such command '(.*)'", text, re.DOTALL)
+    if unknown and isinstance(context.command, click.Group):
+        near = difflib.get_close_matches(unknown[1], context.command.list_commands(context), 2, 0.65)
+        text += f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{text} (see {where} --help)"
 
 
 def _outcome(command: Callable[[], click.Command], name: str, args: list[str], debug: bool) -> int:
     """Run a command; every failure is one line on stderr and an exit code."""
     try:
-        result = command().main(args, prog_name=name, standalone_mode=False)
+        result = command().main(
+            args, prog_name=name, standalone_mode=False, help_option_names=["-h", "--help"]
+        )
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return 2
     except (KeyboardInterrupt, click.Abort):
-        complain(name, "interrupted")
+        complain(name, "interrupted; files it had written are whole, others are as they were; call it again")
         return 130
     except Exception as error:
         if debug:
             traceback.print_exc()
         if isinstance(error, click.ClickException):
-            complain(name, f"{error.format_message()} (see {name} --help)")
+            complain(name, _usage(error, name))
             return 2
         if isinstance(error, DelayNetError):
             complain(name, str(error))
             return error.exit_code
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             complain(name, "out of memory; use fewer samples at a time")
             return 2
         complain(name, f"a fault of the program, {_place(error)}; --debug shows where, please report it")
@@ -148,6 +180,7 @@ def _place(error: BaseException) -> str:
 def _execute(command: Callable[[], click.Command], name: str, args: list[str]) -> int:
     """:func:`_outcome`, and what became of the output."""
     debug = "--debug" in args
+    forget_stdout()
     with lasting_stdout() as stdout:
         code = _outcome(command, name, [a for a in args if a != "--debug"], debug)
     if stdout.failure is None:
@@ -165,4 +198,4 @@ def main(args: list[str] | None = None) -> None:
 
 def export_main(args: list[str] | None = None) -> None:
     """Entry point of ``delaynet-export``."""
-    sys.exit(_execute(partial(_command, "export"), "delaynet-export", sys.argv[1:] if args is None else args))
+    sys.exit(_execute(_export_alone, "delaynet-export", sys.argv[1:] if args is None else args))

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava.cli.output import complain, grid, progress, require_folder, say, write_json
+from delaynet_lava.cli.output import (
+    complain,
+    draw,
+    lines,
+    progress,
+    require_folder,
+    require_picture,
+    say,
+    write_json,
+)
 from delaynet_lava.errors import InputError
 from delaynet_lava.tasks.registry import WORDS
 
@@ -55,7 +64,7 @@ def _show_ratios(report: Any, quick: bool) -> None:
         f"{sizes.emulator_samples} x {sizes.emulator_steps}, Lava {sizes.lava_steps} steps"
     )
     say("")
-    grid(["measured", *COLUMNS], [[f.name, *_row(f)] for f in report.figures])
+    lines(["measured", *COLUMNS], [[f.name, *_row(f)] for f in report.figures])
     if not report.ratios:
         return
     say("")
@@ -64,7 +73,7 @@ def _show_ratios(report: Any, quick: bool) -> None:
     for ratio in report.ratios:
         goal = "" if ratio.goal is None else f"{'<=' if ratio.at_most else '>='} {ratio.goal:,g}"
         rows.append([ratio.name, ratio.text, goal, medians[ratio.ours], medians[ratio.theirs]])
-    grid(["ratio", "value", "goal", "ours", "theirs"], rows)
+    lines(["ratio", "value", "goal", "ours", "theirs"], rows)
 
 
 def _show_scaling(report: Any) -> None:
@@ -72,7 +81,7 @@ def _show_scaling(report: Any) -> None:
         slope = "" if series.slope is None else f": time ~ {series.over}^{series.slope:.2f}"
         say(f"\n{series.name}{slope}")
         rows = [[f"{x:,.0f}", *_row(f)] for x, f in zip(series.x, series.figures, strict=True)]
-        grid([series.over, *COLUMNS], rows)
+        lines([series.over, *COLUMNS], rows)
     say("")
 
 
@@ -103,7 +112,9 @@ def bench(
         list[str] | None, typer.Option(help="Only this: training, emulator or lava; repeatable.")
     ] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
-    plot: Annotated[str | None, typer.Option(help="Draw them here: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Draw them here: .png, .svg or .pdf; - is stdout, as SVG.")
+    ] = None,
 ) -> int:
     """Measure this package against SLAYER, Lava and others on this machine; minutes.
 
@@ -111,15 +122,12 @@ def bench(
     out and said.
     Exit code 1 where Lava's simulator and the emulator disagree. Example: delaynet bench --json bench.json
     """
-    from delaynet_lava import pictures
     from delaynet_lava.bench import PARTS, SCALED, machine, plots
     from delaynet_lava.bench.ratios import measure_ratios, plan_ratios
     from delaynet_lava.bench.scaling import measure_scaling, plan_scaling
 
     require_folder("--json", json)
-    require_folder("--plot", plot)
-    if plot is not None:
-        pictures.check_format(plot)
+    require_picture("--plot", plot)
     if scaling and (model or task):
         raise InputError("--scaling", "takes many sizes, --model and --task one", "leave them or it out")
     parts = _parts(part, SCALED if scaling else PARTS)
@@ -133,20 +141,19 @@ def bench(
         plan = plan_ratios(model, quick, parts, task)
         with progress("measuring", len(plan.groups)) as advance:
             report = measure_ratios(plan, _announce(advance))
-    if json != "-":
-        _head(about["machine"], about["versions"])
-        if scaling:
-            _show_scaling(report)
-        else:
-            _show_ratios(report, quick)
-        _left_out(report.left_out)
     write_json(json, {**about, **report.as_dict()})
     if plot is not None:
         title = f"{about['machine']['cpu']}, {about['machine']['cores']} cores" + (", quick" if quick else "")
-        draw = (
+        drawn = (
             plots.draw_scaling(report.series, title) if scaling else plots.draw_ratios(report.ratios, title)
         )
-        pictures.write(draw, plot)
+        draw(drawn, plot)
+    _head(about["machine"], about["versions"])
+    if scaling:
+        _show_scaling(report)
+    else:
+        _show_ratios(report, quick)
+    _left_out(report.left_out)
     differ = [] if scaling else [f.name for f in report.figures if not f.facts.get("emulator_agrees", True)]
     for name in differ:
         complain("delaynet bench", f"{name}: its membranes are not the emulator's")

@@ -41,27 +41,26 @@ def check(
         of = source(task, integers, model, seed)
     count = number(of, samples, SAMPLES)
     result = compare(found, of, count, lava_samples, network=integers)
-    if json != "-":
-        say(f"{model}: {count} samples of {of.word}{seed_words(of)}, {of.steps} steps")
-        rows = []
-        for layer in result.layers:
-            text = f"{layer.differing:,} of {layer.compared:,} differ"
-            if layer.what == "spikes":
-                text += f" ({layer.spikes:,} spikes)"
-            if layer.offset:
-                when = "later" if layer.offset > 0 else "earlier"
-                text += f", {abs(layer.offset)} steps {when} than in the model"
-            rows.append((f"layer {layer.layer} {layer.what}", text))
-        rows.append(("decisions", f"{count - result.decisions} of {count} differ"))
-        if result.right is not None:
-            rows.append(("right", f"{result.right} of {count}"))
-        figures(rows)
-        if result.lava is not None:
-            say(
-                f"{result.lava.mismatches} mismatches between emulator and lava in "
-                f"{result.lava.compared:,} integers ({result.lava_samples} samples)"
-            )
     write_json(json, {"model": model, "task": of.word, "seed": of.seed, **result.as_dict()})
+    say(f"{model}: {count} samples of {of.word}{seed_words(of)}, {of.steps} steps")
+    rows = []
+    for layer in result.layers:
+        text = f"{layer.differing:,} of {layer.compared:,} differ"
+        if layer.what == "spikes":
+            text += f" ({layer.spikes:,} spikes)"
+        if layer.offset:
+            when = "later" if layer.offset > 0 else "earlier"
+            text += f", {abs(layer.offset)} steps {when} than in the model"
+        rows.append((f"layer {layer.layer} {layer.what}", text))
+    rows.append(("decisions", f"{count - result.decisions} of {count} differ"))
+    if result.right is not None:
+        rows.append(("right", f"{result.right} of {count}"))
+    figures(rows)
+    if result.lava is not None:
+        say(
+            f"{result.lava.mismatches} mismatches between emulator and lava in "
+            f"{result.lava.compared:,} integers ({result.lava_samples} samples)"
+        )
     for line in result.notes:
         complain("delaynet check", f"note: {line}")
     if result.first is not None:

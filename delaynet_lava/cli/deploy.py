@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -123,7 +124,7 @@ def deploy(
         time_limit_min=time_limit,
         setup=setup,
     )
-    folder = _folder(output, Path(located(net)))
+    _require_empty(output)
     findings = preflight(network, chip, target, where)
     for finding in findings:
         complain(NAME, str(finding))
@@ -133,6 +134,7 @@ def deploy(
         write_json(json, content)
         complain(NAME, f"nothing was sent: {stopped} of these stand against it (--force sends all the same)")
         return 1
+    folder = _new_folder(Path(located(net))) if output is None else Path(output)
     manifest = write_bundle(
         folder / jobs.BUNDLE, network, *of.batch("test", 0, samples),
         name=_plain(folder.name), backend=backend, shards=shards, record=("spikes",) if record else (),
@@ -140,21 +142,17 @@ def deploy(
         loihi=Loihi(partition, board, loihi_gen) if backend == "loihi2" else None,
     )  # fmt: skip
     size = sum(part.size for part in manifest.files.values())
-    if json != "-":
-        say(f"bundle: {folder / jobs.BUNDLE}, {samples} samples of {manifest.steps} steps, {size:,} bytes")
+    say(f"bundle: {folder / jobs.BUNDLE}, {samples} samples of {manifest.steps} steps, {size:,} bytes")
     if dry_run:
         content |= {"bundle": str(folder / jobs.BUNDLE), "script": jobs.job_script(target)}
         write_json(json, content)
-        if json != "-":
-            say(f"dry run: nothing was sent to {where.name}; {stopped or 'no'} errors")
+        say(f"dry run: nothing was sent to {where.name}; {stopped or 'no'} errors")
         return int(stopped > 0)
     job = jobs.start(folder, target, where, host)
-    if json != "-":
-        say(f"{job.words} was sent to {where.name}, files there in {job.there}")
+    say(f"{job.words} was sent to {where.name}, files there in {job.there}")
     if detach:
         write_json(json, content | {"job": str(folder), "ids": list(job.ids)})
-        if json != "-":
-            say(f"go on with: delaynet deploy --attach {folder}")
+        say(f"go on with: delaynet deploy --attach {folder}")
         return 0
     return _wait(job, json)
 
@@ -165,17 +163,20 @@ def _plain(text: str) -> str:
     return kept.lstrip("._-")[:80] or "net"
 
 
-def _folder(output: str | None, net: Path) -> Path:
-    """A new folder for a job."""
-    if output is None:
-        name = f"{_plain(net.stem)}-{time.strftime('%Y%m%d-%H%M%S')}"
-        # Two in one second.
-        paths = (Path(jobs.JOBS, f"{name}-{k}" if k else name) for k in count())
-        return next(path for path in paths if not path.exists())
-    folder = Path(output)
-    if os.path.lexists(folder) and (not os.path.isdir(folder) or any(folder.iterdir())):
+def _new_folder(net: Path) -> Path:
+    """A new folder for a job, made here: of two that begin in one second each has its own."""
+    name = f"{_plain(net.stem)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for k in count():
+        with contextlib.suppress(FileExistsError):
+            return jobs.make_folder(f"{name}-{k}" if k else name)
+    raise AssertionError
+
+
+def _require_empty(output: str | None) -> None:
+    if output is None or not os.path.lexists(output):
+        return
+    if not os.path.isdir(output) or any(Path(output).iterdir()):
         raise InputError(f"--output {output}", "exists and is not an empty folder", "choose another place")
-    return folder
 
 
 def _wait(job: jobs.Job, json: str | None) -> int:
@@ -226,19 +227,18 @@ def _report(job: jobs.Job, json: str | None) -> int:
         "profile_errors": sorted({s.profile_error for s in outcome.shards if s.profile_error}),
         "versions": outcome.shards[0].versions,
     }
-    if json != "-":
-        rows = [
-            ("accuracy", f"{outcome.right / manifest.samples:.4f} ({outcome.right} of {manifest.samples})"),
-            ("shards", f"{manifest.shards} on {job.host or 'this machine'}"),
-            ("speed", f"{speed:,.0f} sample-steps/s a shard ({outcome.wall_s:.2f} s in all)"),
-            *_energy(content),
-        ]
-        figures(rows)
-        say(
-            f"{comparison.mismatches} mismatches between {manifest.backend} and emulator in "
-            f"{comparison.compared:,} integers"
-        )
     write_json(json, content)
+    rows = [
+        ("accuracy", f"{outcome.right / manifest.samples:.4f} ({outcome.right} of {manifest.samples})"),
+        ("shards", f"{manifest.shards} on {job.host or 'this machine'}"),
+        ("speed", f"{speed:,.0f} sample-steps/s a shard ({outcome.wall_s:.2f} s in all)"),
+        *_energy(content),
+    ]
+    figures(rows)
+    say(
+        f"{comparison.mismatches} mismatches between {manifest.backend} and emulator in "
+        f"{comparison.compared:,} integers"
+    )
     if not comparison:
         complain(NAME, f"{comparison}; all files are in {job.folder}")
         return 1

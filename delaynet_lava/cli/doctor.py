@@ -52,19 +52,6 @@ def doctor(
     works = all(one.works for one in found if one.what in REQUIRED)
     said, equal, figures = _test() if test and works else ([], True, {})
     mends = [(m, lava_compat.state(m)) for m in lava_compat.MENDS.values()]
-    if json != "-":
-        say(f"Python {platform.python_version()}, {sys.executable}")
-        lines(["package", "version"], [[name, found or "-"] for name, found in versions.items()])
-        say("")
-        rows = [[m.name, f"{m.package} {m.version}", m.module, state] for m, state in mends]
-        lines(["mend", "for", "module", "here"], rows)
-        say("")
-        rows = [[one.what, "yes" if one.works else "no", one.detail, one.remedy] for one in found]
-        lines(["what", "works", "how, or why not", "what gets it"], rows)
-        if said:
-            say("")
-        for line in said:
-            say(line)
     content = {
         "python": platform.python_version(),
         "packages": versions,
@@ -73,6 +60,18 @@ def doctor(
         "test": figures or None,
     }
     write_json(json, content)
+    say(f"Python {platform.python_version()}, {sys.executable}")
+    lines(["package", "version"], [[name, found or "-"] for name, found in versions.items()])
+    say("")
+    rows = [[m.name, f"{m.package} {m.version}", m.module, state] for m, state in mends]
+    lines(["mend", "for", "module", "here"], rows)
+    say("")
+    rows = [[one.what, "yes" if one.works else "no", one.detail, one.remedy] for one in found]
+    lines(["what", "works", "how, or why not", "what gets it"], rows)
+    if said:
+        say("")
+    for line in said:
+        say(line)
     for one in found:
         if not one.works and one.what in REQUIRED:
             complain("delaynet doctor", f"{one.what}: {one.detail}; {one.remedy}")

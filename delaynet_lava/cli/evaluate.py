@@ -8,16 +8,17 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from delaynet_lava import models, pictures
+from delaynet_lava import models
 from delaynet_lava.analysis import memory
 from delaynet_lava.analysis.confusion import class_rows
 from delaynet_lava.cli.networks import open_network
 from delaynet_lava.cli.output import (
     complain,
-    grid,
+    draw,
     lines,
     progress,
     require_folder,
+    require_picture,
     say,
     speak_warnings,
     write_json,
@@ -72,17 +73,17 @@ def evaluate(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help=f"Seeds of the samples. [default: {SEED}]")] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
-    plot: Annotated[str | None, typer.Option(help="Draw them here: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Draw them here: .png, .svg or .pdf; - is stdout, as SVG.")
+    ] = None,
 ) -> int:
     """Accuracy of networks on one task, also while options of the task vary.
 
     Where a task knows observers that are worth a comparison, they stand beside it. Example:
     delaynet evaluate net.h5 --task cue --vary wait_ms=1200,3000,30000 --vary cues=3,7,11 --plot memory.png
     """
-    if plot is not None:
-        pictures.check_format(plot)
-    for option, path in (("--plot", plot), ("--json", json)):
-        require_folder(option, path)
+    require_picture("--plot", plot)
+    require_folder("--json", json)
     axes, wanted = _axes(vary or []), _seeds(seeds)
     networks: dict[str, Network] = {}
     with speak_warnings("delaynet evaluate"):
@@ -102,9 +103,8 @@ def evaluate(
     # Files first: who reads the table may go away.
     write_json(json, {"task": word, "seeds": points[0].seeds, "points": [p.as_dict() for p in points]})
     if plot is not None:
-        pictures.write(memory.draw_memory(points), plot)
-    if json != "-":
-        _tell(points)
+        draw(memory.draw_memory(points), plot)
+    _tell(points)
     for point in points:
         for note in point.silence.notes():
             complain("delaynet evaluate", f"note: {point.net}, {point.task}: {note}")
@@ -122,7 +122,7 @@ def _tell(points: list[memory.Point]) -> None:
     say(f"{points[0].samples // max(1, len(points[0].seeds))} test samples{seeds}, emulator")
     observers = list(dict.fromkeys(name for point in points for name in point.references))
     heads = [head for name in observers for head in (name, "margin")]
-    grid(
+    lines(
         ["net", "task", "right", "95 % interval", *heads, "rate"],
         [_row(point, observers) for point in points],
     )

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava.cli.output import complain, figures, say, speak_warnings, write_json
+from delaynet_lava.cli.output import (
+    complain,
+    figures,
+    require_folder,
+    say,
+    speak_warnings,
+    write_json,
+    written,
+)
 from delaynet_lava.errors import InputError
 from delaynet_lava.export import RuleBroken, export_netx
 from delaynet_lava.export.nir_export import write_nir
@@ -20,7 +28,8 @@ def export(
         str, typer.Argument(help="A model.pt, model:NAME, a NetX file, or with --network a bare state_dict.")
     ],
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="Write this .h5 or .nir; default: a .h5 beside.")
+        str | None,
+        typer.Option("-o", "--output", help="Write this .h5 or .nir; default: a .h5 beside; - is stdout."),
     ] = None,
     profile: Annotated[str, typer.Option(help="Hardware profile, a name or a file.")] = "loihi2",
     force: Annotated[
@@ -50,13 +59,15 @@ def export(
     # What comes with the package is exported to here, all else beside it.
     beside = Path(stem(model)) if model.startswith(PREFIX) else Path(model)
     target = output or str(beside.with_suffix(".h5"))
+    for option, path in (("--output", target), ("--json", json)):
+        require_folder(option, path)
     if Path(target).resolve() == Path(located(model)).resolve():
         raise InputError(model, "would be overwritten by what is made of it", "name another file with -o")
     if Path(target).suffix == ".nir":
         return _to_graph(model, target, network, json)
     try:
-        with speak_warnings("delaynet export"):
-            report = export_netx(model, target, profile, force, delay_overflow, network)
+        with speak_warnings("delaynet export"), written(target, ".h5") as place:
+            report = export_netx(model, place, profile, force, delay_overflow, network)
     except RuleBroken as broken:
         for finding in broken.findings:
             complain("delaynet export", str(finding))
@@ -64,14 +75,13 @@ def export(
         complain("delaynet export", f"{target} was not written: {count} broken rules (--force writes it)")
         write_json(json, {"path": None, "findings": [vars(f) for f in broken.findings]})
         return broken.exit_code
-    if json != "-":
-        say(f"{report.path}: {report.network.summary()}")
-        figures([("profile", report.profile), ("findings", str(len(report.findings)))])
-        for line in () if report.delays is None else report.delays.lines():
-            say(f"{delay_overflow}: {line}")
+    write_json(json, {**report.as_dict(), "path": target})
+    say(f"{target}: {report.network.summary()}")
+    figures([("profile", report.profile), ("findings", str(len(report.findings)))])
+    for line in () if report.delays is None else report.delays.lines():
+        say(f"{delay_overflow}: {line}")
     for finding in report.findings:
         complain("delaynet export", str(finding))
-    write_json(json, report.as_dict())
     return 0
 
 
@@ -79,9 +89,8 @@ def _to_graph(model: str, target: str, code: str | None, json: str | None) -> in
     with speak_warnings("delaynet export"):
         found, _ = network_of(model, code)
     lost = write_nir(found, target)
-    if json != "-":
-        say(f"{target}: {found.summary()}")
+    write_json(json, {"path": target, "left_out": lost})
+    say(f"{target}: {found.summary()}")
     for text in lost:
         complain("delaynet export", text)
-    write_json(json, {"path": target, "left_out": lost})
     return 0

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from delaynet_lava.cli.output import complain, require_folder, say, write_json
+from delaynet_lava.cli.output import complain, require_folder, say, write_json, written
 from delaynet_lava.cli.samples import number, seed_words, source
 from delaynet_lava.errors import InputError
 from delaynet_lava.export.nir_check import against_floats, compare_readings
@@ -44,7 +44,10 @@ def _samples(
 def import_(
     graph: Annotated[str, typer.Argument(help="A NIR graph, graph.nir.")],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="Write this: a net.h5, or a model.pt to train on.")
+        str,
+        typer.Option(
+            "-o", "--output", help="Write this: a net.h5, or a model.pt to train on; - is stdout, as net.h5."
+        ),
     ],
     unit: Annotated[str, typer.Option(help="Of the graph's times: s or ms.")] = "",
     dt_ms: Annotated[float | None, typer.Option(help="A step; default: of the file, else 0.1.")] = None,
@@ -67,6 +70,7 @@ def import_(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples. [default: 0]")] = None,
     profile: Annotated[str, typer.Option(help="Hardware profile whose rules are looked at.")] = "loihi2",
+    force: Annotated[bool, typer.Option("--force", help="Replace a model.pt that is there.")] = False,
     json: Annotated[str | None, typer.Option("--json", help="Write the report here; - is stdout.")] = None,
 ) -> int:
     """Turn a NIR graph into the integers of a chip, and say what was assumed for it.
@@ -75,7 +79,7 @@ def import_(
     """
     for option, path in (("-o", output), ("--json", json)):
         require_folder(option, path)
-    if Path(output).suffix not in (".h5", ".pt", ".net"):
+    if output != "-" and Path(output).suffix not in (".h5", ".pt", ".net"):
         raise InputError(f"-o {output}", "is neither a net.h5 nor a model.pt", "name a .h5 or a .pt")
     if samples is not None and samples < 1:
         raise InputError("--samples", f"{samples} is below 1")
@@ -85,6 +89,8 @@ def import_(
     readings = Readings(dt_ms=dt_ms, **{name: value or DEFAULTS[name] for name, value in chosen.items()})
     whole = nir_graph.read(graph)
     trains = Path(output).suffix == ".pt"
+    if trains and Path(output).exists() and not force:
+        raise InputError(f"-o {output}", "is there already", "name another file, or --force to replace it")
     found = import_nir(whole, readings, given, 0 if trains else 7)
     content = {"path": output, "graph": graph, **found.as_dict()}
     said = [f"{output}: {found.network.summary()}", *found.lines()]
@@ -100,11 +106,11 @@ def import_(
     if trains:
         save_model(output, model_of(network))
     else:
-        netx.write(network, output)
-    if json != "-":
-        for line in said:
-            say(line)
+        with written(output, ".h5") as place:
+            netx.write(network, place)
     write_json(json, content)
+    for line in said:
+        say(line)
     for text in found.assumed:
         complain("delaynet import", f"assumed: {text}")
     for finding in check(network, chip):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava.cli.output import complain, figures, say, write_json
+from delaynet_lava.cli.output import complain, figures, require_folder, say, write_json
 from delaynet_lava.cli.train import RECIPE_HELP, SET_HELP, TASK_HELP, recipe_with
 from delaynet_lava.errors import InputError
 from delaynet_lava.tasks.registry import task as task_of
@@ -26,6 +26,7 @@ def init(
 
     Example: delaynet init cue --recipe loihi2 --set init.radius=14
     """
+    require_folder("--json", json)
     if samples < 1:
         raise InputError("--samples", f"{samples} is below 1")
     made, source = recipe_with(recipe, set_), task_of(task, seed)
@@ -37,27 +38,26 @@ def init(
 
     net = build_network(made, stages_of(made, source, seed)[-1].pool, seed)
     report = examine(net, made, source, seed, samples)
-    if json != "-":
-        loop, first, full = report.loop, report.first_steps, report.steps
-        figures(
-            [
-                ("spectral radius of W", f"{report.radius:.3f} thresholds"),
-                ("spectral radius of |W|", f"{report.absolute_radius:.3f} thresholds"),
-                ("spikes per neuron and step", f"{report.rate:.4f}"),
-                ("branching factor", f"{report.branching:.3f}"),
-                ("gradient, a step back", f"times {report.growth:.4f}"),
-                *(
-                    [(f"gradient, a loop of {loop:.0f} steps", f"times {report.growth**loop:.3g}")]
-                    if loop
-                    else []
-                ),
-                (f"gradient, first stage ({first} steps)", f"times 10^{report.first_decades:.1f}"),
-                (f"gradient, full task ({full} steps)", f"times 10^{report.decades:.1f}"),
-            ]
-        )
-        if not report.problems:
-            say("nothing stands against training")
+    write_json(json, {"task": source.word, "recipe": recipe, "seed": seed, **report.as_dict()})
+    loop, first, full = report.loop, report.first_steps, report.steps
+    figures(
+        [
+            ("spectral radius of W", f"{report.radius:.3f} thresholds"),
+            ("spectral radius of |W|", f"{report.absolute_radius:.3f} thresholds"),
+            ("spikes per neuron and step", f"{report.rate:.4f}"),
+            ("branching factor", f"{report.branching:.3f}"),
+            ("gradient, a step back", f"times {report.growth:.4f}"),
+            *(
+                [(f"gradient, a loop of {loop:.0f} steps", f"times {report.growth**loop:.3g}")]
+                if loop
+                else []
+            ),
+            (f"gradient, first stage ({first} steps)", f"times 10^{report.first_decades:.1f}"),
+            (f"gradient, full task ({full} steps)", f"times 10^{report.decades:.1f}"),
+        ]
+    )
+    if not report.problems:
+        say("nothing stands against training")
     for problem in report.problems:
         complain("delaynet init", problem)
-    write_json(json, {"task": source.word, "recipe": recipe, "seed": seed, **report.as_dict()})
     return 1 if report.problems else 0

@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from delaynet_lava import pictures
 from delaynet_lava.analysis import report_sections as parts
 from delaynet_lava.analysis.page import Section, Table, write_page
-from delaynet_lava.analysis.report import Report, Sweep, gather
+from delaynet_lava.analysis.report import Sweep, gather
 from delaynet_lava.analysis.sweep import KINDS, sweep, usual_values
 from delaynet_lava.cli.networks import NET, open_network
-from delaynet_lava.cli.output import lines, progress, require_folder, say, speak_warnings, write_json
+from delaynet_lava.cli.output import (
+    draw,
+    lines,
+    progress,
+    require_folder,
+    require_picture,
+    say,
+    speak_warnings,
+    write_json,
+    written,
+)
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
 from delaynet_lava.errors import InputError
 from delaynet_lava.hw_profiles import load_profile
@@ -75,9 +84,12 @@ def inspect(
         bool, typer.Option("--bit-depth", help="Draw how long membranes remember by their bits.")
     ] = False,
     plot: Annotated[
-        str | None, typer.Option(help="Draw the sweep here, or the bit depth: .png, .svg or .pdf.")
+        str | None,
+        typer.Option(help="Draw the sweep here, or the bit depth: .png, .svg or .pdf; - is stdout."),
     ] = None,
-    html: Annotated[str | None, typer.Option(help="Write all tables and pictures as one page.")] = None,
+    html: Annotated[
+        str | None, typer.Option(help="Write all tables and pictures as one page; - is stdout.")
+    ] = None,
     json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - is stdout.")] = None,
 ) -> int:
     """What a chip will do to a network, and how few bits would do.
@@ -86,9 +98,8 @@ def inspect(
     rule is broken. Example: delaynet inspect net.h5 --profile loihi1 --html report.html
     """
     picture = plot or ("bit-depth.png" if bit_depth else None)
-    if picture is not None:
-        pictures.check_format(picture)
-    for option, path in (("--plot", picture), ("--html", html), ("--json", json)):
+    require_picture("--plot", picture)
+    for option, path in (("--html", html), ("--json", json)):
         require_folder(option, path)
     if sweep is not None and sweep not in KINDS:
         raise InputError("--sweep", f"{sweep!r} is not known", f"choose from: {', '.join(KINDS)}")
@@ -106,20 +117,15 @@ def inspect(
     if sweep is not None and of is not None:
         swept = _sweep(network, sweep, of, samples)
         report = replace(report, sweep=swept)
-    if json != "-":
-        say(f"{net}: {network.summary()}")
-        for section in parts.sections(report, page=False):
-            _print(section)
+    # Files first: who reads the tables may go away.
     write_json(json, {"path": net, **report.as_dict()})
     if picture is not None:
-        _draw(report, picture, bit_depth)
+        with_sweep = report.sweep is not None and not bit_depth
+        draw(parts.sweep_figure(report.sweep) if with_sweep else parts.bit_depth_figure(report), picture)
     if html is not None:
-        write_page(html, network.summary(), parts.sections(report), f"{net} on {chip.title}")
+        with written(html, ".html") as place:
+            write_page(place, network.summary(), parts.sections(report), f"{net} on {chip.title}")
+    say(f"{net}: {network.summary()}")
+    for section in parts.sections(report, page=False):
+        _print(section)
     return int(report.broken > 0)
-
-
-def _draw(report: Report, path: str, bit_depth: bool) -> None:
-    if report.sweep is None or bit_depth:
-        pictures.write(parts.bit_depth_figure(report), path)
-    else:
-        pictures.write(parts.sweep_figure(report.sweep), path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,27 +16,38 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
+from delaynet_lava import pictures
+from delaynet_lava.cli import layout
+from delaynet_lava.cli.streams import write_stdout
 from delaynet_lava.errors import InputError, printable
 from delaynet_lava.files import replace_file
 
 __all__ = [
     "complain",
+    "draw",
     "duration",
     "figures",
+    "forget_stdout",
     "lines",
     "progress",
     "require_folder",
+    "require_picture",
     "say",
     "speak_warnings",
     "write_json",
+    "written",
 ]
 
-# A pipe has no width; tables in it are for people and for grep.
-_console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+_MADE_BY_US = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")  # how a net.h5 and a model.pt begin
+_taken: list[str] = []
+"""The option whose file goes to stdout, which then has no other lines."""
+
+
+def forget_stdout() -> None:
+    """Stdout is for everybody again: a command begins."""
+    _taken.clear()
 
 
 def complain(name: str, message: str) -> None:
@@ -43,61 +56,57 @@ def complain(name: str, message: str) -> None:
         print(printable(f"{name}: {' '.join(message.split())}"), file=sys.stderr)
 
 
-def say(text: str) -> None:
-    """One line on stdout; what a file put into it can't move the cursor."""
-    print("\n".join(map(printable, text.split("\n"))))
+def say(text: str, fold: bool = True) -> None:
+    """Lines on stdout, folded on a terminal; what a file put into them can't move the cursor."""
+    columns = layout.width() if fold else None
+    _print([part for line in text.split("\n") for part in layout.paragraph(printable(line), columns)])
 
 
-def _cell(text: str) -> Text:
-    # Not a string: in one, rich would take what stands in brackets for a colour.
-    return Text(printable(text))
+def _print(shown: Sequence[str]) -> None:
+    if not _taken:
+        print("\n".join(shown))
 
 
 def figures(rows: list[tuple[str, str]]) -> None:
     """Names and values in two columns."""
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, value in rows:
-        table.add_row(_cell(name), _cell(value))
-    _console.print(table)
+    _print(layout.table(("", "value"), _printable(rows), layout.width(), numbers=False))
 
 
-def grid(columns: list[str], rows: list[list[str]], left: bool = False) -> None:
-    """A table with a header; the first column is text, the others numbers, or text with ``left``."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for k, name in enumerate(columns):
-        table.add_column(name, justify="left" if k == 0 or left else "right")
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    _console.print(table)
+def _printable(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[printable(str(cell)) for cell in row] for row in rows]
 
 
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of a line a row, however long, so that a pipe can search it; numbers to the right.
+    """A table: on a terminal folded to its width, in a pipe a line a row, so that it can be searched.
 
-    A table whose first column has no name is one of names and values, without a header.
+    Numbers are set to the right. A table whose first column has no name is one of names and values.
     """
-    shown = []
-    for k, column in enumerate(zip(columns, *rows, strict=True)):
-        width = max(map(len, column))
-        number = k > 0 and all(cell[:1].isdigit() or cell[:1] in "-" for cell in column[1:])
-        shown.append([cell.rjust(width) if number else cell.ljust(width) for cell in column])
-    for row in list(zip(*shown, strict=True))[0 if columns[0] else 1 :]:
-        say("  ".join(row).rstrip())
+    _print(layout.table(_printable([columns])[0], _printable(rows), layout.width()))
 
 
 def require_folder(option: str, path: str | None) -> None:
-    """Refuse a place to write to before minutes of work, not after them.
+    """Refuse a place to write to before minutes of work, not after them; "-" takes stdout.
 
     Raises:
-        InputError: its folder does not exist, or it can't be the name of a file.
+        InputError: its folder does not exist or can't be written, it is not a plain file, it holds a network
+            or a model, which a report would overwrite; or stdout is taken already.
     """
-    if path in (None, "-"):
+    if path is None:
         return
-    target = os.path.realpath(str(path))
-    if not os.path.isdir(os.path.dirname(target)):
+    if path == "-":
+        if _taken:
+            raise InputError(f"{option} -", f"stdout is taken by {_taken[0]}", "name a file for one of them")
+        _taken.append(option)
+        return
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
         raise InputError(f"{option} {path}", "its folder does not exist", "create it first")
     try:
-        os.lstat(target)
+        mode = os.lstat(target).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "not a plain file"
+            raise InputError(f"{option} {path}", f"is {kind}", "name a file")
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
@@ -105,6 +114,39 @@ def require_folder(option: str, path: str | None) -> None:
         raise InputError(
             f"{option} {path}", f"cannot be written ({reason})", "choose another place"
         ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {path}", "its folder cannot be written", "choose another place")
+    if option in ("--json", "--html"):
+        with contextlib.suppress(OSError), open(target, "rb") as file:
+            if file.read(8).startswith(_MADE_BY_US):
+                raise InputError(
+                    f"{option} {path}", "holds a network or a model", "name a file that may be overwritten"
+                )
+
+
+def require_picture(option: str, path: str | None) -> None:
+    """:func:`require_folder` for a picture, whose ending has to be of a format."""
+    if path not in (None, "-"):
+        pictures.check_format(str(path))
+    require_folder(option, path)
+
+
+@contextmanager
+def written(path: str, ending: str) -> Iterator[str]:
+    """Where to write what goes to ``path``: there, or for "-" a file that goes to stdout when it is whole."""
+    if path != "-":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, f"stdout{ending}")
+        yield str(place)
+        write_stdout(place.read_bytes())
+
+
+def draw(figure: Any, path: str) -> None:
+    """Write a picture; to stdout as SVG."""
+    with written(path, ".svg") as place:
+        pictures.write(figure, place)
 
 
 def duration(seconds: float) -> str:
@@ -158,6 +200,6 @@ def write_json(path: str | None, content: dict[str, Any]) -> None:
         return
     text = json.dumps(content, default=_plain, indent=2) + "\n"
     if path == "-":
-        print(text, end="")
+        write_stdout(text.encode())
         return
     replace_file(path, text.encode())

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava import pictures
 from delaynet_lava.analysis import activity, learning
 from delaynet_lava.cli.networks import NET, open_network
-from delaynet_lava.cli.output import say, speak_warnings
+from delaynet_lava.cli.output import draw, require_picture, say, speak_warnings
 from delaynet_lava.cli.samples import TASK, number, source
 from delaynet_lava.formats.model_file import load_model
 
@@ -22,11 +21,11 @@ app = typer.Typer(
 )
 Models = Annotated[list[str], typer.Argument(help="Trained models; seeds of one training share a curve.")]
 Net = Annotated[str, typer.Argument(help=NET)]
-Output = Annotated[str, typer.Option("-o", "--output", help="The picture to write.")]
+Output = Annotated[str, typer.Option("-o", "--output", help="The picture to write; - is stdout, as SVG.")]
 
 
 def _write(figure: Any, path: str) -> int:
-    pictures.write(figure, path)
+    draw(figure, path)
     say(path)
     return 0
 
@@ -34,21 +33,21 @@ def _write(figure: Any, path: str) -> int:
 @app.command("learning")
 def draw_learning(models: Models, output: Output = "learning.png") -> int:
     """Accuracy over epochs. Example: delaynet plot learning a.pt b.pt -o learning.png"""
-    pictures.check_format(output)
+    require_picture("--output", output)
     return _write(learning.draw_learning([learning.training(load_model(m), m) for m in models]), output)
 
 
 @app.command("branching")
 def draw_branching(models: Models, output: Output = "branching.png") -> int:
     """Branching factor over epochs. Example: delaynet plot branching model.pt -o branching.png"""
-    pictures.check_format(output)
+    require_picture("--output", output)
     return _write(learning.draw_branching([learning.training(load_model(m), m) for m in models]), output)
 
 
 @app.command("lattice")
 def draw_lattice(net: Net, output: Output = "lattice.png") -> int:
     """The neurons' lattice, coloured by delay. Example: delaynet plot lattice net.h5 -o lattice.png"""
-    pictures.check_format(output)
+    require_picture("--output", output)
     with speak_warnings("delaynet plot"):
         network = open_network(net)
     return _write(activity.draw_lattice(network), output)
@@ -68,7 +67,7 @@ def draw_activity(
 
     Example: delaynet plot activity net.h5 -o activity.png
     """
-    pictures.check_format(output)
+    require_picture("--output", output)
     with speak_warnings("delaynet plot"):
         network = open_network(net)
     of = source(task, network, net, seed)

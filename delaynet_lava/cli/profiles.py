@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava.cli.output import lines, say, write_json
+from delaynet_lava.cli.output import lines, require_folder, say, write_json
 from delaynet_lava.hw_profiles import HardwareProfile, load_profile, profile_names
 
 
@@ -74,15 +74,15 @@ def profiles(
 
     Example: delaynet profiles loihi2
     """
+    require_folder("--json", json)
     chips = [load_profile(n) for n in ([name] if name else profile_names())]
-    if json != "-":
-        if name:
-            _show(chips[0])
-        else:
-            lines(
-                ["profile", "limits", "unknown", "title"],
-                [[c.name, str(len(c.limits)), str(len(c.unknown)), c.title] for c in chips],
-            )
-            _systems(chips)
     write_json(json, {chip.name: _content(chip) for chip in chips})
+    if name:
+        _show(chips[0])
+    else:
+        lines(
+            ["profile", "limits", "unknown", "title"],
+            [[c.name, str(len(c.limits)), str(len(c.unknown)), c.title] for c in chips],
+        )
+        _systems(chips)
     return 0

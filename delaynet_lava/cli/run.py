@@ -19,6 +19,7 @@ from delaynet_lava.cli.output import (
     say,
     speak_warnings,
     write_json,
+    written,
 )
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
 from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
@@ -95,13 +96,13 @@ def run(
         result = evaluate(network, of, samples, backend, check, advance, split, keep)
     if trace is not None:
         inputs = np.concatenate([inputs for inputs, _ in kept])
-        Trace.join([one for _, one in kept]).save(trace, network, inputs)
+        with written(trace, ".nir") as place:
+            Trace.join([one for _, one in kept]).save(place, network, inputs)
     # Files first: who reads the table may go away.
     content = {"net": net, "task": of.word, "split": split, "seed": of.seed, **result.as_dict()}
     write_json(json, content)
-    if json != "-":
-        say(f"{net}: {network.summary()}, {samples} {split} samples of {of.word}{seed_words(of)}")
-        _print(result)
+    say(f"{net}: {network.summary()}, {samples} {split} samples of {of.word}{seed_words(of)}")
+    _print(result)
     for note in result.silence.notes():
         complain("delaynet run", f"note: {note}")
     clipped = unwanted(network, result.v_saturations)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from delaynet_lava.cli.output import complain, lines, progress, require_folder, say, write_json
+from delaynet_lava.cli.output import (
+    complain,
+    draw,
+    lines,
+    progress,
+    require_folder,
+    require_picture,
+    say,
+    write_json,
+)
 from delaynet_lava.cli.train import RECIPE_HELP, TASK_HELP, recipe_with
 from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.tasks.registry import task as task_of
@@ -102,12 +111,8 @@ def search(
         return 0
     if not slurm and (partition is not None or time is not None):
         raise InputError("--partition, --time", "are of a Slurm job", "add --slurm")
-    require_folder("--plot", plot)
+    require_picture("--plot", plot)
     require_folder("--json", json)
-    if plot is not None:
-        from delaynet_lava.pictures import check_format
-
-        check_format(plot)
     wanted, url = _define(folder, task, recipe, seed, set_ or [], space, storage, sampler, prune, slurm)
 
     from delaynet_lava.search.coordinator import Cluster, ranked, run
@@ -118,28 +123,25 @@ def search(
 
             def report(record: Record) -> None:
                 advance(1)
-                if json != "-":
-                    say(_line(record))
+                say(_line(record))
 
             records = run(wanted, url, trials, workers, grace, cluster, report)
     except KeyboardInterrupt:
-        complain("delaynet search", "interrupted; call again to go on")
+        kept = len(list(folder.glob("trial-*.pt")))
+        complain("delaynet search", f"interrupted; {kept} models are kept in {folder}, call again to go on")
         return _INTERRUPTED
     best = ranked(records)
-    if json != "-":
-        _tell(wanted, records, best)
     exported, broken = _export(best[:export])
-    if json != "-":
-        for path in exported:
-            say(f"exported: {path}")
     if plot is not None:
-        from delaynet_lava import pictures
         from delaynet_lava.analysis.search_plots import draw_search
 
-        pictures.write(draw_search(records, wanted.space), plot)
+        draw(draw_search(records, wanted.space), plot)
     content = {"folder": str(folder), "storage": wanted.url(), "sampler": sampler, "seed": seed}
     content |= {"best": best[0].trial if best else None, "exported": exported}
     write_json(json, content | {"trials": [asdict(record) for record in records]})
+    _tell(wanted, records, best)
+    for path in exported:
+        say(f"exported: {path}")
     return _EXIT_BROKEN if broken else 0
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-__all__ = ["PIPE_CLOSED", "Lasting", "lasting_stdout"]
+__all__ = ["PIPE_CLOSED", "Lasting", "lasting_stdout", "write_stdout"]
 
 PIPE_CLOSED = 141
 """Exit code where the reader of stdout went away: what a shell says of a program that SIGPIPE ended."""
@@ -52,6 +52,15 @@ class Lasting:
                 self.failure = error
         return len(text)
 
+    def write_bytes(self, content: bytes) -> None:
+        """Write a file as it is, or drop it."""
+        self.flush()
+        if self.failure is None:
+            try:
+                self._stream.buffer.write(content)
+            except OSError as error:
+                self.failure = error
+
     def flush(self) -> None:
         """Flush, or note that it can't be done."""
         if self.failure is None:
@@ -69,6 +78,15 @@ class Lasting:
         if self.failure is None or self.failure.errno == errno.EPIPE:
             return ""
         return self.failure.strerror or type(self.failure).__name__
+
+
+def write_stdout(content: bytes) -> None:
+    """A file to stdout, as it is."""
+    if isinstance(sys.stdout, Lasting):
+        sys.stdout.write_bytes(content)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from delaynet_lava.cli.output import (
     speak_warnings,
     write_json,
 )
+from delaynet_lava.errors import InputError
 from delaynet_lava.tasks.registry import WORDS
 from delaynet_lava.tasks.registry import task as task_of
 from delaynet_lava.training.recipe import Recipe, plain
@@ -50,6 +51,7 @@ def train(
         typer.Option(help="Train with membranes of so few bits; short for --set network.membrane_bits=."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as TOML, then stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the model.pt that is there.")] = False,
     tensorboard: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write event files for TensorBoard here.")
     ] = None,
@@ -71,12 +73,18 @@ def train(
     changes = [f"{name}={value}" for name, value in short.items() if value is not None]
     made = recipe_with(recipe, (set_ or []) + changes)
     if show:
-        say(toml_of(made).rstrip())
+        say(toml_of(made).rstrip(), fold=False)
         return 0
     source = task_of(task, seed)
     require_folder("--output", output)
     require_folder("--json", json)
     from delaynet_lava.training.checkpoint import path_of
+
+    if output == "-":
+        raise InputError("-o -", "a training goes on from a file beside its model", "name a model.pt")
+    # A checkpoint beside it says that the training that was to replace it is under way.
+    if Path(output).exists() and not path_of(Path(output)).exists() and not force:
+        raise InputError(f"-o {output}", "is there already", "name another file, or --force to train it anew")
     from delaynet_lava.training.distributed import process_group
     from delaynet_lava.training.events import event_writer
     from delaynet_lava.training.trainer import Outlook, train
@@ -87,8 +95,7 @@ def train(
             train(made, source, output, seed, group=group, command=command)
             return 0
         write = event_writer(tensorboard) if tensorboard is not None else None
-        if json != "-":
-            say(what_trains(*pools(source, seed, made.schedule.held_out)))
+        say(what_trains(*pools(source, seed, made.schedule.held_out)))
         epochs, shown = made.schedule.epochs, 0
         with progress("training", epochs) as advance:
 
@@ -99,8 +106,7 @@ def train(
                 shown = over
                 if write is not None:
                     write(epoch)
-                if json != "-":
-                    say(f"{_told(epoch)}, {left}")
+                say(f"{_told(epoch)}, {left}")
 
             try:
                 with speak_warnings("delaynet train"):
@@ -111,9 +117,8 @@ def train(
                 complain("delaynet train", f"interrupted; {what}")
                 return 130
     metrics = model.provenance["metrics"]
-    if json != "-":
-        figures([("model", output), *((k.replace("_", " "), str(v)) for k, v in metrics.items())])
     write_json(json, {"model": output, "task": source.word, "seed": seed, "recipe": plain(made), **metrics})
+    figures([("model", output), *((k.replace("_", " "), str(v)) for k, v in metrics.items())])
     return 0
 
 

@@ -77,14 +77,13 @@ def verify(
         result |= {"kind": kind, "content": "", "holds": False, "sha256": None, "stated": None}
         result["problem"] = str(error)
         complain("delaynet verify", str(error))
-    if json != "-":
-        rows = [
-            ("file", file),
-            ("is", kind),
-            ("content", content),
-            ("hash", verdict),
-            ("sha256", result["sha256"]),
-        ]
-        figures([(name, one_line(text)) for name, text in rows if text])
     write_json(json, result)
+    rows = [
+        ("file", file),
+        ("is", kind),
+        ("content", content),
+        ("hash", verdict),
+        ("sha256", result["sha256"]),
+    ]
+    figures([(name, one_line(text)) for name, text in rows if text])
     return int(not result["holds"])

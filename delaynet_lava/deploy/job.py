@@ -24,7 +24,7 @@ from delaynet_lava.deploy.untrusted import Fields, read_json
 from delaynet_lava.errors import DelayNetError, InputError
 from delaynet_lava.files import replace_file
 
-__all__ = ["JOBS", "Job", "JobFailed", "cancel", "job_script", "read_job", "start", "watch"]
+__all__ = ["JOBS", "Job", "JobFailed", "cancel", "job_script", "make_folder", "read_job", "start", "watch"]
 
 FORMAT, VERSION = "delaynet_lava.job", 1
 JOB, BUNDLE, LOG = "job.json", "bundle", "job-{}.log"
@@ -122,6 +122,27 @@ def _direct(host: Host, there: str, shell: str, script: str, shard: int) -> str:
     if answer.code or not answer.out.strip().isdigit():
         raise InputError(host.name, f"the job can't be started there ({answer.reason})")
     return answer.out.strip()
+
+
+def make_folder(name: str) -> Path:
+    """A new folder in ``delaynet-jobs/``, which git is told to leave alone.
+
+    Raises:
+        FileExistsError: there is one of that name.
+        InputError: it can't be made.
+    """
+    jobs = Path(JOBS)
+    try:
+        jobs.mkdir(exist_ok=True)
+        ignored = jobs / ".gitignore"
+        if not ignored.exists():
+            ignored.write_text("*\n")
+        (jobs / name).mkdir()
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise InputError(f"{JOBS}/{name}", f"cannot be made ({error.strerror})", "give --output") from error
+    return jobs / name
 
 
 def read_job(name: str) -> Job:
