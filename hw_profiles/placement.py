@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "MODEL_COLUMNS", "Core", "Placement", "draw_placement", "place"]
 
 FEW = 12  # cores of which a picture has room for every number
+LINES = 2  # cores that are drawn as lines
 COLUMNS = ("core", "holds", *(r.name for r in RESOURCES), "synapses", "longest delay")
 MODEL_COLUMNS = ("resource", "a core has", "unit", "counted as", "status", "source")
 
@@ -319,10 +320,45 @@ def _notes(
     return tuple(notes)
 
 
-def draw_placement(placement: Placement) -> Figure:
-    """A panel a resource: how much of it each core uses, neurons by layer; capacities as dotted lines."""
+def _draw_few(placement: Placement) -> Figure:
+    """A line for each resource and core: how much of it is used, as far as a core's capacity is known."""
     from matplotlib.figure import Figure
 
+    shown = [k for k in range(len(RESOURCES)) if any(core.used[k] for core in placement.cores)]
+    rows = [(k, number) for k in shown for number in range(len(placement.cores))]
+    figure = Figure(figsize=(7.5, 0.7 + 0.26 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    bare(axes)
+    names = []
+    for line, (k, number) in enumerate(rows):
+        used, capacity = placement.cores[number].used[k], placement.capacity[k]
+        share = 0.0 if capacity is None else 100 * used / capacity
+        known = "capacity unknown" if capacity is None else f"of {capacity:,}, {share:.1f} %"
+        axes.barh(line, share, 0.7, color=COLOURS[number % len(COLOURS)])
+        inside = share > 60
+        axes.text(
+            share - 1 if inside else share + 1, line, f"{used:,} {known}", va="center",
+            ha="right" if inside else "left", fontsize=8, color="white" if inside else GREY,
+        )  # fmt: skip
+        names.append(
+            RESOURCES[k].name if len(placement.cores) == 1 else f"{RESOURCES[k].name}, core {number}"
+        )
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("% of what a core has", fontsize=8)
+    return figure
+
+
+def draw_placement(placement: Placement) -> Figure:
+    """How much of each resource each core uses.
+
+    Of a few cores a line each; of more a panel a resource, neurons by layer, capacities as dotted lines.
+    """
+    from matplotlib.figure import Figure
+
+    if len(placement.cores) <= LINES:
+        return _draw_few(placement)
     shown = [k for k in range(len(RESOURCES)) if any(core.used[k] for core in placement.cores)]
     figure = Figure(figsize=(9.0, 0.8 + 1.3 * len(shown)), layout="constrained")
     cores = len(placement.cores)

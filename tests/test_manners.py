@@ -90,7 +90,7 @@ def complete(*words: str) -> list[str]:
 def test_words_are_completed():
     assert complete("delaynet", "in") == ["plain,inspect", "plain,init"]
     assert complete("delaynet", "profiles", "--js") == ["plain,--json"]
-    assert complete("delaynet", "train", "--recipe", "loih") == ["plain,loihi2"]
+    assert complete("delaynet", "train", "--recipe", "loihi2-d") == ["plain,loihi2-dense"]
     assert complete("delaynet", "train", "--recipe", "./mine") == ["file,./mine"]
     assert complete("delaynet", "run", "model:cue_l") == ["plain,model:cue_loihi2"]
     assert complete("delaynet", "completion", "") == ["plain,bash", "plain,zsh", "plain,fish"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
 from matplotlib.figure import Figure
 
-from delaynet_lava.analysis.page import Picture, Section, Table, page, write_page
+from delaynet_lava.analysis.page import Picture, Section, Table, Verdict, page, write_page
 from delaynet_lava.errors import InputError
 
 HOSTILE = """</td><script>alert(1)</script>&amp;<img src=x onerror='f()'> "quoted" 'single'"""
@@ -102,9 +105,9 @@ def test_columns_of_numbers_alone_are_set_to_the_right():
 
 
 def test_light_and_dark_and_phone(full):
-    assert "@media (prefers-color-scheme: dark)" in full
     assert 'name="viewport" content="width=device-width' in full
-    light, dark = full.split("@media (prefers-color-scheme: dark)")
+    light, dark = full.split("@media screen and (prefers-color-scheme: dark)")
+    assert "figure img { filter: invert" in dark and "@media print" in dark
     names = re.findall(r"(--\w+):", dark)
     assert names and all(f"{name}:" in light for name in names)
 
@@ -130,3 +133,60 @@ def test_written_as_a_whole(tmp_path):
     assert path.read_bytes() == page("täglich", [Section("s", "x")]).encode("utf-8")
     with pytest.raises(InputError, match="cannot be written"):
         write_page(tmp_path / "no" / "report.html", "t", [])
+
+
+def test_the_verdict_is_a_word_first_and_a_colour():
+    html = page("t", [], "text", Verdict("bad", "Broken", "<b> of two"))
+    assert '<p class="verdict bad"><strong>Broken</strong>&lt;b&gt; of two</p>' in html
+    for kind in ("good", "warn", "bad"):
+        assert f".{kind} {{ color: var(--{kind}); background" in html
+    assert 'class="verdict' not in page("t", [])
+
+
+def test_a_picture_has_its_own_size_and_no_ground(full):
+    images = [a for tag, a in Reader(full).tags if tag == "img"]
+    assert {(a["width"], a["height"]) for a in images} == {("288", "192")}
+    drawn = base64.b64decode(images[0]["src"].partition(",")[2]).decode()
+    assert "fill: none" in drawn and "fill: #ffffff" not in drawn.partition('<g id="legend')[0]
+
+
+def test_a_table_of_names_and_values_has_no_header():
+    reader = Reader(page("t", [Section("s", tables=[Table(("", "value"), [["a", "1"], ["b", "x"]])])]))
+    assert reader.cells == ["a", "1", "b", "x"]
+    assert [a.get("scope") for tag, a in reader.tags if tag == "th"] == ["row", "row"]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_browser_scrolls_no_page_sideways(tmp_path, width):
+    """Measured in a frame of that width: a picture with a script would not tell, the page allows none."""
+    wide = [["name " * 4, "x" * 90, "text " * 30, *["1,234,567"] * 9]]
+    figure = Figure(figsize=(9, 2))
+    sections = [
+        Section(
+            "s", "word " * 40 + "y" * 70, [Table([f"c{k}" for k in range(12)], wide)], [Picture(figure, "c")]
+        ),
+        Section("t", tables=[Table(("", "value"), [["hash", "z" * 200]])]),
+    ]
+    write_page(
+        tmp_path / "page.html", "a/long/path/" * 12 + "net.h5", sections, "x", Verdict("good", "Kept", "all")
+    )
+    (tmp_path / "frame.html").write_text(
+        f"<iframe id=f src=page.html width={width} height=900 frameborder=0></iframe><p id=said></p><script>"
+        "f.onload = () => { const d = f.contentDocument.documentElement;"
+        "said.textContent = d.scrollWidth + ' of ' + d.clientWidth }</script>"
+    )
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"]
+    command += [
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=4000",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    command += ["--dump-dom", (tmp_path / "frame.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    found = re.search(r"(\d+) of (\d+)", done.stdout)
+    assert found, done.stdout[-400:]
+    assert found[1] == found[2], f"the page is {found[1]} pixels wide in {found[2]}"

@@ -313,3 +313,17 @@ def test_table_json_and_picture_say_the_same(split):
     assert len(figure.axes) == len(RESOURCES)
     # Layer by layer, then one bar a core in every other panel.
     assert [len(axes.patches) for axes in figure.axes] == [2 * len(rows)] + [len(rows)] * 4
+
+
+def test_few_cores_are_a_small_picture_of_lines(split):
+    _, _, placement = split
+    one = replace(placement, cores=placement.cores[:1])
+    figure = draw_placement(one)
+    (axes,) = figure.axes
+    assert figure.get_size_inches()[1] < 2.5
+    shown = [text.get_text() for text in axes.texts]
+    assert shown[0].startswith(f"{one.cores[0].used[0]} of 16, ") and len(axes.patches) == len(shown)
+    unknown = [
+        capacity is None for capacity, used in zip(one.capacity, one.cores[0].used, strict=True) if used
+    ]
+    assert ["capacity unknown" in text for text in shown] == unknown

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delaynet_lava.analysis import activity, bitdepth, sweep
-from delaynet_lava.analysis.confusion import DRAWN, class_rows, draw_confusion
+from delaynet_lava.analysis.confusion import DRAWN, class_rows, draw_classes, draw_confusion
 from delaynet_lava.analysis.cost import COLUMNS, CORE_COLUMNS, ESTIMATE_COLUMNS, OPERATIONS
 from delaynet_lava.analysis.memory import wilson
-from delaynet_lava.analysis.page import Picture, Section, Table
+from delaynet_lava.analysis.page import Picture, Section, Table, Verdict
 from delaynet_lava.analysis.report import KEPT, Report, Run, Sweep, lattice, recorded_findings
 from delaynet_lava.errors import InputError
 from delaynet_lava.hw_profiles import placement
@@ -21,7 +21,7 @@ from delaynet_lava.hw_profiles.rules import RULES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["bit_depth_figure", "sections", "sweep_figure"]
+__all__ = ["bit_depth_figure", "sections", "sweep_figure", "verdict"]
 
 FEW = 8  # entries of a list that are written out
 LINE = 1000  # characters of a line of provenance
@@ -55,6 +55,34 @@ def sections(report: Report, page: bool = True) -> list[Section]:
     return parts
 
 
+def verdict(report: Report) -> Verdict:
+    """Of the rules, which decide the exit code, and of overflows that were seen."""
+    name, warned = report.profile.name, len(report.findings) - report.broken
+    seen = [row for row in report.overflow if report.run is not None and _overflows(report.run, row)]
+    if report.broken:
+        first = next(str(finding) for finding in report.findings if finding.severity == "error")
+        more = f", and {report.broken - 1} more" if report.broken > 1 else ""
+        return Verdict("bad", "Broken", f"{report.broken} of the rules of {name}: {first}{more}")
+    if seen:
+        where = ", ".join(f"layer {row['layer']} {STATES[row['state']]}" for row in seen)
+        return Verdict("warn", "Overflow", f"on the samples, in {where}; the rules of {name} are kept")
+    if warned:
+        return Verdict("warn", "Kept with warnings", f"the rules of {name}: {report.findings[0]}")
+    return Verdict("good", "Kept", f"all rules of {name}")
+
+
+def _overflows(run: Run, row: dict[str, Any]) -> int:
+    counts = run.evaluation.u_wraps if row["state"] == "u" else run.evaluation.v_saturations
+    return counts[row["layer"]]
+
+
+def _cores(placed: placement.Placement) -> str:
+    used = len(placed.cores)
+    if used == placed.bound:
+        return f"{used}, and no placement does with fewer"
+    return f"{used}; no placement does with fewer than {placed.bound}"
+
+
 def _glance(report: Report) -> list[tuple[str, str]]:
     warned = len(report.findings) - report.broken
     verdict = "all kept"
@@ -65,7 +93,7 @@ def _glance(report: Report) -> list[tuple[str, str]]:
         if row["lag_ms"] is not None:
             rows.append((f"memory of layer {row['layer']}", _remembers(row, report.asked_ms)))
     if report.placement is not None:
-        rows.append(("cores", f"{len(report.placement.cores)}, at least {report.placement.bound}"))
+        rows.append(("cores", _cores(report.placement)))
     if report.run is not None:
         operations = next(c for c in report.run.cost.counts if c.name == OPERATIONS)
         rows += [
@@ -182,8 +210,7 @@ def _overflow(report: Report) -> Section:
             ]
             lines.append(f"Not cleared, with the bits they lack: {name}: {_few(lacks)}.")
         if report.run is not None:
-            counts = report.run.evaluation
-            overflows = (counts.u_wraps if row["state"] == "u" else counts.v_saturations)[row["layer"]]
+            overflows = _overflows(report.run, row)
             ends = [f"{row['observed_low']:,}", f"{row['observed_high']:,}"]
             spare = [_bits(row["observed_headroom_bits"]), _bits(row["slack_bits"])]
             seen.append([name, *ends, *spare, f"{overflows:,}"])
@@ -246,12 +273,16 @@ def _bit_depth(report: Report, page: bool) -> Section:
 
 
 def _placement(placed: placement.Placement, page: bool) -> Section:
+    text = (
+        'Neurons and synapses on cores, filled in order. "At least" is what no placement can go below: for '
+        "each resource, what the network needs of it over what a core has; and what the largest layer needs."
+    )
     tables = [Table(("", "value"), placed.summary()), Table(placement.COLUMNS, placed.rows())]
     if not page:
-        return Section("Placement", tables=tables)
+        return Section("Placement", text, tables)
     tables.append(Table(placement.MODEL_COLUMNS, placed.model_rows(), "How it is counted"))
     picture = Picture(placement.draw_placement(placed), "What each core uses of each resource")
-    return Section("Placement", tables=tables, pictures=[picture])
+    return Section("Placement", text, tables, [picture])
 
 
 def _cost(run: Run) -> Section:
@@ -269,6 +300,8 @@ def _classes(run: Run, page: bool) -> Section:
     columns, rows = class_rows(found.confusion, found.names)
     drawn = []
     if page and len(found.names) <= DRAWN:
+        figure = draw_classes(found.confusion, found.names)
+        drawn.append(Picture(figure, "Right decisions by class"))
         figure = draw_confusion(found.confusion, found.names)
         drawn.append(Picture(figure, "Samples by label and decision"))
     return Section("Classes", f"{run.task}: {found.samples} samples.", [Table(columns, rows)], drawn)

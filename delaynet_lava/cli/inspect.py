@@ -124,7 +124,8 @@ def inspect(
         draw(parts.sweep_figure(report.sweep) if with_sweep else parts.bit_depth_figure(report), picture)
     if html is not None:
         with written(html, ".html") as place:
-            write_page(place, network.summary(), parts.sections(report), f"{net} on {chip.title}")
+            below = f"{network.summary()}, on {chip.title}"
+            write_page(place, net, parts.sections(report), below, parts.verdict(report))
     say(f"{net}: {network.summary()}")
     for section in parts.sections(report, page=False):
         _print(section)
