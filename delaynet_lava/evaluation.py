@@ -12,7 +12,9 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError, shown
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.network import Network
+from delaynet_lava.notebook import bar
 from delaynet_lava.payloads import Payload
+from delaynet_lava.tables import Table, notebook
 from delaynet_lava.tasks.base import Task, require_samples
 from delaynet_lava.trace import Comparison, Trace, scores
 
@@ -123,6 +125,28 @@ class Evaluation:
     def spikes_per_neuron_step(self) -> list[float]:
         """Mean spikes of a neuron in a step, by layer."""
         return [s / (n * self.samples * self.steps) for s, n in zip(self.spikes, self.neurons, strict=True)]
+
+    def __repr__(self) -> str:
+        share = f"{self.right} of {self.samples} right, {100 * self.accuracy:.2f} %"
+        return f"<Evaluation on {self.backend}: {share}>"
+
+    def _repr_html_(self) -> str:
+        by_layer = {
+            "spikes per neuron and step": [f"{rate:.4f}" for rate in self.spikes_per_neuron_step],
+            "u wraps": map(str, self.u_wraps),
+            "v saturations": map(str, self.v_saturations),
+        }
+        rows = [(name, " / ".join(values)) for name, values in by_layer.items()]
+        rows += [(name.replace("_", " "), str(count)) for name, count in self.silence.as_dict().items()]
+        if self.comparison is not None:
+            rows.append((f"compared with {self.check}", str(self.comparison)))
+        confusion = self.confusion
+        classes = [
+            [name, str(int(row.sum())), f"{100 * row[k] / max(1, row.sum()):.2f} %" if row.any() else "-"]
+            for k, (name, row) in enumerate(zip(self.names, confusion, strict=True))
+        ]
+        tables = [Table(("", "value"), rows), Table(("class", "samples", "right"), classes)]
+        return notebook(repr(self)[1:-1], tables)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -249,6 +273,7 @@ def evaluate(
     other = None if check is None else backend(check)
     if other is main:
         raise InputError("check", f"{check!r} is the backend itself", "name another one")
+    on_samples = on_samples or bar("evaluating", samples)
     last = len(network.layers) - 1
     whole_record = other is not None or on_trace is not None
     record: tuple[str, ...] = ("spikes", "voltage") if whole_record else ()

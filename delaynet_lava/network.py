@@ -13,16 +13,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.checked import integer, integers, require, require_type, zero
 from delaynet_lava.decision import Decision
+from delaynet_lava.drawings import draw_matrices
 from delaynet_lava.errors import InputError, shown
 from delaynet_lava.neuron import Neuron, span, time_constant_ms
 from delaynet_lava.payloads import SPIKES, Payload
+from delaynet_lava.tables import Table, notebook
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "SPIKES",
@@ -113,6 +118,10 @@ class Synapse:
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "delay", delay)
         object.__setattr__(self, "weight_exp", integer(self.weight_exp, "weight_exp", -1, fx.WEIGHT_EXP_MAX))
+
+    def __repr__(self) -> str:
+        spans = f"weights {_span(self.weight)}, delays {_span(self.delay)}"
+        return f"<Synapse {self.shape[0]}x{self.shape[1]}, {spans}>"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -340,3 +349,49 @@ class Network:
                     text += f" (delays up to {max(delays)})"
             parts.append(text)
         return " - ".join(parts)
+
+    def __repr__(self) -> str:
+        more = [f"for {self.task}"] * bool(self.task) + [f"exported for {self.profile}"] * bool(self.profile)
+        return f"<Network {', '.join([self.summary(), *more])}>"
+
+    def _matrices(self) -> list[tuple[str, Synapse]]:
+        """Every matrix of weights, and what it is called."""
+        found = []
+        for k, layer in enumerate(self.layers):
+            named = {"weight": layer.synapse, "weight_rec": layer.recurrent}
+            found += [(f"layer {k} {name}", one) for name, one in named.items() if one is not None]
+        return found
+
+    def _repr_html_(self) -> str:
+        layers = []
+        for k, layer in enumerate(self.layers):
+            of = layer.neuron
+            kind = type(layer).__name__.lower() + " readout" * of.is_readout
+            spans = [_span(of.vth), _span(of.du), _span(of.dv)]
+            layers.append([str(k), kind, str(layer.size), *spans, of.reset, str(of.membrane_bits)])
+        synapses = [
+            [name, "x".join(map(str, s.shape)), f"{np.count_nonzero(s.weight):,}", _span(s.weight),
+             str(s.weight_exp), _span(s.delay)]
+            for name, s in self._matrices()
+        ]  # fmt: skip
+        heads = ("layer", "kind", "neurons", "vth", "du", "dv", "reset", "membrane bits")
+        tables = [Table(heads, layers)]
+        if synapses:
+            tables.append(Table(("synapses", "shape", "present", "weights", "exp", "delays"), synapses))
+        return notebook(repr(self)[1:-1], tables)
+
+    def plot(self) -> Figure:
+        """Every matrix of weights, with its delays: a figure that a notebook shows, and ``savefig`` writes.
+
+        Raises:
+            InputError: the network has no synapses.
+        """
+        matrices = self._matrices()
+        _require(bool(matrices), "network", "has no synapses to draw")
+        return draw_matrices([(name, one.weight, one.delay) for name, one in matrices])
+
+
+def _span(values: Any) -> str:
+    """The least and the most of some numbers, or the one that all are."""
+    low, high = int(np.min(values)), int(np.max(values))
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -12,7 +12,7 @@ from delaynet_lava.files import replace_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "FORMATS", "GREY", "bare", "check_format", "write"]
+__all__ = ["COLOURS", "FORMATS", "GREY", "bare", "check_format", "new_figure", "write"]
 
 FORMATS = (".png", ".svg", ".pdf")
 COLOURS = ("#3b6ea5", "#c44e2b", "#4f9a5f", "#8a63a8", "#b58a2a", "#5a9fa8", "#a8577e")
@@ -23,6 +23,21 @@ def bare(axes: Any) -> None:
     """Take the upper and the right border off."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def new_figure(**settings: Any) -> Figure:
+    """A figure that a notebook shows, with or without pyplot."""
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        """A figure that a notebook can ask for its picture."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=110)
+            return buffer.getvalue()
+
+    return Shown(**settings)
 
 
 def check_format(path: str) -> str:

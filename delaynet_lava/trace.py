@@ -6,12 +6,17 @@ import contextlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from delaynet_lava.drawings import draw_records
 from delaynet_lava.errors import InputError, MismatchError, shown
 from delaynet_lava.network import Encoder, Network
+from delaynet_lava.tables import Table, notebook
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "RECORDABLE",
@@ -78,6 +83,17 @@ class Comparison:
         if self.probe:
             text += f" ({self.probe} membranes read 128 at a spike, as a board's probe does, not counted)"
         return text if self.first is None else f"{text}; {self.first}"
+
+    def __repr__(self) -> str:
+        return f"<Comparison {'equal' if self else 'different'}: {self}>"
+
+    def _repr_html_(self) -> str:
+        rows = [("mismatches", f"{self.mismatches:,}"), ("integers compared", f"{self.compared:,}")]
+        if self.first is not None:
+            rows.append(("first", str(self.first)))
+        if self.probe:
+            rows.append(("read 128 at a spike, as a board's probe does", f"{self.probe:,}"))
+        return notebook("Equal" if self else "Different", [Table(("", "value"), rows)])
 
 
 @dataclass(eq=False)
@@ -280,6 +296,41 @@ class Trace:
             values["backend"], steps, batch, final, values["u_wraps"], values["v_saturations"], counts,
             found["spikes"], found["voltage"], scores, float(values["wall_s"]),
         )  # fmt: skip
+
+    def __repr__(self) -> str:
+        sizes = " - ".join(str(v.shape[1]) for v in self.final_voltage)
+        return f"<Trace of {self.backend}: {self.batch} samples x {self.steps} steps, neurons {sizes}>"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for k, v in enumerate(self.final_voltage):
+            recorded = [name for name in RECORDABLE if k in getattr(self, name)]
+            spikes = f"{int(self.spike_counts[k].sum()):,}" if self.spike_counts else "-"
+            wraps = str(self.u_wraps[k]) if self.u_wraps else "-"
+            saturations = str(self.v_saturations[k]) if self.v_saturations else "-"
+            rows.append(
+                [str(k), str(v.shape[1]), spikes, wraps, saturations, ", ".join(recorded) or "nothing"]
+            )
+        heads = ("layer", "neurons", "spikes", "u wraps", "v saturations", "recorded")
+        return notebook(repr(self)[1:-1], [Table(heads, rows)])
+
+    def plot(self, sample: int = 0) -> Figure:
+        """What was recorded of a sample over its steps: a figure that a notebook shows.
+
+        Raises:
+            InputError: no such sample, or nothing was recorded.
+        """
+        if not -self.batch <= sample < self.batch:
+            raise InputError("sample", f"is {sample}, the trace has {self.batch}")
+        records = [
+            (f"layer {k} {name}", name, getattr(self, name)[k][sample])
+            for k in range(len(self.final_voltage))
+            for name in RECORDABLE
+            if k in getattr(self, name)
+        ]
+        if not records:
+            raise InputError("trace", "has no steps recorded", 'run it with record=("spikes", "voltage")')
+        return draw_records(records)
 
     @staticmethod
     def join(traces: list[Trace]) -> Trace:

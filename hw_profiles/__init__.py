@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ import tomli
 
 from delaynet_lava.errors import InputError, InputErrors
 from delaynet_lava.files import read_file
+from delaynet_lava.tables import Table, as_html
 
 __all__ = [
     "FITTED",
@@ -139,6 +141,22 @@ class HardwareProfile:
     limits: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
     systems: Mapping[str, System] = field(default_factory=lambda: MappingProxyType({}))
     fitted: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __repr__(self) -> str:
+        return (
+            f"<HardwareProfile {self.name}: {self.title}, {len(self.unknown)} of {len(KEYS)} limits unknown>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [key, "-" if one.value is None else str(one.value), one.unit, one.status, one.source]
+            for key, one in self.limits.items()
+        ]
+        heads = ("limit", "value", "unit", "status", "source")
+        # Whole, for it is asked for to look something up.
+        return (
+            f"<p><strong>{escape(self.name)}: {escape(self.title)}</strong></p>{as_html(Table(heads, rows))}"
+        )
 
     def get(self, key: str) -> Any:
         """Value of a limit, or None where it is unknown.

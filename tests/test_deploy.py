@@ -98,7 +98,7 @@ def test_in_place_with_shards_every_integer_is_the_emulators(net, capsys):
     assert len(found["decisions"]) == 3
     out = capsys.readouterr().out
     assert "0 mismatches between lava and emulator" in out
-    (folder,) = Path("delaynet-jobs").iterdir()
+    (folder,) = Path("delaynet-jobs").glob("[!.]*")
     assert folder.name.startswith("it-s--a-net-")
 
 
@@ -214,7 +214,7 @@ def test_ctrl_c_ends_the_job_and_what_it_started(net):
 
 def test_a_job_that_fails_in_place_is_told_with_its_log(net, capsys):
     assert call("deploy", str(net), *SHORT, "--launch", "direct", "--samples", "1", "--dry-run") == 0
-    (folder,) = Path("delaynet-jobs").iterdir()
+    (folder,) = Path("delaynet-jobs").glob("[!.]*")
     target = jobs.Target("lava", "direct", python=sys.executable)
     (folder / "bundle" / "run.py").write_text("raise SystemExit('no such luck')")
     with pytest.raises(Exception, match=r"run\.py"):  # its hash is not the manifest's

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from delaynet_lava.hw_profiles.placement import Placement, place
 from delaynet_lava.hw_profiles.rules import Finding, check
 from delaynet_lava.network import Dense, Network, Synapse, span, time_constant_ms
 from delaynet_lava.nn.lattice import lattice_positions, outwards
+from delaynet_lava.notebook import bar
+from delaynet_lava.tables import notebook
 from delaynet_lava.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -126,6 +129,21 @@ class Report:
     asked_ms: float | None = None
     sweep: Sweep | None = None
     left_out: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Report on {self.network.summary()}, {self.profile.name}: {self.broken} rules broken>"
+
+    def _repr_html_(self) -> str:
+        # Above this module, since it is made of reports.
+        from delaynet_lava.analysis.report_sections import sections, verdict
+
+        first, *rest = sections(self, page=False)
+        found = verdict(self)
+        folded = "".join(
+            f"<details><summary>{escape(one.title)}</summary>{notebook(one.text, one.tables)}</details>"
+            for one in rest
+        )
+        return notebook(f"{found.word}: {found.text}", first.tables) + folded
 
     @property
     def broken(self) -> int:
@@ -292,7 +310,7 @@ def gather(
     task: Task | None = None,
     words: str = "",
     samples: int = 32,
-    on_samples: Callable[[int], None] = lambda n: None,
+    on_samples: Callable[[int], None] | None = None,
 ) -> Report:
     """Examine a network; with a task, run it on its first samples.
 
@@ -315,6 +333,7 @@ def gather(
     else:
         if samples < 1:
             raise InputError("samples", f"{samples} is below 1")
+        on_samples = on_samples or bar("running", 2 * samples) or (lambda n: None)
         inputs, _ = task.batch("test", 0, samples)
         run, missing = _run(network, inputs, profile, task, words, on_samples, placement)
         left_out += missing

@@ -35,6 +35,7 @@ from delaynet_lava.errors import InputError, shown
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.formats.model_file import ModelFile, save_model
 from delaynet_lava.nn.model import describe
+from delaynet_lava.notebook import Bar, is_notebook
 from delaynet_lava.payloads import Payload
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.registry import task as task_of
@@ -413,6 +414,17 @@ def _keep_heap() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def _bar() -> Callable[[Epoch, Outlook], None]:
+    """Progress in a notebook."""
+    shown = Bar("training", 1.0)
+
+    def told(epoch: Epoch, outlook: Outlook) -> None:
+        text = f"epoch {epoch.number}, accuracy {epoch.accuracy:.3f}, {outlook.left_s:.0f} s left"
+        shown.to(outlook.done, text)
+
+    return told
+
+
 def train(
     recipe: Recipe | str,
     task: Task | str,
@@ -468,6 +480,8 @@ def train(
         raise InputError(str(path), "its folder does not exist", "create it first")
     _keep_heap()
     trainer = _Trainer(recipe, task, seed, group)
+    if on_epoch is None and group.rank == 0 and is_notebook():
+        on_epoch = _bar()
     kept = checkpoint.path_of(target)
     if os.path.exists(kept):
         trainer.restore(kept)
