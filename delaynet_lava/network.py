@@ -387,7 +387,7 @@ class Network:
             InputError: the network has no synapses.
         """
         matrices = self._matrices()
-        _require(bool(matrices), "network", "has no synapses to draw")
+        require(bool(matrices), "network", "has no synapses to draw")
         return draw_matrices([(name, one.weight, one.delay) for name, one in matrices])
 
 
