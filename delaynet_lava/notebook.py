@@ -29,7 +29,8 @@ class Bar:
 
     def __init__(self, label: str, total: float) -> None:
         self.label, self.total, self.done = label, total, 0.0
-        self._drawn, self._handle = 0.0, None
+        self._drawn = 0.0
+        self._handle: Any = None
         self._show(label)
 
     def __call__(self, count: float = 1, text: str | None = None) -> None:
@@ -48,7 +49,7 @@ class Bar:
         self._drawn = time.monotonic()
         shown = HTML(f'<progress value="{self.done:g}" max="{self.total:g}"></progress> {escape(text)}')
         if self._handle is None:
-            self._handle: Any = display(shown, display_id=True)
+            self._handle = display(shown, display_id=True)
         else:
             self._handle.update(shown)
 

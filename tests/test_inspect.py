@@ -147,7 +147,10 @@ def test_the_page_holds_everything_and_fetches_nothing(whole):
         "At a glance", "Layers and synapses", "Rules of loihi2", "Overflow", "Bit depth", "Placement",
         "Classes", "Cost of an inference", "Activity", "Provenance",
     ]  # fmt: skip
-    assert len(re.findall("<img ", page)) == 5  # bit depth, placement, classes, activity, lattice
+    assert len(re.findall("<img ", page)) == 6  # bit depth, placement, classes (2), activity, lattice
+    assert f"<h1>{folder / 'net.h5'}</h1>" in page
+    assert '<p class="verdict good"><strong>Kept</strong>all rules of loihi2</p>' in page
+    assert "and no placement does with fewer" in page
     links = re.findall(r'\b(?:src|srcset|href|data|action)="([^"]*)"', page)
     assert links and all(link.startswith(("data:image/", "#")) for link in links)
     assert "url(" not in page and "<script" not in page and "<link" not in page

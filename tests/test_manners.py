@@ -202,8 +202,10 @@ def test_git_leaves_jobs_alone(tmp_path, monkeypatch):
 def test_ctrl_c_says_what_is_kept(net, tmp_path):
     command = [sys.executable, "-m", "delaynet_lava", "train", "cue", "-o", "m.pt"]
     running = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # A shell lets what it starts behind & ignore Ctrl-C, and so the tests may.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert running.stdout is not None and running.stdout.readline()  # it trains
     time.sleep(0.2)
     running.send_signal(signal.SIGINT)

@@ -135,7 +135,7 @@ def _usage(error: click.ClickException, name: str) -> str:
     where = context.command_path if context is not None else name
     text = error.format_message().rstrip(".")
     unknown = re.fullmatch(r"No such command '(.*)'", text, re.DOTALL)
-    if unknown and isinstance(context.command, click.Group):
+    if unknown and context is not None and isinstance(context.command, click.Group):
         near = difflib.get_close_matches(unknown[1], context.command.list_commands(context), 2, 0.65)
         text += f"; did you mean {' or '.join(near)}?" if near else ""
     return f"{text} (see {where} --help)"

@@ -66,11 +66,12 @@ def _complete(param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(word) for word in found] + [CompletionItem(incomplete, type="file")] * files
 
 
+def _completer(param: click.Parameter) -> Callable[[click.Context, str], list[CompletionItem]]:
+    return lambda ctx, incomplete: _complete(param, incomplete)
+
+
 def add_completions(command: click.Command) -> None:
     """Give each parameter that takes a text what a shell is to offer for it."""
     for param in command.params:
         if isinstance(param.type, click.types.StringParamType):
-            # By another name: the parameter of a closure is the loop's last one otherwise.
-            param.shell_complete = (  # type: ignore[method-assign]
-                lambda ctx, incomplete, of=param: _complete(of, incomplete)
-            )
+            param.shell_complete = _completer(param)  # type: ignore[method-assign, assignment]

@@ -115,13 +115,12 @@ def inspect(
     with progress("running", 2 * count) as advance:
         report = gather(network, chip, of, words, count, advance)
     if sweep is not None and of is not None:
-        swept = _sweep(network, sweep, of, samples)
-        report = replace(report, sweep=swept)
+        report = replace(report, sweep=_sweep(network, sweep, of, samples))
     # Files first: who reads the tables may go away.
     write_json(json, {"path": net, **report.as_dict()})
     if picture is not None:
-        with_sweep = report.sweep is not None and not bit_depth
-        draw(parts.sweep_figure(report.sweep) if with_sweep else parts.bit_depth_figure(report), picture)
+        swept = None if bit_depth else report.sweep
+        draw(parts.bit_depth_figure(report) if swept is None else parts.sweep_figure(swept), picture)
     if html is not None:
         with written(html, ".html") as place:
             below = f"{network.summary()}, on {chip.title}"
