@@ -8,6 +8,7 @@ from delaynet_lava.nn.lattice import PAPER_SHARES, delay_groups, lattice_delays,
 if TYPE_CHECKING:
     from delaynet_lava.nn.adaptive import AdaptiveRecurrent
     from delaynet_lava.nn.blocks import Neuron
+    from delaynet_lava.nn.cell import SpikingRecurrentCell
     from delaynet_lava.nn.dense import Dense, Readout
     from delaynet_lava.nn.recurrent import DelayRecurrent
 
@@ -18,6 +19,7 @@ __all__ = [
     "Dense",
     "Neuron",
     "Readout",
+    "SpikingRecurrentCell",
     "delay_groups",
     "lattice_delays",
     "lattice_positions",
@@ -30,6 +32,7 @@ _BLOCKS = {
     "Dense": "dense",
     "Neuron": "blocks",
     "Readout": "dense",
+    "SpikingRecurrentCell": "cell",
 }
 
 

@@ -16,6 +16,7 @@ from delaynet_lava.formats import model_file
 from delaynet_lava.formats.model_file import ModelFile
 from delaynet_lava.nn import slayer
 from delaynet_lava.nn.adaptive import AdaptiveRecurrent
+from delaynet_lava.nn.cell import SpikingRecurrentCell
 from delaynet_lava.nn.dense import Dense, Readout
 from delaynet_lava.nn.recurrent import DelayRecurrent
 from delaynet_lava.payloads import SPIKES, Payload
@@ -25,6 +26,7 @@ __all__ = ["build", "describe", "load_model", "load_state", "save_model"]
 _SYNAPSES = ("synapse", "input_synapse", "recurrent_synapse")
 _OWN = {"DelayRecurrent": DelayRecurrent, "FusedDense": Dense, "Readout": Readout}
 """Blocks of this package by their name in a ``model.pt``, where "Dense" is SLAYER's."""
+_CELL = "SpikingRecurrentCell"
 _OPTIONS = ("self_connection", "reset", "surrogate", "reset_grad", "feedback_grad", "membrane_grad")
 
 
@@ -139,6 +141,8 @@ def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
             entry |= {key: getattr(block, key) for key in _OPTIONS if key not in left_out}
         if getattr(block, "bias", None) is not None and stock == "Recurrent":
             raise InputError(where, "has a bias before its neuron, which net.h5 cannot express")
+    elif kind is SpikingRecurrentCell:
+        entry |= _sizes(block.synapse, where) | block.options()
     elif kind is AdaptiveRecurrent:
         # Kept with its history; the export refuses it.
         neurons, channels = block.input_weight.shape
@@ -148,8 +152,8 @@ def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
         raise InputError(
             where,
             f"is a {kind.__module__.rpartition('.')[2]} {kind.__name__}, which this release does not export",
-            "supported: DelayRecurrent, Dense, Readout, and SLAYER's cuba Input, Flatten, Dense, Recurrent, "
-            "Affine, Average",
+            "supported: DelayRecurrent, SpikingRecurrentCell, Dense, Readout, and SLAYER's cuba Input, Flatten, "
+            "Dense, Recurrent, Affine, Average",
         )
     return entry
 
@@ -191,6 +195,9 @@ def _build_block(entry: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any
         options["weight_norm"] = True
     if kind in _OWN:
         return _OWN[kind](dict(entry["neuron"]), **options)
+    if kind == _CELL:
+        delay_rec = 0 if options.pop("recurrent") else None
+        return SpikingRecurrentCell(dict(entry["neuron"]), recurrent_delay=delay_rec, **options)
     if kind == "Flatten":
         return slayer.block.Flatten()
     if kind == "Average":
@@ -263,7 +270,7 @@ def build(model: ModelFile) -> torch.nn.Sequential:
         warnings.filterwarnings("ignore", "`?torch.nn.utils.weight_norm`? is deprecated")
         for i, entry in enumerate(model.config["layers"]):
             where, prefix = f"model: layer {i}", f"{i}."
-            if entry["type"] not in (*_OWN, *slayer.STOCK):
+            if entry["type"] not in (*_OWN, _CELL, *slayer.STOCK):
                 raise InputError(where, f"is a {entry['type']!r}, which this release does not rebuild")
             mine = {k.removeprefix(prefix): v for k, v in model.state_dict.items() if k.startswith(prefix)}
             try:

@@ -42,7 +42,7 @@ def build(recipe: Recipe, task: Task, seed: int, trained: bool = True) -> torch.
         for layer in range(len(recipe.network.layers))
     ]
     assert task.classes is not None  # samples.pools refused
-    blocks.append(_answer(recipe, sizes[-1], task.classes, task.dt_ms, trained))
+    blocks.append(answer(recipe, sizes[-1], task.classes, task.dt_ms, trained))
     for block in blocks:
         # The paper's LIF has no current memory, before training and after it.
         block.neuron.current_decay.requires_grad_(False)
@@ -87,7 +87,8 @@ def _hidden(
     )
 
 
-def _answer(recipe: Recipe, channels: int, classes: int, dt_ms: float, trained: bool) -> torch.nn.Module:
+def answer(recipe: Recipe, channels: int, classes: int, dt_ms: float, trained: bool) -> torch.nn.Module:
+    """The answering layer: a :class:`Readout`, or a :class:`Dense` whose spikes are counted."""
     network = recipe.network
     membrane = _membrane(network.membrane_bits, network.full_scale_out_exp)
     if recipe.decision.kind == "count":

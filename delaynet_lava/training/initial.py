@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from delaynet_lava.nn import AdaptiveRecurrent, Readout
+from delaynet_lava.nn import AdaptiveRecurrent, Readout, SpikingRecurrentCell
 from delaynet_lava.nn.initial import draw, draw_recurrent
 from delaynet_lava.training.recipe import Init, of_layer
 
@@ -17,11 +17,15 @@ _LARGEST, _SMALLEST = 3.9, 0.25
 # In thresholds, the largest input weight: with more, nearly every input spike is answered by one.
 _MOST, _LEAST = 2.0, 2.0**-12
 _TRIES = 16
+_OWN_THRESHOLD = (AdaptiveRecurrent, SpikingRecurrentCell)
+"""Blocks without a neuron of SLAYER's, whose threshold can't take a factor."""
+_RELAY, _NOISE = 1.5, 0.1
+"""A relay's weights: so many thresholds from the neuron of the same number, and uniform noise."""
 _CLOSE = 0.05
 
 
 def _threshold(block: torch.nn.Module) -> float:
-    return block.threshold if isinstance(block, AdaptiveRecurrent) else block.neuron.threshold
+    return block.threshold if isinstance(block, _OWN_THRESHOLD) else block.neuron.threshold
 
 
 def _input_weight(block: torch.nn.Module) -> torch.Tensor:
@@ -33,7 +37,7 @@ def _input_weight(block: torch.nn.Module) -> torch.Tensor:
 def _recurrent_weight(block: torch.nn.Module) -> torch.Tensor | None:
     if isinstance(block, AdaptiveRecurrent):
         return block.recurrent_weight
-    synapse = getattr(block, "recurrent_synapse", None)
+    synapse = getattr(block, "recurrent_synapse", None)  # None of a cell without
     return None if synapse is None else synapse.weight.view(synapse.weight.shape[:2])
 
 
@@ -47,12 +51,26 @@ def initialise(net: torch.nn.Sequential, init: Init, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     hidden = list(net)[:-1]
     for layer, block in enumerate(hidden):
-        draw(_input_weight(block), of_layer(init.input_gain, layer) * _threshold(block), generator)
+        weight = _input_weight(block)
+        if init.kind == "relay" and layer and weight.shape[0] == weight.shape[1]:
+            _relay(weight, block, generator)
+        else:
+            draw(weight, of_layer(init.input_gain, layer) * _threshold(block), generator)
     draw(_input_weight(net[-1]), init.readout_gain, generator)
     for layer, block in enumerate(hidden):
         weight = _recurrent_weight(block)
-        if weight is not None:
+        if weight is not None and weight.numel():
             draw_recurrent(weight, of_layer(init.radius, layer) * _threshold(block), generator)
+
+
+@torch.no_grad()
+def _relay(weight: torch.Tensor, block: torch.nn.Module, generator: torch.Generator) -> None:
+    """``1.5 I`` and noise of +-0.1, in what one spike must bring: the threshold, or 1 of a cell's current."""
+    # A cell fires where its current reaches 1.5; a membrane, above its threshold.
+    unit = 2.0**block.weight_exp if isinstance(block, SpikingRecurrentCell) else _threshold(block)
+    draw(weight, _NOISE * unit, generator)
+    square = weight.view(weight.shape[:2])
+    square += _RELAY * unit * torch.eye(len(square))
 
 
 @torch.no_grad()
@@ -105,7 +123,7 @@ class _Scaled:
         """Scale what was drawn, and keep it within what 8 bits tell apart."""
         self.weight.copy_(self.drawn * factor)
         largest = float(self.weight.abs().max())
-        if isinstance(self.block, AdaptiveRecurrent):
+        if isinstance(self.block, _OWN_THRESHOLD):
             return
         # The words' grid stays; what is scaled together with the threshold behaves as before.
         finer = min(_LARGEST, max(_SMALLEST, largest)) / largest

@@ -15,9 +15,9 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS, full_scale_above
 from delaynet_lava.formats.model_file import ModelFile, load_model
 from delaynet_lava.kernels.autograd import STATE_SCALE
-from delaynet_lava.nn import DelayRecurrent
+from delaynet_lava.nn import DelayRecurrent, SpikingRecurrentCell
 from delaynet_lava.tasks.base import Task
-from delaynet_lava.training import delaynet
+from delaynet_lava.training import delaynet, src
 from delaynet_lava.training.baselines import lsnn
 from delaynet_lava.training.initial import fit_rates, initialise
 from delaynet_lava.training.recipe import Recipe
@@ -29,6 +29,7 @@ NETWORKS: dict[str, Callable[[Recipe, Task, int], torch.nn.Sequential]] = {
     "delaynet": delaynet.build,
     "lif": partial(delaynet.build, trained=False),
     "lsnn": lsnn.build,
+    "src": src.build,
 }
 _PROBE = 64
 
@@ -66,8 +67,11 @@ def build_network(recipe: Recipe, pool: Pool, seed: int) -> torch.nn.Sequential:
                 "use the recipe it was trained with",
             ) from error
         _go_on(net, model, recipe.init.model, pool.task.dt_ms)
+        _meet_exponents(net, model)
     elif recipe.init.rate:
-        fit_rates(net, as_tensor(pool.first(0, pool.most(_PROBE))[0]), recipe.init.rate)
+        first_only = recipe.init.kind == "relay"
+        x = as_tensor(pool.first(0, pool.most(_PROBE))[0])
+        fit_rates(net[:1] if first_only else net, x, recipe.init.rate)
     return net
 
 
@@ -91,6 +95,16 @@ def _go_on(net: torch.nn.Sequential, model: ModelFile, path: str, dt_ms: float) 
             text = f"layer {layer} was made for the reset {reset}, the recipe trains it with {asked}"
             remedy = f"to keep it: --set network.reset={reset}"
             warnings.warn(f"{path}: {text}; {remedy}", InitWarning, stacklevel=2)
+
+
+@torch.no_grad()
+def _meet_exponents(net: torch.nn.Sequential, start: ModelFile) -> None:
+    """Scale weights that were stored for words of another exponent, so that they mean the same."""
+    for block, entry in zip(net, start.config["layers"], strict=False):
+        if isinstance(block, SpikingRecurrentCell):
+            for name, weight in block.named_parameters():
+                if name.endswith("synapse.weight"):
+                    weight.mul_(2.0 ** (block.weight_exp - int(entry.get("weight_exp", 0))))
 
 
 @torch.no_grad()

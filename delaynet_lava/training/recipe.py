@@ -148,8 +148,9 @@ class Network:
 
     kind: str = _key(
         "delaynet",
-        "delaynet trains neurons and weights, lif weights; lsnn has floats and is never exported",
-        choices=("delaynet", "lif", "lsnn"),
+        "delaynet trains neurons and weights, lif weights, src spiking recurrent cells; "
+        "lsnn has floats and is never exported",
+        choices=("delaynet", "lif", "src", "lsnn"),
     )
     layers: tuple[int, ...] = _key(
         (128,), "neurons of each hidden layer, the first one first", least=1, most=1 << 20
@@ -190,11 +191,27 @@ class Network:
     full_scale_out_exp: int = _key(
         0, "the same of the answering layer; 0: the first above what it reaches", least=0, most=23
     )
+    weight_bits: int | tuple[int, ...] = _key(
+        8, "bits of the weight words of spiking recurrent cells", least=2, most=8, each=True
+    )
+    weight_exp: int | tuple[int, ...] = _key(
+        2, "e, where a word w of theirs stands for w/64 times 2 to the -e", least=-6, most=12, each=True
+    )
+    output_bits: int = _key(0, "fraction bits of what they send; 0: spikes", least=0, most=8)
+    cell: str = _key(
+        "paper", "theirs: of the paper, or its simplification on an FPGA", choices=("paper", "fpga")
+    )
 
 
 @dataclass(frozen=True)
 class Init:
     """Weights before the first step."""
+
+    kind: str = _key(
+        "uniform",
+        "of all synapses; relay: layers of equal size begin by passing on the spikes of the one before",
+        choices=("uniform", "relay"),
+    )
 
     model: str = _key("", "a model.pt whose weights and delays to start from, without a curriculum")
     input_gain: float | tuple[float, ...] = _key(

@@ -1,0 +1,284 @@
+"""Loops of a layer of Spiking Recurrent Cells in training: forward in integers or in floats, and backward.
+
+Both forward loops leave behind the two slopes that the backward loop needs; it does not know which ran.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+
+from delaynet_lava.kernels import src_steps as steps_of
+from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.recurrence import GROUPS
+
+__all__ = ["Form", "backward", "find_events", "run_floats", "run_integers", "settle"]
+
+_ONE = np.float32(1)
+
+
+class Form(NamedTuple):
+    """What the loops must know of a layer beside its weights.
+
+    Attributes:
+        shift: of the synaptic sum, ``6 - in_exp - weight_exp``; a negative one floors.
+        input_decay: of i, in 1/4096.
+        squash: how x follows i, activation: how h follows p, numbers of :mod:`kernels.src_steps`.
+        slow: minus r_s, whole.
+        output_bits: g; a payload is ``h * 2**g`` rounded. -1, floats only: h itself.
+        late: steps by which the output tensor is shifted.
+        gate: floats only, the steepness of the sigmoid that stands for the step of z_s; 0: the step.
+    """
+
+    shift: int
+    input_decay: int
+    squash: int
+    activation: int
+    slow: int
+    output_bits: int
+    late: int
+    gate: float
+
+
+@compiled(parallel=True)
+def find_events(x, senders, ends):
+    """Which channels send something in which step.
+
+    Args:
+        x: float32 (B, T, C).
+        senders: int16 or int32 (B, T * C), written from the left: their numbers, step by step.
+        ends: int64 (B, T + 1), written: where those of a step begin.
+    """
+    batch, steps, channels = x.shape
+    for b in nb.prange(batch):
+        k = 0
+        ends[b, 0] = 0
+        for t in range(steps):
+            row = x[b, t]
+            for j in range(channels):
+                # Free of branches, which would be mispredicted at each spike. The last slot may be written
+                # in vain, never one behind it.
+                senders[b, min(k, senders.shape[1] - 1)] = j
+                k += row[j] != 0
+            ends[b, t + 1] = k
+
+
+@nb.njit(inline="always")
+def _arrive(x, senders, t, w, delay, ring):
+    """Add what step t sends to the slots of the steps in which it acts; returns how many were rounded."""
+    slots, rounded = ring.shape[0], 0
+    for k in range(senders.shape[0]):
+        j = senders[k]
+        amount = ring.dtype.type(x[j])
+        rounded += amount != x[j]
+        row, target = w[j], ring[(t + delay[j]) % slots]
+        for n in range(target.shape[0]):
+            target[n] += amount * row[n]
+    return rounded
+
+
+@nb.njit(inline="always")
+def _send_back(sent, t, w, delay, ring):
+    """Add what the layer sent in step t to the slots of the steps in which it comes back."""
+    slots = ring.shape[0]
+    for j in range(w.shape[0]):
+        if sent[j] != 0:
+            row, target = w[j], ring[(t + 1 + delay[j]) % slots]
+            for n in range(target.shape[0]):
+                target[n] += sent[j] * row[n]
+
+
+@compiled(parallel=True)
+def run_integers(
+    x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, out, slope_h, slope_x, counts
+):
+    """Forward in the integers of :mod:`kernels.src_steps`.
+
+    Args:
+        x: float32 (B, T, C), whole numbers. senders, ends: of :func:`find_events`.
+        w: int32 (C, P), pre x post, words. delay: int32 (C,).
+        w_rec: int32 (N or 0, P). delay_rec: int32 (N or 0,).
+        bias: int32 (P,). start: int32 (3, P), i, h and h_s of the step before the first.
+        out: float32 (B, T, N), written, late by ``form.late``.
+        slope_h, slope_x: float32 (B, T, P), dh/dp and dx/di, written; (B, 0, 0): not wanted.
+        counts: int64 (B, 2), how often i saturated, and how many inputs were no whole numbers; written.
+    """
+    batch, steps, _ = x.shape
+    lanes, neurons, wanted = w.shape[1], out.shape[2], slope_h.shape[1] > 0
+    longest = 0
+    for j in range(delay.shape[0]):
+        longest = max(longest, delay[j])
+    for j in range(delay_rec.shape[0]):
+        longest = max(longest, delay_rec[j])
+    for b in nb.prange(batch):
+        ring = np.zeros((longest + 2, lanes), np.int32)
+        i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()
+        p, sent = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
+        out[b, : form.late] = 0
+        over = fractions = 0
+        for t in range(steps):
+            fractions += _arrive(x[b, t], senders[b, ends[b, t] : ends[b, t + 1]], t, w, delay, ring)
+            now = ring[t % ring.shape[0]]
+            over += _step_integers(now, bias, form, i, h, slow, p, sent)
+            if wanted:
+                _slopes(p, i, form, slope_h[b, t], slope_x[b, t])
+            if t + form.late < steps:
+                row = out[b, t + form.late]
+                for n in range(neurons):
+                    row[n] = np.float32(sent[n])
+            now[:] = 0
+            if w_rec.shape[0]:
+                _send_back(sent, t, w_rec, delay_rec, ring)
+        counts[b, 0], counts[b, 1] = over, fractions
+
+
+@nb.njit
+def _step_integers(now, bias, form, i, h, slow, p, sent):
+    over = 0
+    for n in range(now.shape[0]):
+        summed = steps_of.current(i[n], now[n], form.input_decay, form.shift)
+        over += steps_of.saturates(summed)
+        summed = steps_of.saturate(summed)
+        drive = steps_of.squashed(summed, form.squash)
+        potential = steps_of.potential(drive, h[n], slow[n], bias[n], form.slow)
+        slower = steps_of.slow_update(slow[n], h[n])
+        i[n], p[n], slow[n] = summed, potential, slower
+        h[n] = steps_of.activated(potential, form.activation)
+        sent[n] = steps_of.payload(h[n], form.output_bits)
+    return over
+
+
+@compiled()
+def settle(bias, form, state, steps):
+    """Advance i, h and h_s, int32 or float (3, P), by silent steps; arguments as of :func:`run_integers`."""
+    nothing, p, sent = np.zeros(bias.shape[0], np.int32), np.empty_like(bias), np.empty_like(bias)
+    for _ in range(steps):
+        _step_integers(nothing, bias, form, state[0], state[1], state[2], p, sent)
+
+
+@nb.njit
+def _slopes(p, i, form, slope_h, slope_x):
+    """``max(0, 1 - |p|/2)`` and ``max(0, 1 - |i|/(2 rho))``, in which one is 4096."""
+    for n in range(p.shape[0]):
+        slope_h[n] = max(np.float32(0), _ONE - np.float32(abs(p[n])) * np.float32(1 / 8192))
+        slope_x[n] = max(np.float32(0), _ONE - np.float32(abs(i[n])) * np.float32(1 / 24576))
+
+
+@compiled(parallel=True)
+def run_floats(x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, out, slope_h, slope_x):
+    """Forward in the paper's equations 5a to 5f, float32; arguments as of :func:`run_integers`.
+
+    Args:
+        w, w_rec: float32, the effective weights. bias, start: float32.
+    """
+    batch, steps, _ = x.shape
+    lanes, neurons, wanted = w.shape[1], out.shape[2], slope_h.shape[1] > 0
+    keep, grain = np.float32(1 - form.input_decay / 4096), np.float32(2.0**form.output_bits)
+    longest = 0
+    for j in range(delay.shape[0]):
+        longest = max(longest, delay[j])
+    for j in range(delay_rec.shape[0]):
+        longest = max(longest, delay_rec[j])
+    for b in nb.prange(batch):
+        ring = np.zeros((longest + 2, lanes), np.float32)
+        i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()
+        sent = np.zeros(lanes, np.float32)
+        out[b, : form.late] = 0
+        for t in range(steps):
+            _arrive(x[b, t], senders[b, ends[b, t] : ends[b, t + 1]], t, w, delay, ring)
+            now = ring[t % ring.shape[0]]
+            for n in range(lanes):
+                i[n] = keep * i[n] + now[n]
+                drive = np.float32(3) * math.tanh(i[n] / np.float32(3))
+                p = drive + np.float32(2) * h[n] - np.float32(form.slow) * slow[n] + bias[n]
+                if form.gate == 0:
+                    share = np.float32(0.9) if h[n] <= np.float32(0.5) else np.float32(0)
+                else:
+                    share = np.float32(0.9 / (1 + math.exp(form.gate * (h[n] - 0.5))))
+                slow[n] = share * slow[n] + (_ONE - share) * h[n]
+                h[n] = math.tanh(p)
+                sent[n] = max(h[n], np.float32(0))
+                if form.output_bits >= 0:
+                    sent[n] = math.floor(sent[n] * grain + np.float32(0.5))
+                if wanted:
+                    slope_h[b, t, n] = _ONE - h[n] * h[n]
+                    x_of = drive / np.float32(3)
+                    slope_x[b, t, n] = _ONE - x_of * x_of
+            if t + form.late < steps:
+                for n in range(neurons):
+                    out[b, t + form.late, n] = sent[n]
+            now[:] = 0
+            if w_rec.shape[0]:
+                _send_back(sent, t, w_rec, delay_rec, ring)
+
+
+@compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})
+def backward(
+    grad, out, x, senders, ends, delay, w_rec, delay_rec, slope_h, slope_x, form, scales, grad_a, grad_w,
+    grad_rec, grad_b,
+):  # fmt: skip
+    """``g_i[t] = alpha g_i[t+1] + g_s[t] dh/dp dx/di``, and what follows from it for the weights.
+
+    Args:
+        grad, out: float32 (B, T, N), late by ``form.late``. x, delay: as of :func:`run_integers`.
+        w_rec: float32 (N or 0, P), pre x post, effective weights. delay_rec: int32 (N or 0,).
+        scales: float32 (3,): ds/dh in payloads; the effect of a stored weight by input, and by feedback.
+        grad_a: float32 (B, T, P), written: of the synaptic sums.
+        grad_w: float32 (GROUPS, C, P); grad_rec: float32 (GROUPS, N, P); grad_b: float32 (GROUPS, P): added
+            to. Of no rows: not wanted.
+    """
+    batch, steps, _ = x.shape
+    lanes, neurons = slope_h.shape[2], out.shape[2]
+    keep = np.float32(1 - form.input_decay / 4096)
+    for group in nb.prange(GROUPS):
+        g = np.zeros(lanes, np.float32)
+        outer = np.zeros(lanes, np.float32)
+        for b in range(group, batch, GROUPS):
+            g[:] = 0
+            for back in range(steps):
+                t = steps - 1 - back
+                late = t + form.late
+                outer[:] = 0
+                if late < steps:
+                    for n in range(neurons):
+                        outer[n] = grad[b, late, n]
+                for j in range(w_rec.shape[0]):
+                    lag = t + 1 + delay_rec[j]
+                    if lag < steps:
+                        row, came = w_rec[j], grad_a[b, lag]
+                        total = np.float32(0)
+                        for n in range(lanes):
+                            total += row[n] * came[n]
+                        outer[j] += total
+                        if grad_rec.shape[1] and late < steps and out[b, late, j] != 0:
+                            amount, target = out[b, late, j] * scales[2], grad_rec[group, j]
+                            for n in range(lanes):
+                                target[n] += amount * came[n]
+                _back_step(
+                    outer, slope_h[b, t], slope_x[b, t], keep, scales[0], g, grad_a[b, t], grad_b[group]
+                )
+            if grad_w.shape[1]:
+                for t in range(steps):
+                    for k in range(ends[b, t], ends[b, t + 1]):
+                        j = senders[b, k]
+                        value = x[b, t, j]
+                        if t + delay[j] < steps:
+                            amount, came, target = (
+                                value * scales[1],
+                                grad_a[b, t + delay[j]],
+                                grad_w[group, j],
+                            )
+                            for n in range(lanes):
+                                target[n] += amount * came[n]
+
+
+@nb.njit
+def _back_step(outer, slope_h, slope_x, keep, grain, g, grad_a, grad_b):
+    for n in range(g.shape[0]):
+        into_p = outer[n] * grain * slope_h[n]
+        grad_b[n] += into_p
+        g[n] = keep * g[n] + into_p * slope_x[n]
+        grad_a[n] = g[n]

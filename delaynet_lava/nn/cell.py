@@ -1,0 +1,386 @@
+"""The Spiking Recurrent Cell as a SLAYER-style block, over the fused loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from delaynet_lava import fixedpoint as fx
+from delaynet_lava.errors import InputError
+from delaynet_lava.kernels import src_steps, src_training
+from delaynet_lava.kernels.events import padded
+from delaynet_lava.kernels.recurrence import GROUPS
+from delaynet_lava.kernels.src_training import Form
+from delaynet_lava.nn.parts import Synapse
+from delaynet_lava.nn.recurrent import _delays
+
+__all__ = ["BIAS_MAX", "BIAS_MIN", "SpikingRecurrentCell", "quantize"]
+
+BIAS_MIN, BIAS_MAX = -8.0, -5.0
+"""b_h in which a cell with a slow feedback of 7 is silent without input; from -4.25 on it is a pacemaker."""
+FIRES = 1.6
+"""A constant x under which a cell of b_h = -6 fires."""
+SETTLE = 1000
+"""Silent steps from h = h_s = -1 after which a cell counts as at rest."""
+_NOTHING = np.zeros((0, 0, 0), np.float32)
+_DEFAULTS: dict[str, Any] = {
+    "bias": -6.0, "current_decay": src_steps.DECAY / fx.DECAY_ONE, "squash": "parabola",
+    "activation": "parabola", "slow": 7, "requires_grad": True,
+}  # fmt: skip
+
+
+def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    """Weight words of so many bits, in SLAYER's units (1.0 is the word 64); the gradient passes.
+
+    The words are multiples of ``2**(9 - bits)`` in -256 to ``256 - 2**(9 - bits)``; 8 bits are SLAYER's own.
+    """
+    step = 2.0 ** (3 - bits)
+    with torch.no_grad():
+        most = 2 ** (bits - 1)
+        words = torch.clamp(torch.round(weight / step), -most, most - 1) * step
+    return weight + (words - weight).detach() if weight.requires_grad else words
+
+
+class _Cell(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w_in, w_rec, bias, block):  # type: ignore[override]
+        form = block.form()
+        n, channels = w_in.shape
+        batch, steps, _ = x.shape
+        lanes = padded(n)
+        inputs = np.ascontiguousarray(x.detach().to(torch.float32).numpy())
+        training = any(ctx.needs_input_grad)
+        room = (batch, steps, lanes) if training else (batch, 0, 0)
+        out = np.empty((batch, steps, n), np.float32)
+        slope_h, slope_x = np.empty(room, np.float32), np.empty(room, np.float32)
+        counts = np.zeros((batch, 2), np.int64)
+        delay, delay_rec = block.delay_of(channels), block.recurrent_delay_of(n, w_rec)
+        if block.mode == "integer":
+            kind, scale, to_bias = np.int32, float(fx.WEIGHT_SCALE), float(fx.DECAY_ONE)
+            back_scale = scale
+        else:
+            kind, to_bias = np.float32, 1.0
+            scale, back_scale = block.effect(form, block.in_exp), block.effect(form, max(0, form.output_bits))
+        rows = _rows(w_in, lanes, scale, kind)
+        back = np.zeros((0, lanes), kind) if w_rec is None else _rows(w_rec, lanes, back_scale, kind)
+        senders = np.empty((batch, steps * channels), np.int16 if channels < 1 << 15 else np.int32)
+        ends = np.empty((batch, steps + 1), np.int64)
+        src_training.find_events(inputs, senders, ends)
+        level = np.full(lanes, to_bias * BIAS_MIN, kind)
+        level[:n] = _rounded(bias.detach().numpy() * to_bias, kind)
+        begin = block.start(level)
+        if block.mode == "integer":
+            src_training.run_integers(
+                inputs, senders, ends, rows, delay, back, delay_rec, level, begin, form, out, slope_h,
+                slope_x, counts,
+            )  # fmt: skip
+        else:
+            src_training.run_floats(
+                inputs, senders, ends, rows, delay, back, delay_rec, level, begin, form, out, slope_h, slope_x
+            )
+        ctx.kept = inputs, senders, ends, out, slope_h, slope_x, delay, delay_rec, form, block
+        ctx.save_for_backward(w_in, w_rec)
+        saturated = torch.from_numpy(counts)
+        ctx.mark_non_differentiable(saturated)
+        return torch.from_numpy(out).to(x.dtype), saturated
+
+    @staticmethod
+    def backward(ctx, grad, _):  # type: ignore[override]
+        inputs, senders, ends, out, slope_h, slope_x, delay, delay_rec, form, block = ctx.kept
+        w_in, w_rec = ctx.saved_tensors
+        wants_x, wants_in, wants_rec, wants_bias, _ = ctx.needs_input_grad
+        n, channels = w_in.shape
+        batch, steps, lanes = slope_h.shape
+        grain = 2.0 ** max(0, form.output_bits)
+        effect, effect_rec = block.effect(form, block.in_exp), block.effect(form, max(0, form.output_bits))
+        scales = np.array([grain, effect, effect_rec], np.float32)
+        grad_a = np.empty((batch, steps, lanes), np.float32)
+        grad_in = np.zeros((GROUPS, channels if wants_in else 0, lanes), np.float32)
+        grad_rec = np.zeros((GROUPS, n if wants_rec else 0, lanes), np.float32)
+        grad_bias = np.zeros((GROUPS, lanes), np.float32)
+        back = np.zeros((0, lanes), np.float32)
+        if w_rec is not None:
+            back = _rows(w_rec, lanes, effect_rec * block.feedback_grad, np.float32)
+        outer = np.ascontiguousarray(grad.to(torch.float32).numpy())
+        src_training.backward(
+            outer, out, inputs, senders, ends, delay, back, delay_rec, slope_h, slope_x, form, scales, grad_a,
+            grad_in, grad_rec, grad_bias,
+        )  # fmt: skip
+        into = None
+        if wants_x:
+            came = torch.from_numpy(grad_a)[..., :n].reshape(-1, n)
+            into = _advanced((came @ w_in.detach()).reshape(batch, steps, channels) * effect, delay)
+        return (
+            None if into is None else into.to(grad.dtype),
+            torch.from_numpy(grad_in.sum(axis=0)[:, :n].T) if wants_in else None,
+            torch.from_numpy(grad_rec.sum(axis=0)[:, :n].T) if wants_rec else None,
+            torch.from_numpy(grad_bias.sum(axis=0)[:n]) if wants_bias else None,
+            None,
+        )
+
+
+def _rounded(values: np.ndarray, kind: type) -> np.ndarray:
+    return np.rint(values) if kind is np.int32 else values
+
+
+def _rows(weight: torch.Tensor, lanes: int, scale: float, kind: type) -> np.ndarray:
+    """(pre, lanes) of a weight (post, pre)."""
+    rows = np.zeros((weight.shape[1], lanes), kind)
+    rows[:, : weight.shape[0]] = _rounded(weight.detach().numpy().T * np.float32(scale), kind)
+    return rows
+
+
+def _advanced(grad: torch.Tensor, delay: np.ndarray) -> torch.Tensor:
+    """(B, T, C) with channel j earlier by ``delay[j]``."""
+    if not delay.any():
+        return grad
+    moved = torch.zeros_like(grad)
+    for one in np.unique(delay):
+        which = torch.from_numpy(delay == one)
+        steps = grad.shape[1] - int(one)
+        if steps > 0:
+            moved[:, :steps, which] = grad[:, int(one) :, which]
+    return moved
+
+
+class SpikingRecurrentCell(torch.nn.Module):
+    """Layer of bistable cells with a slow negative feedback, whose output is a spike.
+
+    .. math::
+        i[t] &= \\alpha i[t-1] + W x[t - d] + R s[t - 1 - d_r] \\\\
+        h[t] &= \\tanh(\\rho \\tanh(i[t] / \\rho) + 2 h[t-1] - 7 h_s[t-1] + b_h) \\\\
+        h_s[t] &= z_s h_s[t-1] + (1 - z_s) h[t-1], \\quad
+            z_s = 0.9 \\text{ where } h[t-1] \\le 0.5, \\text{ else } 0 \\\\
+        s[t] &= h[t] \\ge 0.5
+
+    in integers (one is 4096; tanh is a parabola, see :mod:`delaynet_lava.fixedpoint`), from
+    the state of rest.
+    De Geeter, Ernst, Drion, arXiv 2306.03623, equations 5a to 5f; alpha 0.9, rho 3. In the backward pass
+    h[t-1] and h_s[t-1] are constants, ds/dh is 1, ``dh/dp = max(0, 1 - |p|/2)`` and
+    ``dx/di = max(0, 1 - |i|/(2 rho))``: the gradient runs through i.
+
+    Input and output are NCT tensors; the output is late by one step (``delay_shift``), as that of every
+    SLAYER block.
+
+    Args:
+        neuron_params: ``bias`` (b_h before training, -6), ``current_decay`` (1 - alpha, 0.1), ``squash`` (x
+            of i: parabola, clip or sign), ``activation`` (h of p: parabola, or clip: 3p/4), ``slow`` (minus
+            r_s, 7), ``requires_grad`` (of b_h).
+        in_neurons, out_neurons: number of neurons.
+        delay: axonal delay of the senders, steps, one integer or one for each input, >= 0.
+        recurrent_delay: axonal delay of recurrent synapses, one integer or one per neuron; None: the cells
+            are not connected with each other.
+        weight_scale: as for SLAYER's synapses.
+        weight_bits: of the weight words, 2 to 8, a sign included.
+        weight_exp: e: a weight word w stands for ``w / 64 * 2**-e``.
+        in_exp: fraction bits of the payloads that come in; spikes have 0.
+        output_bits: g, fraction bits of the payload ``h 2**g`` that is sent; 0: a spike. None (floats only):
+            h itself, where above 0.
+        mode: "integer", or "float": the paper's equations in float32 with unquantised weights, for
+            comparison only.
+        gate: float only: "step", or the steepness of a sigmoid that stands for it.
+        self_connection: False holds the diagonal of recurrent weights at zero.
+        feedback_grad: factor on the gradient along recurrent synapses.
+        delay_shift, count_log: as for SLAYER's blocks.
+
+    Attributes:
+        bias: parameter (out,), b_h; kept in -8 to -5, where the cell is silent without input.
+        overflows: int64 (2,), how often i saturated in the last forward pass, and 0.
+    """
+
+    _entry = "synapse"
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_neurons: int,
+        out_neurons: int,
+        delay: int | Sequence[int] | np.ndarray = 0,
+        recurrent_delay: int | Sequence[int] | np.ndarray | None = None,
+        weight_scale: float = 1,
+        weight_bits: int = 8,
+        weight_exp: int = 0,
+        in_exp: int = 0,
+        output_bits: int | None = 0,
+        mode: str = "integer",
+        gate: str | float = "step",
+        self_connection: bool = False,
+        feedback_grad: float = 1.0,
+        delay_shift: bool = True,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__()
+        where = type(self).__name__
+        unknown = sorted(set(neuron_params) - set(_DEFAULTS))
+        if unknown:
+            raise InputError(
+                f"{where}: neuron_params", f"has {', '.join(unknown)}", f"known: {', '.join(_DEFAULTS)}"
+            )
+        params = _DEFAULTS | neuron_params
+        _check(
+            where, params, weight_bits=weight_bits, weight_exp=weight_exp, in_exp=in_exp,
+            output_bits=output_bits, mode=mode, gate=gate,
+        )  # fmt: skip
+        self.input_decay = round(params["current_decay"] * fx.DECAY_ONE)
+        self.squash, self.activation, self.slow = params["squash"], params["activation"], params["slow"]
+        self.weight_bits, self.weight_exp, self.in_exp = weight_bits, weight_exp, in_exp
+        self.output_bits, self.mode, self.gate = output_bits, mode, gate
+        self.self_connection, self.feedback_grad = self_connection, float(feedback_grad)
+        self.delay_shift, self.count_log = delay_shift, count_log
+        self.overflows = torch.zeros(2, dtype=torch.int64)
+        self.synapse = Synapse(in_neurons, out_neurons, weight_scale)
+        self.bias = torch.nn.Parameter(
+            torch.full((out_neurons,), float(params["bias"])), requires_grad=params["requires_grad"]
+        )
+        self.register_buffer("delay", torch.from_numpy(_delays(delay, in_neurons, where)))
+        self.recurrent_synapse: torch.nn.Module | None = None
+        if recurrent_delay is not None:
+            self.recurrent_synapse = Synapse(out_neurons, out_neurons, weight_scale)
+            delays = _delays(recurrent_delay, out_neurons, where)
+            self.register_buffer("recurrent_delay", torch.from_numpy(delays))
+        self.register_buffer("off_diagonal", 1 - torch.eye(out_neurons), persistent=False)
+
+    def options(self) -> dict[str, Any]:
+        """What makes the block again, beside its sizes and its tensors; plain values."""
+        names = (
+            "weight_bits", "weight_exp", "in_exp", "output_bits", "mode", "gate", "self_connection",
+            "feedback_grad", "delay_shift",
+        )  # fmt: skip
+        neuron = {name: getattr(self, name) for name in ("squash", "activation", "slow")}
+        neuron |= {
+            "current_decay": self.input_decay / fx.DECAY_ONE, "requires_grad": self.bias.requires_grad
+        }  # fmt: skip
+        recurrent = self.recurrent_synapse is not None
+        return {name: getattr(self, name) for name in names} | {"recurrent": recurrent, "neuron": neuron}
+
+    def form(self) -> Form:
+        """What the loops must know."""
+        squash, activation = src_steps.SQUASH[self.squash], src_steps.ACTIVATION[self.activation]
+        bits = -1 if self.output_bits is None else self.output_bits
+        gate = 0.0 if self.gate == "step" else float(self.gate)
+        shift = fx.STATE_SHIFT - self.in_exp - self.weight_exp
+        return Form(shift, self.input_decay, squash, activation, self.slow, bits, int(self.delay_shift), gate)
+
+    def effect(self, form: Form, payload_exp: int) -> float:
+        """What a stored weight of 1.0 adds to i with a payload of 1 of so many fraction bits."""
+        return 2.0 ** -(self.weight_exp + payload_exp)
+
+    def delay_of(self, channels: int) -> np.ndarray:
+        """int32 (channels,), of the inputs."""
+        return np.ascontiguousarray(self.delay.cpu().numpy(), np.int32)
+
+    def recurrent_delay_of(self, neurons: int, w_rec: torch.Tensor | None) -> np.ndarray:
+        """int32 (neurons,), of recurrent synapses; empty without."""
+        if w_rec is None:
+            return np.zeros(0, np.int32)
+        return np.ascontiguousarray(self.recurrent_delay.cpu().numpy(), np.int32)
+
+    def start(self, bias: np.ndarray) -> np.ndarray:
+        """(3, P): i, h and h_s of the step before the first one with input."""
+        return rest(bias, self.form(), SETTLE + 1)
+
+    def _matrix(self, of: torch.nn.Module) -> torch.Tensor:
+        weight = of.weight.reshape(of.weight.shape[:2])
+        return weight if self.mode == "float" else quantize(weight, self.weight_bits)
+
+    def input_matrix(self) -> torch.Tensor:
+        """Weights (post, pre) in SLAYER's units, quantised where the mode is integer."""
+        return self._matrix(self.synapse)
+
+    def recurrent_matrix(self) -> torch.Tensor | None:
+        """The same of recurrent synapses; None: there are none."""
+        if self.recurrent_synapse is None:
+            return None
+        weight = self._matrix(self.recurrent_synapse)
+        return weight if self.self_connection else weight * self.off_diagonal
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keep b_h in the silent range, and shadow weights where their words can follow."""
+        self.bias.clamp_(BIAS_MIN, BIAS_MAX)
+        for synapse in (self.synapse, self.recurrent_synapse):
+            if synapse is not None:
+                synapse.weight.clamp_(fx.WEIGHT_MIN / 64, -fx.WEIGHT_MIN / 64)
+
+    @property
+    def threshold(self) -> float:
+        """Input a step, in units of the stored weights, that makes a cell of b_h = -6 fire when it lasts."""
+        return FIRES * self.input_decay / fx.DECAY_ONE * 2.0**self.weight_exp
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the block's output, without batch and time."""
+        return self.bias.shape
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """Spikes or payloads (N, out, T) for an input (N, in, T); with ``count_log`` also their mean.
+
+        The tensor carries their sum at each step as its attribute ``population``, (N, T).
+
+        Raises:
+            InputError: an input of another shape, on another device, or in integer mode one of fractions.
+        """
+        where, channels = type(self).__name__, self.synapse.weight.shape[1]
+        if x.device.type != "cpu":
+            raise InputError(f"{where}: input", f"is on {x.device}", "this layer runs on the CPU")
+        if x.ndim != 3 or x.shape[1] != channels:
+            raise InputError(f"{where}: input", f"has shape {tuple(x.shape)}, expected (N, {channels}, T)")
+        self.clamp()
+        out, saturated = _Cell.apply(
+            x.transpose(1, 2), self.input_matrix(), self.recurrent_matrix(), self.bias, self
+        )
+        self.overflows, fractions = torch.tensor([int(saturated[:, 0].sum()), 0]), int(saturated[:, 1].sum())
+        if fractions:
+            raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")
+        out = out.transpose(1, 2)
+        out.population = out.sum(dim=1)  # type: ignore[attr-defined]
+        return (out, (out > 0).to(out.dtype).mean()) if self.count_log else out
+
+
+def rest(bias: np.ndarray, form: Form, steps: int = SETTLE) -> np.ndarray:
+    """(3, N) of the type of ``bias``: i, h and h_s after silent steps from h = h_s = -1.
+
+    Args:
+        bias: int32 (N,), one is 4096, or float32.
+    """
+    if bias.dtype.kind == "i":
+        state = np.zeros((3, len(bias)), np.int32)
+        state[1:] = -fx.DECAY_ONE
+        src_training.settle(bias, form, state, steps)
+        return state
+    h = np.full_like(bias, -1)
+    slow = h.copy()
+    for _ in range(steps):
+        p = 2 * h - form.slow * slow + bias
+        share = np.where(h > 0.5, 0.0, 0.9).astype(bias.dtype)
+        slow, h = share * slow + (1 - share) * h, np.tanh(p)
+    return np.stack([np.zeros_like(bias), h, slow])
+
+
+def _check(where: str, params: dict[str, Any], **options: Any) -> None:
+    """Refuse what a cell cannot be."""
+    ranges = {"weight_bits": (2, 8), "weight_exp": (-6, 12), "in_exp": (0, 24), "output_bits": (0, 8)}
+    for name, (low, high) in ranges.items():
+        value = options[name]
+        if name == "output_bits" and value is None:
+            continue
+        if type(value) is not int or not low <= value <= high:
+            raise InputError(f"{where}: {name}", f"is {value!r}, expected a whole number of {low} to {high}")
+    choices = {"squash": src_steps.SQUASH, "activation": src_steps.ACTIVATION}
+    for name, table in choices.items():
+        if params[name] not in table:
+            raise InputError(f"{where}: {name}", f"is {params[name]!r}, expected one of {', '.join(table)}")
+    if options["mode"] not in ("integer", "float"):
+        raise InputError(f"{where}: mode", f"is {options['mode']!r}, expected integer or float")
+    if options["mode"] == "integer" and (options["output_bits"] is None or options["gate"] != "step"):
+        raise InputError(where, "has output_bits None or a gate, which are of floats", "use mode='float'")
+    if not BIAS_MIN <= params["bias"] <= BIAS_MAX:
+        raise InputError(
+            f"{where}: bias", f"is {params['bias']}, expected {BIAS_MIN} to {BIAS_MAX}",
+            "above, the cell fires without input",
+        )  # fmt: skip
+    if not 0 <= params["current_decay"] <= 1:
+        raise InputError(f"{where}: current_decay", f"is {params['current_decay']}, expected 0 to 1")

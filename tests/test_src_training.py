@@ -1,0 +1,261 @@
+"""The Spiking Recurrent Cell in training: its integers, its gradients, its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delaynet_lava.errors import InputError
+from delaynet_lava.nn import DelayRecurrent, Dense, Readout, SpikingRecurrentCell
+from delaynet_lava.nn.model import load_model, save_model
+
+
+def cut(x: np.ndarray, keep: int) -> np.ndarray:
+    """Decay towards zero, rounded towards zero."""
+    return np.sign(x) * ((np.abs(x) * keep) >> 12)
+
+
+def integers(block: SpikingRecurrentCell, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The cell in plain int64, one step after the other: sent, p and i, each (N, T, out), unshifted."""
+    w = np.rint(block.input_matrix().detach().numpy() * 64).astype(np.int64)
+    w_rec = block.recurrent_matrix()
+    back = None if w_rec is None else np.rint(w_rec.detach().numpy() * 64).astype(np.int64)
+    bias = np.rint(block.bias.detach().numpy() * 4096).astype(np.int64)
+    batch, _, steps = x.shape
+    n, g = len(bias), block.output_bits
+    assert g is not None
+    delay = block.delay.numpy()
+    i, h, slow = np.zeros((batch, n), np.int64), *np.full((2, batch, n), -4096, np.int64)
+    sent, ps, currents = np.zeros((3, batch, steps, n), np.int64)
+    for t in range(-1001, steps):
+        a = np.zeros((batch, n), np.int64)
+        for j in range(x.shape[1]):
+            if t - delay[j] >= 0:
+                a += x[:, j, t - delay[j]].astype(np.int64)[:, None] * w[:, j]
+        if back is not None:
+            for j in range(n):
+                lag = t - 1 - int(block.recurrent_delay[j])
+                if lag >= 0:
+                    a += sent[:, lag, j][:, None] * back[:, j]
+        shift = 6 - block.in_exp - block.weight_exp
+        a = a << shift if shift >= 0 else a >> -shift
+        i = np.clip(cut(i, 4096 - block.input_decay) + a, -(2**23) + 1, 2**23 - 1)
+        m = np.minimum(np.abs(i), 24576)
+        p = np.sign(i) * (m - ((((m >> 1) ** 2 >> 10) * 341) >> 12)) + 2 * h - 7 * slow + bias
+        slow = np.where(h > 2048, h, h + cut(slow - h, 4096 - 410))
+        m = np.minimum(np.abs(p), 8192)
+        h = np.sign(p) * (m - (m**2 >> 14))
+        if t >= 0:
+            sent[:, t], ps[:, t], currents[:, t] = (np.maximum(h, 0) + 2 ** (11 - g)) >> (12 - g), p, i
+    return sent, ps, currents
+
+
+@st.composite
+def cells(draw: Any) -> tuple[SpikingRecurrentCell, torch.Tensor]:
+    """A layer, and spikes or payloads for it, at the rates that people have."""
+    seed = draw(st.integers(0, 2**31 - 1))
+    channels, n = draw(st.integers(1, 24)), draw(st.integers(1, 20))
+    rng = np.random.default_rng(seed)
+    recurrent = rng.integers(0, 20, n) if draw(st.booleans()) else None
+    in_exp = draw(st.sampled_from([0, 0, 4, 8]))
+    block = SpikingRecurrentCell(
+        {"bias": draw(st.floats(-8, -5))},
+        channels,
+        n,
+        delay=rng.integers(0, draw(st.sampled_from([1, 12])), channels),
+        recurrent_delay=recurrent,
+        weight_bits=draw(st.integers(2, 8)),
+        weight_exp=draw(st.integers(0, 4)),
+        in_exp=in_exp,
+        output_bits=draw(st.sampled_from([0, 0, 1, 4, 8])),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in (
+            block.synapse.weight,
+            *([] if recurrent is None else [block.recurrent_synapse.weight]),
+        ):
+            weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * 4)
+        block.bias.add_(torch.rand(n, generator=generator) - 0.5)
+    fires = torch.rand(3, channels, 90, generator=generator) < draw(st.sampled_from([0.03, 0.1]))
+    size = torch.rand(fires.shape, generator=generator) * 2**in_exp
+    return block, torch.where(fires, size.ceil(), 0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cells())
+def test_the_forward_pass_is_the_plain_integers(made: tuple[SpikingRecurrentCell, torch.Tensor]) -> None:
+    block, x = made
+    out = block(x).detach().numpy().transpose(0, 2, 1)
+    sent, _, _ = integers(block, x.numpy())
+    np.testing.assert_array_equal(out[:, 1:], sent[:, :-1])
+    assert not out[:, 0].any()
+
+
+def test_a_cell_speaks_when_it_is_driven_and_only_then() -> None:
+    block = SpikingRecurrentCell({"bias": -5.0}, 1, 4, weight_exp=4)
+    with torch.no_grad():
+        block.synapse.weight.fill_(3.2)  # 0.2 a step: x comes to 1.6 and beyond
+    assert not block(torch.zeros(1, 1, 3000)).any()
+    spikes = block(torch.ones(1, 1, 500))
+    assert 0.03 < float(spikes.detach().mean()) < 0.15
+
+
+def reference(
+    block: SpikingRecurrentCell, x: torch.Tensor, w: torch.Tensor, r: torch.Tensor | None, bias: torch.Tensor
+) -> torch.Tensor:
+    """The straight-through rule by plain autograd: values of the integers, slopes of the rule."""
+    _, ps, currents = integers(block, x.detach().numpy().astype(np.int64))
+    batch, _, steps = x.shape
+    keep = 1 - block.input_decay / 4096
+    grain = 2.0**block.output_bits
+    i, sent = torch.zeros(batch, len(bias)), []
+    values = torch.from_numpy(integers(block, x.detach().numpy().astype(np.int64))[0]).float()
+    for t in range(steps):
+        arriving = torch.stack(
+            [x[:, j, t - int(d)] if t >= d else torch.zeros(batch) for j, d in enumerate(block.delay)], 1
+        )
+        i = keep * i + arriving @ w.T * 2.0 ** -(block.weight_exp + block.in_exp)
+        if r is not None:
+            lags = [t - 1 - int(d) for d in block.recurrent_delay]
+            back = torch.stack(
+                [sent[lag][:, j] if lag >= 0 else torch.zeros(batch) for j, lag in enumerate(lags)], 1
+            )
+            i = i + back @ r.T * 2.0**-block.weight_exp / grain
+        slope_x = (1 - torch.from_numpy(currents[:, t]).abs() / 24576).clamp(min=0).float()
+        slope_h = (1 - torch.from_numpy(ps[:, t]).abs() / 8192).clamp(min=0).float()
+        h = (i * slope_x + bias) * slope_h * grain
+        sent.append(h + (values[:, t] - h).detach())
+    out = torch.stack(sent, 2)
+    return torch.nn.functional.pad(out, (1, -1))
+
+
+@settings(max_examples=20, deadline=None)
+@given(cells())
+def test_gradients_are_those_of_plain_autograd(made: tuple[SpikingRecurrentCell, torch.Tensor]) -> None:
+    block, x = made
+    x = x.requires_grad_()
+    direction = torch.randn(block(x).shape, generator=torch.Generator().manual_seed(1))
+    (block(x) * direction).sum().backward()
+    w = block.input_matrix().detach().clone().requires_grad_()
+    r, off = None, 1.0
+    if block.recurrent_synapse is not None:
+        r, off = block.recurrent_matrix().detach().clone().requires_grad_(), block.off_diagonal
+    bias = block.bias.detach().clone().requires_grad_()
+    other = x.detach().clone().requires_grad_()
+    (reference(block, other, w, r, bias) * direction).sum().backward()
+    pairs = [
+        (block.synapse.weight.grad.flatten(1), w.grad),
+        (block.bias.grad, bias.grad),
+        (x.grad, other.grad),
+    ]
+    if r is not None:
+        pairs.append((block.recurrent_synapse.weight.grad.flatten(1), r.grad * off))
+    for mine, theirs in pairs:
+        scale = float(theirs.abs().max()) + 1e-6
+        torch.testing.assert_close(mine / scale, theirs / scale, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("gate", ["step", 20.0])
+@pytest.mark.parametrize("bits", [None, 0])
+def test_float_mode_is_a_torch_loop(gate: str | float, bits: int | None) -> None:
+    torch.manual_seed(3)
+    block = SpikingRecurrentCell({}, 12, 7, weight_exp=1, mode="float", gate=gate, output_bits=bits)
+    with torch.no_grad():
+        block.synapse.weight.uniform_(-2, 2)
+    x = (torch.rand(2, 12, 60) < 0.1).float()
+    out = block(x)
+    direction = torch.randn(out.shape)
+    (out * direction).sum().backward()
+    w = block.synapse.weight.detach().flatten(1).double().requires_grad_()
+    bias = block.bias.detach().double().requires_grad_()
+    h = slow = torch.full((2, 7), -1.0, dtype=torch.float64)
+    i, sent = torch.zeros_like(h), []
+    keep = 1 - block.input_decay / 4096
+
+    def cell(x_now: torch.Tensor, h: torch.Tensor, slow: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        p = x_now + 2 * h.detach() - 7 * slow.detach() + bias
+        off = (h > 0.5).double() if gate == "step" else torch.sigmoid(float(gate) * (h - 0.5))
+        share = 0.9 * (1 - off)
+        return torch.tanh(p), (share * slow + (1 - share) * h).detach()
+
+    for _ in range(1001):
+        h, slow = cell(i, h, slow)
+    for t in range(60):
+        i = keep * i + x[:, :, t].double() @ w.T / 2
+        h, slow = cell(3 * torch.tanh(i / 3), h, slow)
+        value = h.clamp(min=0) if bits is None else (h >= 0.5).double()
+        sent.append(h + (value - h).detach())
+    plain = torch.nn.functional.pad(torch.stack(sent, 2), (1, -1))
+    (plain * direction).sum().backward()
+    assert float(plain.detach().amax()) > 0.5
+    torch.testing.assert_close(out.double(), plain, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(block.synapse.weight.grad.flatten(1).double(), w.grad, rtol=2e-2, atol=1e-3)
+    torch.testing.assert_close(block.bias.grad.double(), bias.grad, rtol=2e-2, atol=1e-3)
+
+
+def test_bias_and_shadow_weights_stay_in_range() -> None:
+    block = SpikingRecurrentCell({}, 2, 2)
+    with torch.no_grad():
+        block.bias.copy_(torch.tensor([-3.0, -20.0]))
+        block.synapse.weight.fill_(9.0)
+    block(torch.zeros(1, 2, 3))
+    assert block.bias.tolist() == [-5.0, -8.0] and float(block.synapse.weight.detach().max()) == 4.0
+
+
+@pytest.mark.parametrize("mode", ["integer", "float"])
+def test_a_stack_comes_back_from_its_file(tmp_path: Path, mode: str) -> None:
+    torch.manual_seed(5)
+    lif = {"threshold": 2.0, "current_decay": 1.0, "voltage_decay": 0.1}
+    net = torch.nn.Sequential(
+        DelayRecurrent(lif, 6, 9, delay=3),
+        SpikingRecurrentCell(
+            {"bias": -5.5},
+            9,
+            8,
+            delay=[0, 1, 2] * 3,
+            recurrent_delay=4,
+            weight_bits=4,
+            weight_exp=1,
+            mode=mode,
+        ),
+        Dense(lif, 8, 5),
+        Readout({"current_decay": 1.0, "voltage_decay": 0.03}, 5, 3),
+    )
+    with torch.no_grad():
+        for name, weight in net.named_parameters():
+            if name.endswith("synapse.weight"):
+                weight.mul_(12)
+    x = (torch.rand(2, 6, 120) < 0.2).float()
+    save_model(net, tmp_path / "m.pt")
+    again = load_model(tmp_path / "m.pt")
+    assert bool(net[1](net[0](x)).any())
+    torch.testing.assert_close(again(x), net(x), rtol=0, atol=0)
+    assert again[1].options() == net[1].options()
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        ({"weight_bits": 9}, "weight_bits"),
+        ({"output_bits": None}, "floats"),
+        ({"neuron_params": {"bias": -4.0}}, "fires without input"),
+        ({"neuron_params": {"threshold": 1.0}}, "threshold"),
+        ({"delay": -1}, "negative"),
+        ({"mode": "double"}, "mode"),
+    ],
+)
+def test_what_a_cell_cannot_be(options: dict[str, Any], word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        SpikingRecurrentCell(**({"neuron_params": {}, "in_neurons": 2, "out_neurons": 2} | options))
+
+
+def test_fractions_are_no_input_of_integers() -> None:
+    with pytest.raises(InputError, match="fractions"):
+        SpikingRecurrentCell({}, 2, 2)(torch.full((1, 2, 3), 0.5))
