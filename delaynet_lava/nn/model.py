@@ -152,8 +152,8 @@ def _describe_block(block: torch.nn.Module, where: str) -> dict[str, Any]:
         raise InputError(
             where,
             f"is a {kind.__module__.rpartition('.')[2]} {kind.__name__}, which this release does not export",
-            "supported: DelayRecurrent, SpikingRecurrentCell, Dense, Readout, and SLAYER's cuba Input, Flatten, "
-            "Dense, Recurrent, Affine, Average",
+            "supported: DelayRecurrent, SpikingRecurrentCell, Dense, Readout, and SLAYER's cuba Input, "
+            "Flatten, Dense, Recurrent, Affine, Average",
         )
     return entry
 

@@ -446,6 +446,7 @@ def _rule_problems(network: Network, loss: Loss, gradient: Gradient, answer: str
         unfit = {
             "a branching-factor loss": loss.branching > 0,
             "an lsnn": network.kind == "lsnn",
+            "spiking recurrent cells": network.kind == "src",
             f"{len(network.layers)} layers": len(network.layers) > 1,
             f"loss.readout {loss.readout}": answer != "last",
             "membranes of fewer bits": network.membrane_bits < MEMBRANE_BITS,
