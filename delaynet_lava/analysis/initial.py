@@ -5,7 +5,7 @@ Gradients are those of the training itself.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = ["InitialReport", "examine"]
 RATES = (1e-4, 0.5)
 # Contributions that differ by more than this are lost when single precision adds them up.
 RESOLUTION = 2.0**23
+_UNDRIVEN = 1000
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class InitialReport:
         growth: factor by which the gradient's norm grows in a step on its way back, fitted to all steps.
         loop: mean lag of the recurrent connections, steps; 0 without any.
         steps: of the task. first_steps: of the curriculum's first stage.
+        layer_rates: the rate of each hidden layer. layer_gradients: norm of the loss's gradient to the input
+            weights of each layer, the answering one last. pacemakers: neurons of each hidden layer that spike
+            without input.
         problems: what stands against a training, one sentence each; empty where nothing does.
     """
 
@@ -52,6 +56,9 @@ class InitialReport:
     steps: int
     first_steps: int
     problems: list[str]
+    layer_rates: list[float] = field(default_factory=list)
+    layer_gradients: list[float] = field(default_factory=list)
+    pacemakers: list[int] = field(default_factory=list)
 
     @property
     def decades(self) -> float:
@@ -68,8 +75,11 @@ class InitialReport:
         return {**asdict(self), "decades": self.decades, "first_decades": self.first_decades}
 
 
-def _norms(net: torch.nn.Sequential, recipe: Recipe, pool: Pool, samples: int) -> tuple[np.ndarray, list]:
-    """Norm of the exact gradient along the membranes at each step, and the spikes of each hidden layer."""
+def _norms(
+    net: torch.nn.Sequential, recipe: Recipe, pool: Pool, samples: int
+) -> tuple[np.ndarray, list, list[float]]:
+    """Norm of the exact gradient along the membranes at each step, the spikes of each hidden layer, and the
+    norm of each layer's gradient."""
     inputs, labels = pool.first(0, samples)
     # The gradient of the input is that of the membranes, seen through the input weights.
     x = as_tensor(inputs).requires_grad_()
@@ -84,12 +94,23 @@ def _norms(net: torch.nn.Sequential, recipe: Recipe, pool: Pool, samples: int) -
             fired.append(out.detach())
         found = scores(answer(out), recipe.decision)
         torch.nn.functional.cross_entropy(found, torch.from_numpy(labels)).backward()
+        gradients = [float(getattr(block, block._entry).weight.grad.norm()) for block in net]
     finally:
         for block, factor in zip(hidden, factors, strict=True):
             block.feedback_grad = factor
         net.zero_grad(set_to_none=True)
     assert x.grad is not None
-    return x.grad.double().norm(dim=(0, 1)).numpy(), fired
+    return x.grad.double().norm(dim=(0, 1)).numpy(), fired, gradients
+
+
+@torch.no_grad()
+def _pacemakers(hidden: list[torch.nn.Module], steps: int) -> list[int]:
+    """How many neurons of each layer spike without input."""
+    counts = []
+    for block in hidden:
+        channels = getattr(block, block._entry).weight.shape[1]
+        counts.append(int((block(torch.zeros(1, channels, steps)) > 0).any(dim=2).sum()))
+    return counts
 
 
 def examine(
@@ -103,7 +124,7 @@ def examine(
     """
     stages = stages_of(recipe, task, seed)
     pool, first = stages[-1].pool, stages[0].pool.task
-    norms, fired = _norms(net, recipe, pool, pool.most(samples))
+    norms, fired, gradients = _norms(net, recipe, pool, pool.most(samples))
     usable = np.flatnonzero(np.isfinite(norms) & (norms > 0))
     slope = np.polyfit(usable, np.log(norms[usable]), 1)[0] if len(usable) > 1 else 0.0
     loops = [block for block in net if isinstance(block, DelayRecurrent)]
@@ -119,6 +140,9 @@ def examine(
         steps=task.steps,
         first_steps=first.steps,
         problems=[],
+        layer_rates=[float((one > 0).float().mean()) for one in fired],
+        layer_gradients=gradients,
+        pacemakers=_pacemakers(list(net)[:-1], max(_UNDRIVEN, task.steps)),
     )
     report.problems.extend(_problems(report, recipe.gradient.control > 0))
     return report
@@ -135,6 +159,18 @@ def _problems(report: InitialReport, steered: bool) -> list[str]:
         )
     if rate > high:
         found.append(f"saturated: {rate:.2f} spikes a neuron and step, above {high:g}; lower init.radius")
+    quiet = [layer for layer, of in enumerate(report.layer_rates) if of == 0]
+    if quiet and rate >= low:
+        found.append(
+            f"silent: hidden layer {', '.join(map(str, quiet))}, from which the next one hears nothing; "
+            "raise init.rate or init.input_gain, or take init.kind relay"
+        )
+    dead = [layer for layer, norm in enumerate(report.layer_gradients) if not 0 < norm < np.inf]
+    if dead:
+        found.append(f"no gradient reaches the weights of layer {', '.join(map(str, dead))}; see init.rate")
+    beating = sum(report.pacemakers)
+    if beating:
+        found.append(f"{beating} neurons spike without input; lower their bias")
     # Where training steers the factor along recurrent synapses, it holds the gradient itself.
     if not steered and first > RESOLUTION:
         found.append(

@@ -53,6 +53,8 @@ def init(
                 else []
             ),
             (f"gradient, first stage ({first} steps)", f"times 10^{report.first_decades:.1f}"),
+            ("spikes by layer", " ".join(f"{one:.4f}" for one in report.layer_rates)),
+            ("gradient by layer", " ".join(f"{one:.1e}" for one in report.layer_gradients)),
             (f"gradient, full task ({full} steps)", f"times 10^{report.decades:.1f}"),
         ]
     )

@@ -44,6 +44,22 @@ def draw_branching(models: Models, output: Output = "branching.png") -> int:
     return _write(learning.draw_branching([learning.training(load_model(m), m) for m in models]), output)
 
 
+@app.command("cell")
+def draw_cell(
+    output: Output = "cell.png",
+    bias: Annotated[float, typer.Option(help="b_h, -8 to -5.")] = -6.0,
+    drive: Annotated[float, typer.Option(help="What arrives at i in each driven step.")] = 0.25,
+) -> int:
+    """A Spiking Recurrent Cell: its states over a drive, its frequency over a current, its ranges of b_h.
+
+    Example: delaynet plot cell --bias -5.5 -o cell.png
+    """
+    pictures.check_format(output)
+    from delaynet_lava.analysis import cell  # torch, and compiled loops
+
+    return _write(cell.draw_cell(bias, drive), output)
+
+
 @app.command("lattice")
 def draw_lattice(net: Net, output: Output = "lattice.png") -> int:
     """The neurons' lattice, coloured by delay. Example: delaynet plot lattice net.h5 -o lattice.png"""

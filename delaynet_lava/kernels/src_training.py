@@ -15,7 +15,7 @@ from delaynet_lava.kernels import src_steps as steps_of
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.recurrence import GROUPS
 
-__all__ = ["Form", "backward", "find_events", "run_floats", "run_integers", "settle"]
+__all__ = ["Form", "backward", "find_events", "run_floats", "run_integers", "settle", "watch"]
 
 _ONE = np.float32(1)
 
@@ -157,6 +157,21 @@ def settle(bias, form, state, steps):
     nothing, p, sent = np.zeros(bias.shape[0], np.int32), np.empty_like(bias), np.empty_like(bias)
     for _ in range(steps):
         _step_integers(nothing, bias, form, state[0], state[1], state[2], p, sent)
+
+
+@compiled()
+def watch(arriving, bias, form, state, seen):
+    """What cells do with synaptic sums that are given.
+
+    Args:
+        arriving: int32 (T, P). bias, form: as of :func:`run_integers`.
+        state: int32 (3, P), i, h and h_s, changed in place.
+        seen: int32 (4, T, P), written: i, h, h_s and what is sent.
+    """
+    p = np.empty_like(bias)
+    for t in range(arriving.shape[0]):
+        _step_integers(arriving[t], bias, form, state[0], state[1], state[2], p, seen[3, t])
+        seen[:3, t] = state
 
 
 @nb.njit

@@ -20,7 +20,7 @@ from delaynet_lava.nn.recurrent import _delays
 __all__ = ["BIAS_MAX", "BIAS_MIN", "SpikingRecurrentCell", "quantize"]
 
 BIAS_MIN, BIAS_MAX = -8.0, -5.0
-"""b_h in which a cell with a slow feedback of 7 is silent without input; from -4.25 on it is a pacemaker."""
+"""b_h in which a cell with a slow feedback of 7 is silent without input; from -4.64 on it is a pacemaker."""
 FIRES = 1.6
 """A constant x under which a cell of b_h = -6 fires."""
 SETTLE = 1000
