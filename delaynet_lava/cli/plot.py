@@ -54,7 +54,7 @@ def draw_cell(
 
     Example: delaynet plot cell --bias -5.5 -o cell.png
     """
-    pictures.check_format(output)
+    require_picture("--output", output)
     from delaynet_lava.analysis import cell  # torch, and compiled loops
 
     return _write(cell.draw_cell(bias, drive), output)
