@@ -203,6 +203,38 @@ def object_detection_left_out(source: str) -> str:
     return _OBJECT_DETECTION
 
 
+def _no_gradient_at_a_bound() -> bool:
+    import torch
+
+    at_bound = torch.zeros(1, requires_grad=True)
+    at_bound.clamp(0, 1).sum().backward()
+    return at_bound.grad is None or not bool(at_bound.grad.item())
+
+
+_WITHIN = """
+
+def _within(words, low, high):
+    return torch.where((words < low) | (words > high), words.detach().clamp(low, high), words)
+"""
+
+
+@_mend("lava-dl", "0.6.0", "lava.lib.dl.slayer.neuron.base", _no_gradient_at_a_bound)
+def gradient_of_the_largest_weight(source: str) -> str:
+    """SLAYER clamps its weights to what 8 bits hold.
+
+    Breaks: since torch 2.14 ``clamp`` gives no gradient to what lies at a bound itself; a weight that has
+    come to 254 or -256 could never leave it again, and a training would end in other integers.
+    Safe: the values are the same, and the gradient is that of torch before: of all that the bounds hold,
+    themselves included.
+    """
+    old = (
+        "quantize(\n                weight, step=2 / self.w_scale\n"
+        "            ).clamp(-256 / self.w_scale, 254 / self.w_scale)"
+    )
+    new = "_within(quantize(weight, step=2 / self.w_scale), -256 / self.w_scale, 254 / self.w_scale)"
+    return _replace(source, old, new, times=2) + _WITHIN
+
+
 def _edited(mend: Mend, source: str) -> str:
     """The source to run for a module, mended or as it is; notes and says which."""
     if not mend.needed():

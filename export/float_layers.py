@@ -273,7 +273,10 @@ def _exact(layer: FloatLayer, hint: Mapping[str, Any], max_exponent: int) -> Den
     vth = fx.VTH_MAX if threshold is None else int(np.rint(threshold[0]))
     if threshold is None and isinstance(hint.get("vth"), int) and hint["vth"] >= fx.VTH_MAX:
         vth = hint["vth"]
-    narrow = {k: hint[k] for k in ("membrane_bits", "full_scale_exp") if isinstance(hint.get(k), int)}
+    own: dict[str, Any] = {
+        k: hint[k] for k in ("membrane_bits", "full_scale_exp") if isinstance(hint.get(k), int)
+    }
+    own |= {k: hint[k] for k in ("v_init", "u_init") if k in hint}
     neuron = Neuron(
         vth=vth,
         du=_decay(layer.keep_u),
@@ -281,7 +284,7 @@ def _exact(layer: FloatLayer, hint: Mapping[str, Any], max_exponent: int) -> Den
         bias=mantissa if np.any(mantissa) else np.zeros((), np.int16),
         bias_exp=exponent,
         reset=layer.reset,
-        **narrow,
+        **own,
     )
     return Dense(synapses[0], neuron, synapses[1])  # type: ignore[arg-type]
 

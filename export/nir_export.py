@@ -36,8 +36,8 @@ def graph_of(network: Network) -> NeuralGraph:
     """The graph of a network, times in seconds.
 
     Recurrent delays are ``Delay`` nodes in the loop, whose own step NIR leaves implicit. What NIR has no
-    word for (soft reset, narrow membranes, exponents, average, decision) is kept in the graph's metadata,
-    which other tools do not read; :func:`left_out` names what of it changes the network.
+    word for (soft reset, narrow membranes, initial states, exponents, average, decision) is kept in the
+    graph's metadata, which other tools do not read; :func:`left_out` names what of it changes the network.
 
     Raises:
         InputError: an input layer with neurons of its own, which no node of NIR is.
@@ -101,7 +101,7 @@ def left_out(network: Network) -> list[str]:
         if neuron.membrane_bits != fx.MEMBRANE_BITS:
             texts.append(f"{where}: NIR has no membranes of {neuron.membrane_bits} bits")
         if np.any(neuron.v_init) or np.any(neuron.u_init):
-            texts.append(f"{where}: NIR has no initial states; in the file neurons begin at rest")
+            texts.append(f"{where}: NIR has no initial states; with others neurons begin at rest")
     if network.payload.bits:
         texts.append(f"NIR does not say what comes in; the file leaves out that it is {network.payload}")
     if network.tail:
@@ -120,6 +120,9 @@ def _metadata(network: Network) -> dict[str, Any]:
             one["vth"] = neuron.vth
         if neuron.membrane_bits != fx.MEMBRANE_BITS:
             one |= {"membrane_bits": neuron.membrane_bits, "full_scale_exp": neuron.full_scale_exp}
+        for key in ("v_init", "u_init"):
+            if np.any(state := getattr(neuron, key)):
+                one[key] = state.tolist()
         if isinstance(layer, Dense):
             one["weight_exp"] = layer.synapse.weight_exp
             if layer.recurrent is not None:

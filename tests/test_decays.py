@@ -17,7 +17,7 @@ from delaynet_lava.analysis.bitdepth import layer_memory
 from delaynet_lava.analysis.overflow import bounds
 from delaynet_lava.emulator import emulate, extremes
 from delaynet_lava.errors import InputError
-from delaynet_lava.export.nir_export import to_nir
+from delaynet_lava.export.nir_export import left_out, to_nir
 from delaynet_lava.export.nir_import import from_nir
 from delaynet_lava.export.relay import relay
 from delaynet_lava.export.retime import retime
@@ -85,6 +85,19 @@ def test_encoders_have_them_too() -> None:
     trace = emulate(network, inputs, EVERYTHING)
     assert trace.compare(plain(network, inputs)[0]).mismatches == 0
     assert len(set(trace.spikes[0].sum(axis=(0, 1)).tolist())) == 3
+
+
+@pytest.mark.filterwarnings("ignore::delaynet_lava.export.nir_import.NirWarning")
+def test_initial_states_go_out_to_nir_and_in_again() -> None:
+    pytest.importorskip("nir", reason="nir is not installed")
+    begun = three(v_init=[100, -70, 0], u_init=[0, 900, -30])
+    assert [
+        text for text in left_out(begun) if "no initial states; with others neurons begin at rest" in text
+    ]
+    again = from_nir(to_nir(begun))
+    inputs = inputs_for(begun, 40)
+    assert emulate(begun, inputs, EVERYTHING).compare(emulate(again, inputs, EVERYTHING)).mismatches == 0
+    assert emulate(begun, inputs, EVERYTHING).compare(emulate(three(), inputs, EVERYTHING)).mismatches
 
 
 @settings(few, max_examples=4)

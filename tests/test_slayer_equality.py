@@ -18,6 +18,7 @@ from delaynet_lava.export import extract  # noqa: E402
 from delaynet_lava.export.extract import quantize_weight  # noqa: E402
 from delaynet_lava.nn import DelayRecurrent, Readout  # noqa: E402
 from delaynet_lava.nn.model import build, describe, load_model, save_model  # noqa: E402
+from delaynet_lava.nn.parts import Cuba  # noqa: E402
 
 cuba = slayer.block.cuba
 STEPS = 90
@@ -291,3 +292,15 @@ def test_where_slayer_goes_on_the_block_wraps_as_the_chip_does():
     assert trace.u_wraps[0] > 0
     assert ours.overflows.tolist() == [trace.u_wraps[0], trace.v_saturations[0]]
     assert not torch.equal(theirs(signal), spikes)
+
+
+@pytest.mark.parametrize("of", ["ours", "SLAYER's"])
+def test_the_gradient_of_a_weight_at_its_bound_is_that_of_any_other(of: str) -> None:
+    # torch 2.14's clamp has none there: a weight that has come to 254 or -256 would stay for ever.
+    params = {"threshold": 1.0, "current_decay": 0.5, "voltage_decay": 0.04}
+    neuron = Cuba(**params) if of == "ours" else slayer.neuron.cuba.Neuron(**params)
+    weight = torch.tensor([-5.0, -4.0, -3.9, 1.0, 254 / 64, 4.5], requires_grad=True)
+    words = neuron.quantize_8bit(weight, descale=True)
+    words.sum().backward()
+    assert words.tolist() == [-256, -256, -250, 64, 254, 254]
+    assert weight.grad.tolist() == [0, 64, 64, 64, 64, 0]

@@ -107,7 +107,10 @@ class Cuba(torch.nn.Module):
     def quantize_8bit(self, weight: torch.Tensor, descale: bool = False) -> torch.Tensor:
         """Weights that 8 bits hold: multiples of 2/64 from -256/64 to 254/64; ``descale``: as integers."""
         low, high = fixedpoint.WEIGHT_MIN / self.w_scale, fixedpoint.WEIGHT_MAX / self.w_scale
-        words = quantize(weight, step=2 / self.w_scale).clamp(low, high)
+        words = quantize(weight, step=2 / self.w_scale)
+        # Not torch's clamp alone: since torch 2.14 it gives no gradient to what lies at a bound itself, and a
+        # weight that has once come there would stay for ever.
+        words = torch.where((words < low) | (words > high), words.detach().clamp(low, high), words)
         return words * self.w_scale if descale else words
 
     def clamp(self) -> None:
