@@ -43,7 +43,7 @@ def _weights(network: Network) -> list[torch.Tensor]:
 def _keep(network: Network) -> tuple[float, float]:
     """What hidden membranes and readout membranes keep from one step to the next."""
     hidden, _, out = parts(network)
-    return 1 - hidden.neuron.dv / 4096, 1 - out.neuron.dv / 4096
+    return 1 - int(hidden.neuron.dv) / 4096, 1 - int(out.neuron.dv) / 4096
 
 
 class Spike(torch.autograd.Function):

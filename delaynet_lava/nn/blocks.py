@@ -210,7 +210,7 @@ class _Block(torch.nn.Module):
     @property
     def shape(self) -> torch.Size:
         """Shape of the block's output, without batch and time."""
-        return self.neuron.shape
+        return torch.Size(self.neuron.shape or ())
 
 
 class _Spiking(_Block):

@@ -128,7 +128,7 @@ def _rounded(values: np.ndarray, kind: type) -> np.ndarray:
 
 def _rows(weight: torch.Tensor, lanes: int, scale: float, kind: type) -> np.ndarray:
     """(pre, lanes) of a weight (post, pre)."""
-    rows = np.zeros((weight.shape[1], lanes), kind)
+    rows: np.ndarray = np.zeros((weight.shape[1], lanes), kind)
     rows[:, : weight.shape[0]] = _rounded(weight.detach().numpy().T * np.float32(scale), kind)
     return rows
 

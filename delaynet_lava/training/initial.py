@@ -58,9 +58,9 @@ def initialise(net: torch.nn.Sequential, init: Init, seed: int) -> None:
             draw(weight, of_layer(init.input_gain, layer) * _threshold(block), generator)
     draw(_input_weight(net[-1]), init.readout_gain, generator)
     for layer, block in enumerate(hidden):
-        weight = _recurrent_weight(block)
-        if weight is not None and weight.numel():
-            draw_recurrent(weight, of_layer(init.radius, layer) * _threshold(block), generator)
+        recurrent = _recurrent_weight(block)
+        if recurrent is not None and recurrent.numel():
+            draw_recurrent(recurrent, of_layer(init.radius, layer) * _threshold(block), generator)
 
 
 @torch.no_grad()
