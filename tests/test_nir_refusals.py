@@ -90,7 +90,7 @@ def test_what_nir_cannot_say_is_named():
         network(membrane_bits=8, full_scale_exp=16, v_init=np.array([512, 0])).with_(tail=2, average=1)
     )
     assert any("NIR has no membranes of 8 bits" in text for text in texts)
-    assert any("NIR has no initial states; in the file neurons begin at rest" in text for text in texts)
+    assert any("NIR has no initial states; with others neurons begin at rest" in text for text in texts)
     assert "the file leaves out that the network runs 2 steps beyond its samples" in texts
     assert "NIR has no average over 1 groups of outputs" in texts
     assert fx.MEMBRANE_BITS == 24
