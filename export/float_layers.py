@@ -156,7 +156,9 @@ def fill(weight: np.ndarray, where: str) -> float:
         InputError: all are 0, or one is not finite.
     """
     peak = max(float(weight.max()) / fx.WEIGHT_MAX, float(weight.min()) / fx.WEIGHT_MIN)
-    if not 0 < peak < np.inf:
+    if not np.isfinite(peak):
+        raise InputError(where, f"are {weight.min()} to {weight.max()} thresholds", "scale them down")
+    if peak <= 0:
         raise InputError(
             where, f"are {weight.min()} to {weight.max()}", "quantise numbers that are not all 0"
         )
@@ -314,11 +316,13 @@ def _nearest(layer: FloatLayer, max_exponent: int) -> tuple[Dense, float]:
     row = np.ones(layer.size) if layer.threshold is None else layer.threshold
     if not np.all(row > 0):
         raise InputError("v_threshold", "is 0, to which no weights can be scaled", "give it a value above 0")
-    w_in, w_rec = layer.weight / row[:, None], layer.weight_rec
-    if w_rec is not None:
-        w_rec = w_rec / row[:, None]
-        if not np.any(w_rec):
-            w_rec = None
+    w_rec = layer.weight_rec
+    with np.errstate(over="ignore"):  # refused by fill
+        w_in = layer.weight / row[:, None]
+        if w_rec is not None:
+            w_rec = w_rec / row[:, None]
+    if w_rec is not None and not np.any(w_rec):
+        w_rec = None
     e_in = e_rec = 0
     if w_rec is None:
         scale = fill(w_in, f"{layer.name}: weights")

@@ -153,7 +153,8 @@ def import_nir(
     used, sources = _readings(graph, readings or Readings(), given)
     assert used.dt_ms is not None
     dt = used.dt_ms * (1e-3 if used.unit == "s" else 1.0)
-    shape, populations, notes = stack(graph, dt)
+    with np.errstate(over="ignore", invalid="ignore"):  # found and refused by _layer
+        shape, populations, notes = stack(graph, dt)
     hints = graph.metadata.get("layers")
     if not isinstance(hints, list) or len(hints) != len(populations):
         hints = [{}] * len(populations)
@@ -166,7 +167,8 @@ def import_nir(
         own = used if "v_threshold" in population.values else replace(used, reset="zero")
         if _says_reset(hint, sources):
             own = replace(used, reset=str(hint["reset"]))
-        layer = _layer(graph, population, own, dt, notes)
+        with np.errstate(over="ignore", invalid="ignore"):
+            layer = _layer(graph, population, own, dt, notes)
         layers.append(layer)
         where = f"{graph.where}: node {population.name!r}"
         try:
@@ -331,11 +333,16 @@ def _layer(
         loop = Way(loop.weight, np.maximum(loop.delay - 1, 0))
     leak = (1 - keep_v) * values["v_leak"]
     bias = population.bias * gain
+    weights = [gain[:, None] * way.weight for way in (population.forward, loop) if way is not None]
+    if not all(np.isfinite(array).all() for array in (*weights, bias, leak)):
+        raise graph.refuse(
+            name, "multiplies out to numbers beyond float64", "scale its weights and gains down"
+        )
     return FloatLayer(
         name=name,
-        weight=population.forward.weight * gain[:, None],
+        weight=weights[0],
         delay=population.forward.delay,
-        weight_rec=None if loop is None else loop.weight * gain[:, None],
+        weight_rec=None if loop is None else weights[1],
         delay_rec=None if loop is None else loop.delay,
         keep_u=keep_u,
         keep_v=keep_v,

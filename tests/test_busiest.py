@@ -19,12 +19,12 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.hw_profiles import HardwareProfile, Limit, load_profile
 from delaynet_lava.hw_profiles.placement import place
-from delaynet_lava.network import Dense, Network
+from delaynet_lava.network import Dense, Network, Neuron, Synapse
 
 STEPS, BATCH = 40, 2
 
 
-def narrow(neurons: int, **fitted: float) -> HardwareProfile:
+def narrow(neurons: int, word_bits: int | None = None, **fitted: float) -> HardwareProfile:
     """A chip whose cores hold few neurons."""
     units = {"energy": "pJ", "time": "ns"}
     prices = {
@@ -35,11 +35,30 @@ def narrow(neurons: int, **fitted: float) -> HardwareProfile:
         "neurons_per_core": Limit(neurons, "neuron", "documented", "here"),
         "time_per_step": Limit(0.6, "us", "documented", "here"),
     }
+    if word_bits is not None:
+        limits["synapse_word_bits"] = Limit(word_bits, "bit", "documented", "here")
     return HardwareProfile("narrow", "narrow", limits, {}, prices)
 
 
-def plain(network: Network, x: np.ndarray, cores: int, homes: list[np.ndarray]) -> np.ndarray:
-    """int (samples, steps, kinds, cores), spike by spike; no words."""
+def words_of(synapses: int, delays: np.ndarray, neurons: int, word_bits: int) -> int:
+    """Words of one list, written out bit by bit: blocks of up to 64 synapses with 10 bits ahead of each,
+    8 bits of weight, 6 or more of target, as many of delay as the longest takes."""
+    target = max(6, len(f"{neurons - 1:b}"))
+    longest = int(delays.max()) if delays.size else 0
+    each = 8 + target + (len(f"{longest:b}") if longest else 0)
+    words = 0
+    while synapses > 0:
+        bits = 10 + each * min(synapses, 64)
+        while bits > 0:
+            words, bits = words + 1, bits - word_bits
+        synapses -= 64
+    return words
+
+
+def plain(
+    network: Network, x: np.ndarray, cores: int, homes: list[np.ndarray], neurons: int, word_bits: int
+) -> np.ndarray:
+    """int (samples, steps, kinds, cores), spike by spike."""
     trace = emulate(network, x, ("spikes",))
     done = np.zeros((*x.shape[:2], 4, cores), int)
     for k, layer in enumerate(network.layers):
@@ -55,15 +74,18 @@ def plain(network: Network, x: np.ndarray, cores: int, homes: list[np.ndarray]) 
                 hit = [homes[k][post] for post in np.flatnonzero(synapse.weight[:, neuron])]
                 for core in hit:
                     done[sample, step, 1, core] += 1
+                for core in set(hit):
+                    longest = synapse.delay[synapse.weight != 0]
+                    done[sample, step, 2, core] += words_of(hit.count(core), longest, neurons, word_bits)
                 if sender >= 0:
                     done[sample, step, 3, homes[sender][neuron]] += len(set(hit))
     return done
 
 
 @settings(max_examples=15, deadline=None)
-@given(networks(max_neurons=10), st.integers(2, 12), st.integers(0, 99))
-def test_each_core_is_counted_as_a_plain_count_does(network, neurons, seed):
-    profile = narrow(neurons)
+@given(networks(max_neurons=10), st.integers(2, 12), st.sampled_from([None, 16, 40]), st.integers(0, 99))
+def test_each_core_is_counted_as_a_plain_count_does(network, neurons, word_bits, seed):
+    profile = narrow(neurons, word_bits)
     placed = place(network, profile)
     x = inputs_for(network, STEPS, BATCH, seed=seed)
     spikes = emulate(network, x, ("spikes",)).spikes
@@ -72,14 +94,26 @@ def test_each_core_is_counted_as_a_plain_count_does(network, neurons, seed):
     ]
     load = core_load(network, profile, placed, halves)
     homes = [placed.core_of(k) for k in range(len(network.layers))]
-    expected = plain(network, x, len(placed.cores), homes)
-    for kind in (0, 1, 3):
+    expected = plain(network, x, len(placed.cores), homes, neurons, word_bits or 64)
+    for kind in range(4):
         by_core = expected[:, :, kind]
         assert [one.most[kind] for one in load.cores] == by_core.max(axis=(0, 1)).tolist()
         assert [one.mean[kind] for one in load.cores] == pytest.approx(by_core.mean(axis=(0, 1)))
         assert load.busiest[KINDS[kind]].tolist() == by_core.max(axis=2).sum(axis=1).tolist()
     assert load.messages.tolist() == expected[:, :, 3].sum(axis=(1, 2)).tolist()
     assert load.time_ns is None
+
+
+def test_words_of_lists_longer_than_a_block():
+    """70 neurons listen to one channel, with delays up to 5: 64 synapses of 8 + 7 + 3 bits and 10 more are
+    19 words of 64 bits, 6 synapses and 10 bits are 2; on two cores of 35 neurons a synapse takes 17 bits."""
+    delay = np.arange(70)[:, None] % 6
+    network = Network((Dense(Synapse(np.full((70, 1), 2), delay), Neuron(vth=1000, du=4096, dv=100)),))
+    x = np.zeros((1, 10, 1), np.uint8)
+    x[0, 3] = 1
+    for profile, expected in ((narrow(70), 19 + 2), (narrow(35), -(-(35 * (8 + 6 + 3) + 10) // 64))):
+        result = cost(network, x, profile, placed=place(network, profile))
+        assert {c.name: c.most for c in result.busiest}["memory words read"] == expected
 
 
 def test_more_cores_leave_less_to_the_busiest():

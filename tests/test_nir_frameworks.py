@@ -66,9 +66,13 @@ def test_the_silent_start_of_the_published_sample_tells_the_readings_apart():
     assert seen == {"{}": 7, "{'order': 'old'}": 2, "{'decay': 'exponential'}": 3, "{'reset': 'subtract'}": 4}
 
 
+@pytest.mark.parametrize(
+    "reading", [{}, {"order": "old"}, {"decay": "exponential"}, {"reset": "subtract"}, {"dt_ms": 0.05}]
+)
 @pytest.mark.parametrize("name", ["braille_noDelay_bias_zero", "braille_noDelay_noBias_subtract"])
-def test_the_quantised_braille_networks_are_within_the_stated_error(name):
-    found = import_nir(braille(f"{name}.nir"))
+def test_the_quantised_braille_networks_are_within_the_stated_error(name, reading):
+    found = import_nir(braille(f"{name}.nir"), Readings(**reading), frozenset(reading))
+    assert all(found.sources[key] == "option" for key in reading)
     for made, layer, rounding in zip(found.network.layers, found.layers, found.roundings, strict=True):
         pairs = [(made.synapse, layer.weight)]
         if made.recurrent is not None:
@@ -94,6 +98,69 @@ def test_norses_neuron_spikes_as_published():
     assert np.array_equal(run_late(found.network, inputs)[0][0][0, :, 0], published)
     wrong = import_nir(braille("lif_norse.nir"), Readings(dt_ms=1.0), frozenset({"dt_ms"}))
     assert float_layers.run(wrong.layers, inputs)[0][0].sum() > 20
+
+
+def one_neuron(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs (1, steps, 1), membrane and spikes of a run of Norse's neuron."""
+    recorded = np.loadtxt(braille(name), delimiter=",")
+    return (recorded[None, :, :1] != 0).astype(np.uint8), recorded[:, 1], recorded[:, 2]
+
+
+def floats_of(inputs: np.ndarray, **readings: str) -> tuple[np.ndarray, np.ndarray]:
+    """Membrane and spikes in float64; the spikes of the integers are the same."""
+    found = import_nir(braille("lif_norse.nir"), Readings(**readings), frozenset(readings))
+    spikes, membrane = (one[0, :, 0] for one in float_layers.run(found.layers, inputs)[0])
+    assert np.array_equal(run_late(found.network, inputs)[0][0][0, :, 0], spikes)
+    return membrane, spikes
+
+
+@pytest.mark.parametrize(("name", "unit"), [("lif_norse.csv", 1.0), ("lif_snntorch.csv", 25.0)])
+def test_the_same_neuron_in_norse_and_in_snntorch(name, unit):
+    """snnTorch's membrane counts in tau / dt = 25 of Norse's."""
+    inputs, published, spikes = one_neuron(name)
+    membrane, fired = floats_of(inputs)
+    assert fired.sum() == 4 and np.array_equal(fired, spikes)
+    assert np.abs(membrane * unit - published).max() < 2e-6 * unit
+    other, _ = floats_of(inputs, decay="exponential")
+    assert np.abs(other * unit - published).max() > 1e-3 * unit
+
+
+def test_the_exact_solution_resets_within_a_step():
+    """The equation solved without steps: ours of exponential decay until the first spike, and at every spike
+    ahead by what the rest of the step still adds after the reset."""
+    inputs, published, spikes = one_neuron("lif_exact.csv")
+    membrane, fired = floats_of(inputs, decay="exponential")
+    assert fired.sum() == 4 and np.array_equal(fired, spikes)
+    first = int(np.argmax(spikes))
+    assert np.abs(membrane[:first] - published[:first]).max() < 1e-7
+    off, keep = published - membrane, np.exp(-0.1 / 2.5)
+    assert 5e-3 < off[first] < 7e-3
+    expected, rest = np.zeros(len(off)), 0.0
+    for t in range(first, len(off)):
+        rest *= keep
+        if spikes[t]:
+            # From v the threshold 0.1 is reached once 1 - v has fallen to 0.9; the input is on all the step.
+            rest = 1 - keep * (1 - published[t - 1]) / 0.9
+        expected[t] = rest
+    assert np.abs(off - expected).max() < 1e-6
+    euler, _ = floats_of(inputs)
+    assert np.abs(euler[:first] - published[:first]).max() > 1e-4
+
+
+@pytest.mark.parametrize(("decay", "period"), [("euler", 179), ("exponential", 180)])
+def test_two_neurons_in_a_row(decay, period):
+    """The first rises to 1.2 and spikes at 1; the second, at 20, takes no more than 0.01 of a spike."""
+    found = import_nir(braille("two_lif_neurons.nir"), Readings(decay=decay), frozenset({"decay"}))
+    assert found.readings.dt_ms == 0.1 and found.sources["dt_ms"] == "default"
+    silence = np.zeros((1, 1000, 1), np.uint8)
+    (first, _), (second, membrane) = float_layers.run(found.layers, silence)
+    at = np.flatnonzero(first)
+    assert at.tolist() == list(range(period - 1, 1000, period))
+    assert not second.any() and membrane.max() == pytest.approx(0.01, rel=0.3)
+    (integers, quiet), _, _ = run_late(found.network, silence)
+    assert not quiet.any()
+    # A decay of 40.76 of 4096 is rounded to 41: the membrane rises a little less.
+    assert np.abs(np.diff(np.flatnonzero(integers)) - period).max() <= 2
 
 
 def test_an_imported_network_on_lava():

@@ -99,14 +99,12 @@ def _lay_open(
     graph: Group, where: str, prefix: str, nodes: dict[str, Node], edges: list[tuple[str, str]]
 ) -> None:
     """Nodes and edges of a graph and of the graphs in it."""
-    if prefix.count("/") > MAX_DEPTH:
-        raise InputError(where, f"has graphs in graphs, more than {MAX_DEPTH} deep")
+    _not_too_deep(prefix, where)
     group = graph.group("nodes")
     inner: set[str] = set()
     for key in sorted(group.keys):
         name = prefix + key
-        if len(nodes) >= MAX_NODES:
-            raise InputError(where, f"has more than {MAX_NODES} nodes")
+        _not_too_many(nodes, where)
         node = group.group(key, f"{where}: node {name[:60]!r}")
         kind = node.text("type")
         if kind == "NIRGraph":
@@ -119,6 +117,16 @@ def _lay_open(
     if len(own) + len(edges) > MAX_EDGES:
         raise InputError(where, f"has more than {MAX_EDGES} edges")
     edges += [_joined(edge, prefix, inner, nodes, where) for edge in _once(own, where)]
+
+
+def _not_too_deep(prefix: str, where: str) -> None:
+    if prefix.count("/") > MAX_DEPTH:
+        raise InputError(where, f"has graphs in graphs, more than {MAX_DEPTH} deep")
+
+
+def _not_too_many(nodes: Mapping[str, Node], where: str) -> None:
+    if len(nodes) >= MAX_NODES:
+        raise InputError(where, f"has more than {MAX_NODES} nodes")
 
 
 def _kept(node: Group, key: str) -> bool:
@@ -185,9 +193,11 @@ def from_object(graph: Any, where: str = "graph") -> NeuralGraph:
 def _lay_object_open(
     graph: Any, where: str, prefix: str, nodes: dict[str, Node], edges: list[tuple[str, str]]
 ) -> None:
+    _not_too_deep(prefix, where)
     inner = set()
     for key, node in graph.nodes.items():
         name = prefix + key
+        _not_too_many(nodes, where)
         if hasattr(node, "nodes"):
             inner.add(key)
             _lay_object_open(node, where, f"{name}/", nodes, edges)
