@@ -16,6 +16,7 @@ from delaynet_lava.export.nir_import import Readings, import_nir
 from delaynet_lava.formats import nir_graph
 from delaynet_lava.formats.nir_graph import NeuralGraph, Node
 from delaynet_lava.network import DELAY_LIMIT
+from delaynet_lava.payloads import Payload
 
 nir = pytest.importorskip("nir")
 
@@ -196,4 +197,6 @@ def test_what_nir_cannot_say_is_named():
     assert any("NIR has no initial states; with others neurons begin at rest" in text for text in texts)
     assert "the file leaves out that the network runs 2 steps beyond its samples" in texts
     assert "NIR has no average over 1 groups of outputs" in texts
+    (text,) = left_out(network().with_(input_payload=Payload(8)))
+    assert text.startswith("NIR does not say what comes in; the file leaves out that it is ")
     assert fx.MEMBRANE_BITS == 24
