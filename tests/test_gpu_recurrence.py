@@ -336,6 +336,28 @@ def test_the_comparison_of_gradients_sees_a_small_difference(wrong):
 
 
 @executes
+@pytest.mark.parametrize("window", [1, 5])
+def test_gradient_of_delays_is_that_of_the_definition(window):
+    most, delay = 20, (0, 1, 3, 9, 20, 19, 6)
+    case = a_case(delay=delay, steps=60, vth=120)
+    leaves = tensors(case)
+    learned = torch.tensor(delay, dtype=torch.float32, device=DEVICE).requires_grad_()
+    dyn = Dynamics(case.delay, delay_window=window, max_delay=most)
+    spikes, *_ = gpu.GpuRecurrence.apply(*leaves, case.bias, dyn, learned)
+    (spikes * torch.rand_like(spikes)).sum().backward()
+    sent = spikes.detach().cpu().numpy()
+    p = leaves[0].grad.cpu().numpy() @ (case.words / 64)
+    expected = np.zeros(case.words.shape[0])
+    for b, t, j in zip(*np.nonzero(sent), strict=True):
+        pairs = [(min(delay[j] + k, most), max(delay[j] - k, 0)) for k in range(1, window + 1)]
+        at = [[p[b, t + 1 + d, j] if t + 1 + d < p.shape[1] else 0.0 for d in pair] for pair in pairs]
+        expected[j] += sum(x - y for x, y in at) / sum(x - y for x, y in pairs)
+    seen = learned.grad.cpu().numpy()
+    assert np.count_nonzero(expected) > 3
+    assert np.abs(seen - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@executes
 def test_only_the_gradients_asked_for_are_recorded_and_returned():
     case = CASES["several delays"]
     leaves = tensors(case)

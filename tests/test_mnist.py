@@ -147,3 +147,16 @@ def test_an_idx_array_cannot_be_written_to(tmp_path) -> None:
     (tmp_path / "a").write_bytes(idx(np.arange(6, dtype=np.uint8).reshape(2, 3)))
     array = read_idx(tmp_path / "a", 2)
     assert array.tolist() == [[0, 1, 2], [3, 4, 5]] and not array.flags.writeable
+
+
+@pytest.mark.slow
+def test_the_real_images_come_from_a_package_and_are_the_published_ones() -> None:
+    from mnist_files import mnist_folder
+
+    task = delaynet_lava.task(f"psmnist:root={mnist_folder()}")
+    assert [task.size(split) for split in ("train", "validation", "test")] == [55000, 5000, 10000]
+    # The first digits of the training set and of the test's, as everybody knows them.
+    assert task.batch("train", 0, 5)[1].tolist() == [5, 0, 4, 1, 9]
+    inputs, labels = task.batch("test", 0, 4)
+    assert labels.tolist() == [7, 2, 1, 0]
+    assert 0.1 < float((inputs > 0).mean()) < 0.25

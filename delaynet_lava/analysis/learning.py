@@ -16,7 +16,7 @@ from delaynet_lava.pictures import COLOURS, GREY, bare
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Training", "draw_branching", "draw_learning", "training"]
+__all__ = ["Training", "draw_branching", "draw_delays", "draw_learning", "training"]
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,31 @@ def draw_branching(trainings: Sequence[Training]) -> Figure:
         "critical", (1, 1), (4, 0), beside, "offset points", va="center", fontsize=8, color=GREY
     )  # fmt: skip
     axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure
+
+
+def draw_delays(model: ModelFile, where: str) -> Figure:
+    """For each layer that learned its delays: how many neurons have which, before and after, and their moves.
+
+    Raises:
+        InputError: no delays were learned.
+    """
+    from matplotlib.figure import Figure
+
+    before = [np.array(layer) for layer in model.provenance.get("first_delays") or []]
+    every = [t.numpy() for k, t in model.state_dict.items() if k.endswith(".delay") and t.ndim == 1]
+    after = every[-len(before) :] if before else []
+    if not before or [len(one) for one in before] != [len(one) for one in after]:
+        raise InputError(where, "keeps no delays from before they were learned", "train with learn_delays")
+    figure = Figure(figsize=(9.6, 3.6 * len(before)), layout="constrained")
+    rows: Any = figure.subplots(len(before), 2, squeeze=False)
+    for (left, right), first, last in zip(rows, before, after, strict=True):
+        edges = np.arange(max(first.max(), last.max()) + 2) - 0.5
+        left.hist([first, last], edges, label=["before", "after"], color=[GREY, COLOURS[0]])
+        left.set(xlabel="delay (steps)", ylabel="neurons")
+        left.legend(frameon=False)
+        right.plot([0, first.max()], [0, first.max()], color=GREY, linewidth=1)
+        right.scatter(first, last, s=12, color=COLOURS[0])
+        right.set(xlabel="before (steps)", ylabel="after (steps)")
+        bare(left), bare(right)
     return figure

@@ -69,6 +69,16 @@ def draw_lattice(net: Net, output: Output = "lattice.png") -> int:
     return _write(activity.draw_lattice(network), output)
 
 
+@app.command("delays")
+def draw_delays(
+    model: Annotated[str, typer.Argument(help="A model.pt whose delays were learned.")],
+    output: Output = "delays.png",
+) -> int:
+    """Learned delays before and after the training. Example: delaynet plot delays model.pt -o delays.png"""
+    pictures.check_format(output)
+    return _write(learning.draw_delays(load_model(model), model), output)
+
+
 @app.command("activity")
 def draw_activity(
     net: Net,

@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
 class _DelayedRecurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, seen, w_in, w_rec, du, dv, threshold, bias, dyn):  # type: ignore[override]
+    def forward(ctx, x, seen, w_in, w_rec, du, dv, threshold, bias, dyn, delay):  # type: ignore[override]
         bits, lead, values, words_rec = None, 0, None, None
         if seen is None:
             values = x.detach().to(torch.int32).contiguous().numpy()
@@ -102,6 +102,7 @@ class _DelayedRecurrence(torch.autograd.Function):
         outer_p = np.zeros((0, 0), np.float32) if grad_population is None else _array(grad_population)
         gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
         longest = layer.ring - 2
+        learns = w_rec is not None and ctx.needs_input_grad[9] and dyn.delay_window > 0
         into_x, feedback, delay = _NOTHING, _NOTHING, np.ascontiguousarray(dyn.delay, np.int32)
         layout = recurrence.columns_of(delay, lanes)
         if wants_x and not graded:
@@ -110,13 +111,15 @@ class _DelayedRecurrence(torch.autograd.Function):
             feedback = in_blocks(w_rec.detach().numpy()[:, layout.order])
         rows = -(-batch // ROWS) * ROWS
         g_ring = np.zeros((rows, ring_length(longest + recurrence.SPAN), lanes), np.float32)
-        p_ring = np.zeros((rows, layer.ring, layout.width), np.float32)
+        ahead = ring_length(dyn.max_delay + recurrence.SPAN) if learns else layer.ring
+        p_ring = np.zeros((rows, max(ahead, layer.ring), layout.width), np.float32)
         # Of payloads the loop gives the gradient of each synaptic sum, and two products the rest.
         grad_x = np.empty((batch, steps, channels), np.float32) if wants_x or graded else _NOTHING
         by_spike = wants_w_in and not graded
         grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if by_spike else _NOTHING
         grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else _NOTHING
         scalars = np.zeros((recurrence.GROUPS, 3))
+        grad_delay = np.zeros((recurrence.GROUPS if learns else 0, n))
         for first, length, v, u in layer.membranes():
             recurrence.backward_segment(
                 first, length, outer_s, outer_p, outer_v, dyn.shift, v, u,
@@ -124,6 +127,7 @@ class _DelayedRecurrence(torch.autograd.Function):
                 layer.du, layer.dv, layer.threshold, layer.reset,
                 dyn.surrogate, dyn.width, dyn.height, dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad,
                 gv, gu, g_ring, p_ring, grad_x, grad_in, grad_rec, scalars,
+                grad_delay, dyn.delay_window, dyn.max_delay,
             )  # fmt: skip
         if dyn.initial is not None:
             # The loop ends at the first step; what that step decayed was the initial state.
@@ -142,6 +146,7 @@ class _DelayedRecurrence(torch.autograd.Function):
             grad_w,
             torch.from_numpy(grad_rec.sum(axis=0)[:, :n].T) if wants_w_rec else None,
             total[0:1], total[1:2], total[2:3], None, None,
+            torch.from_numpy(grad_delay.sum(axis=0)).float() if ctx.needs_input_grad[9] else None,
         )  # fmt: skip
 
 
@@ -164,7 +169,7 @@ def _require_whole(x: torch.Tensor) -> int:
     return largest
 
 
-def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[no-untyped-def]
+def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias, delay):  # type: ignore[no-untyped-def]
     if dynamics.membrane_bits != MEMBRANE_BITS:
         raise InputError(
             f"layer on {x.device}", f"has membranes of {dynamics.membrane_bits} bits", "run it on the CPU"
@@ -185,7 +190,7 @@ def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias):  # type: ignore[
                 "run it on the CPU",
             )
         drive = F.linear(x.to(exact), w_in.to(exact))
-        out, voltage, overflows = GpuRecurrence.apply(drive, w_rec, du, dv, threshold, bias, dynamics)
+        out, voltage, overflows = GpuRecurrence.apply(drive, w_rec, du, dv, threshold, bias, dynamics, delay)
     if dynamics.shift and dynamics.spiking:
         out = F.pad(out, (0, 0, 1, -1))
     return Outcome(out.to(x.dtype), voltage.to(x.dtype), out.sum(dim=2), overflows, None)
@@ -201,8 +206,9 @@ def delayed_recurrence(
     dynamics: Dynamics,
     bias: np.ndarray | None = None,
     bits: SpikeBits | None = None,
+    delay: torch.Tensor | None = None,
 ) -> Outcome:
-    """Run a layer with delayed recurrence; differentiable in the first six arguments.
+    """Run a layer with delayed recurrence; differentiable in the first six arguments and in the delay.
 
     The tensors' device decides where: on the CPU in the event-driven loops of this package, on a GPU in
     its Triton kernels, in the same integers.
@@ -217,13 +223,14 @@ def delayed_recurrence(
         dynamics: everything else.
         bias: int64 (N,), already shifted to the state's scale.
         bits: ``x`` as the layer before returned it, where that is known.
+        delay: float (N,), delays that are learned; those of ``dynamics``, which run, are these, rounded.
 
     Raises:
         InputError: ``x`` holds fractions or more than 24 bits, or the device can't run the layer. (A GPU
             sums payloads below 2**24 only and starts at rest.)
     """
     if x.device.type != "cpu":
-        return _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias)
+        return _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias, delay)
     if bits is None:
         bits = SpikeBits(torch.empty((*x.shape[:2], spikes.words(x.shape[2])), dtype=torch.int64), 0)
         packed = bits.bits.numpy().view(np.uint64)
@@ -231,6 +238,6 @@ def delayed_recurrence(
             _require_whole(x)
             bits = None
     out, voltage, population, overflows, fired = _DelayedRecurrence.apply(
-        x, bits, w_in, w_rec, du, dv, threshold, bias, dynamics
+        x, bits, w_in, w_rec, du, dv, threshold, bias, dynamics, delay
     )
     return Outcome(out, voltage, population, overflows, SpikeBits(fired, dynamics.shift))

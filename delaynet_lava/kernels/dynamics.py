@@ -34,6 +34,8 @@ class Dynamics:
             time at a time; None: by their size.
         membrane_bits, full_scale_exp: the membrane's word, see :func:`fixedpoint.membrane_grid`.
         shift: steps by which the output is late, 0 or 1 (the shift of SLAYER's blocks).
+        delay_window: half-width in steps of the window that the gradient of a delay is taken over.
+        max_delay: the largest delay that may be learned.
         initial: int32 (N,) each, current and membrane before the first step; None: at rest.
     """
 
@@ -51,4 +53,6 @@ class Dynamics:
     membrane_bits: int = MEMBRANE_BITS
     full_scale_exp: int = FULL_SCALE_EXP
     shift: int = 0
+    delay_window: int = 1
+    max_delay: int = 0
     initial: tuple[np.ndarray, np.ndarray] | None = None

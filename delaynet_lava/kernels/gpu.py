@@ -115,7 +115,7 @@ def _by_sample(record: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 class GpuRecurrence(torch.autograd.Function):
-    """``apply(drive, w_rec, du, dv, threshold, bias, dynamics)``, all tensors on one GPU.
+    """``apply(drive, w_rec, du, dv, threshold, bias, dynamics, delay=None)``, all tensors on one GPU.
 
     Args:
         drive: float (B, T, N), feed-forward synaptic input in SLAYER's units (weights / 64).
@@ -124,6 +124,7 @@ class GpuRecurrence(torch.autograd.Function):
         threshold: float (1,); its mantissa is ``floor(64 * threshold)``.
         bias: int64 array (N,), already shifted to the state's scale, or None.
         dynamics: :class:`delaynet_lava.kernels.dynamics.Dynamics`; its ``shift`` is left to the caller.
+        delay: float (N,), delays that are learned, or None; those of ``dynamics`` run.
 
     Returns:
         spikes (B, T, N) in the drive's dtype, empty for a readout; membrane before the reset (B, T, N)
@@ -135,7 +136,7 @@ class GpuRecurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, drive, w_rec, du, dv, threshold, bias, dyn):  # type: ignore[override]
+    def forward(ctx, drive, w_rec, du, dv, threshold, bias, dyn, delay=None):  # type: ignore[override]
         words = None if w_rec is None else torch.round(w_rec.detach().float() * WEIGHT_SCALE).contiguous()
         plan = _Plan(drive, words, du, dv, threshold, dyn)
         # The kernel puts the membrane where it found the drive.
@@ -205,7 +206,12 @@ class GpuRecurrence(torch.autograd.Function):
                 _add_weight_gradient(grad_w, spikes, grad_drive, plan.lag.long())
         total = scalars.sum(dim=(0, 1, 3, 4), dtype=torch.float64)
         total[:2] /= DECAY_ONE
-        return grad_drive.to(ctx.dtype), grad_w, *total.float().split(1), None, None
+        grad_delay = None
+        if ctx.needs_input_grad[7]:
+            grad_delay = grad_drive.new_zeros(plan.n)
+            if plan.recurrent and dyn.delay_window:
+                _add_delay_gradient(grad_delay, _by_sample(spikes, plan.batch), grad_drive, w_rec, dyn)
+        return grad_drive.to(ctx.dtype), grad_w, *total.float().split(1), None, None, grad_delay
 
 
 def _add_weight_gradient(
@@ -227,3 +233,27 @@ def _add_weight_gradient(
         g = grad_drive[:, first:last].reshape(-1, n)
         high = (g.view(torch.int32) & -8192).view(torch.float32)
         grad_w.addmm_(high.t(), sent).addmm_((g - high).t(), sent)
+
+
+def _add_delay_gradient(
+    grad_delay: torch.Tensor, spikes: torch.Tensor, grad_drive: torch.Tensor, w_rec: torch.Tensor, dyn: Any
+) -> None:
+    """Gradient of the delays as :func:`kernels.recurrence.backward_segment` has it, added to float32 (N,).
+
+    Args:
+        spikes: uint8 (B, T, N). grad_drive: float32 (B, T, N). w_rec: float (N, N), post x pre.
+    """
+    _, steps, n = spikes.shape
+    delay = torch.from_numpy(np.asarray(dyn.delay, np.int64)).to(spikes.device)
+    neurons, window = torch.arange(n, device=delay.device), torch.arange(1, dyn.delay_window + 1)
+    late = (delay + window[:, None].to(delay.device)).clamp(max=dyn.max_delay)
+    soon = (delay - window[:, None].to(delay.device)).clamp(min=0)
+    distance = (late - soon).sum(dim=0).clamp(min=1)
+    begin = torch.arange(1, steps + 1, device=delay.device)[:, None]
+    weight = w_rec.detach().float()
+    for sent, g in zip(spikes, grad_drive, strict=True):
+        # After the last step nothing arrives.
+        p = torch.nn.functional.pad(g @ weight, (0, 0, 0, dyn.max_delay + 1))
+        for after, before in zip(late, soon, strict=True):
+            difference = p[begin + after, neurons] - p[begin + before, neurons]
+            grad_delay += (sent * difference).sum(dim=0) / distance

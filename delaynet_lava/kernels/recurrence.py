@@ -130,12 +130,37 @@ def _add_senders(spikes, b, first, when, ring, rows, totals):
     when[:] = 0
 
 
+@nb.njit
+def _add_delays(spikes, b, first, ring, offsets, delay, window, most, totals):
+    """Add to each sender's total the gradient of its delay that its spikes of 64 steps give.
+
+    Args:
+        spikes, b, first: as for :func:`_add_senders`.
+        ring: float32 (L, width), products with the recurrent weights; offsets, delay: of the senders.
+        window, most: see :func:`backward_segment`.
+        totals: float64 (senders,).
+    """
+    mask, width = ring.shape[0] - 1, ring.shape[1]
+    for t in range(first, min(first + SPAN, spikes.shape[1])):
+        for w in range(spikes.shape[2]):
+            word = spikes[b, t, w]
+            while word != 0:
+                j = 64 * w + lowest_bit(word)
+                word &= word - ONE
+                column, difference, distance = offsets[j] & (width - 1), ZERO, 0
+                for k in range(1, window + 1):
+                    late, soon = min(delay[j] + k, most), max(delay[j] - k, 0)
+                    difference += ring[(t + 1 + late) & mask, column] - ring[(t + 1 + soon) & mask, column]
+                    distance += late - soon
+                totals[j] += difference / max(1, distance)
+
+
 @compiled(parallel=True, fastmath=FAST)
 def backward_segment(
     first, steps, grad_spikes, grad_population, grad_voltage, shift, v, u,
     bits, late, fired, w_in, w_rec, delay, layout,
     du, dv, threshold, reset, surrogate, width, height, reset_grad, feedback_grad, membrane_grad,
-    gv, gu, g_ring, p_ring, grad_input, grad_w_in, grad_w_rec, grad_scalars,
+    gv, gu, g_ring, p_ring, grad_input, grad_w_in, grad_w_rec, grad_scalars, grad_delay, window, most,
 ):  # fmt: skip
     """Back-propagate the steps of one segment, the last first; results go into the last line's arguments.
 
@@ -178,6 +203,14 @@ def backward_segment(
         grad_w_in, grad_w_rec: float32 (GROUPS, C or N, P), pre x post, added to; (0, 0, 0): not wanted.
         grad_scalars: float64 (GROUPS, 3), added to: gradients of du, dv (as decays of 0 to 4096) and of
             the threshold.
+        grad_delay: float64 (GROUPS, N), added to; (0, 0): not wanted. With p around the arrival of each
+            spike, at delays D = 0 to ``most`` and no others,
+
+                sum over t of s[t, j] sum_k (p[t + 1 + min(d + k, D)] - p[t + 1 + max(d - k, 0)]) / distance
+
+            for d = delay[j] and k = 1 to ``window``, where the distance is the sum of those between the two.
+            L of p then has to be above D + SPAN.
+        window: half-width in steps; most: D.
 
     Raises:
         ValueError: an array that is read or written by address has another shape.
@@ -278,6 +311,10 @@ def backward_segment(
                             _add_senders(bits, b, t, when, g_ring[b], t + late + undelayed, grad_w_in[group])
                         if grad_w_rec.shape[0] > 0:
                             _add_senders(fired, b, t, when, g_ring[b], t + 1 + delay, grad_w_rec[group])
+                        if grad_delay.shape[0] > 0:
+                            _add_delays(
+                                fired, b, t, p_ring[b], layout.offsets, delay, window, most, grad_delay[group]
+                            )  # fmt: skip
         # Once: threads would wait for each other to write what lies so close together.
         grad_scalars[group, 0] += scalars[0] * (SCALE * SCALE)
         grad_scalars[group, 1] += scalars[1] * SCALE

@@ -138,6 +138,10 @@ class _Block(torch.nn.Module):
     def _dynamics(self) -> Dynamics:
         raise NotImplementedError
 
+    def _learned_delay(self) -> torch.Tensor | None:
+        """Delays of the recurrence that are trained; None: they are not."""
+        return None
+
     def _run(self, x: torch.Tensor) -> Outcome:
         self.neuron.clamp()
         x, bits = self._input(x)
@@ -150,6 +154,7 @@ class _Block(torch.nn.Module):
             self.neuron.vth,
             self._dynamics(),
             bits=bits,
+            delay=self._learned_delay(),
         )
         self.overflows = result.overflows
         return result

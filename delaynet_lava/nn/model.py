@@ -183,8 +183,13 @@ def describe(
         config["decision"] = str(Decision.parse(str(decision)))
     if payload.bits:
         config |= {"payload_bits": payload.bits, "payload_signed": payload.signed}
+    for block in blocks:
+        if isinstance(block, DelayRecurrent):
+            block.round_delays()
     tensors = torch.nn.Sequential(*blocks).state_dict()
-    return ModelFile(config, {k: v.detach().clone() for k, v in tensors.items()}, provenance or {})
+    # Learned delays are kept as the integers that run.
+    kept = {k: v.detach().clone() for k, v in tensors.items() if not k.endswith(".learned_delay")}
+    return ModelFile(config, kept, provenance or {})
 
 
 def _build_block(entry: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:

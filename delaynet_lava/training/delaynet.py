@@ -83,6 +83,8 @@ def _hidden(
         lattice_delays(neurons, delays, seed + layer, shares),
         self_connection=False,
         feedback_grad=recipe.gradient.feedback,
+        learn_delays=of_layer(network.learn_delays, layer),
+        max_delay=network.max_delay,
         **common,
     )
 

@@ -26,14 +26,16 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def make_optimiser(net: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
-    """Over everything that is trained; decays, whose unit is 1/4096, have a rate of their own."""
+    """Over everything that is trained; decays (in 1/4096) and learned delays have rates of their own."""
     named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
     decays = [p for name, p in named if name.endswith("decay")]
-    weights = [p for name, p in named if not name.endswith("decay")]
+    delays = [p for name, p in named if name.endswith("learned_delay")]
+    weights = [p for name, p in named if not name.endswith(("decay", "learned_delay"))]
     groups = [
         {"params": weights, "lr": options.lr, "weight_decay": options.weight_decay},
         # Pulled to zero, a membrane would never forget.
         {"params": decays, "lr": options.lr * options.lr_decays, "weight_decay": 0.0},
+        {"params": delays, "lr": options.lr * options.lr_delays, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     first, second = options.betas

@@ -166,6 +166,10 @@ class Network:
     shares: tuple[float, ...] | tuple[tuple[float, ...], ...] = _key(
         (), "share of the neurons in each delay group; empty: equal", kind=float, least=0, each=True
     )
+    learn_delays: bool | tuple[bool, ...] = _key(
+        False, "whether the delays are trained, each neuron's from where it begins", each=True
+    )
+    max_delay: int = _key(62, "the largest delay that is learned, steps", least=1)
     threshold: float | tuple[float, ...] = _key(
         8.0, "first thresholds in SLAYER's units: 1/64 of the chip's", above=0, each=True
     )
@@ -262,6 +266,9 @@ class Gradient:
     feedback: float = _key(
         1.0, "first factor on the gradient along recurrent synapses; 1 is exact", least=0, most=1
     )
+    delay_window: int = _key(
+        10, "steps to each side that the gradient of a learned delay looks at; it falls to 1", least=1
+    )
     norm: float = _key(1.0, "gradient norm that this factor is steered to", above=0)
     control: float = _key(0.005, "how fast it is steered; 0 leaves it fixed", least=0)
     clip: float = _key(1.0, "the gradient is scaled to this norm where it is larger", above=0)
@@ -274,6 +281,7 @@ class Optimiser:
     name: str = _key("adam", "adamw keeps weight decay apart", choices=("adam", "adamw", "madgrad"))
     lr: float = _key(0.01, "learning rate of weights and thresholds", least=0)
     lr_decays: float = _key(20.0, "that of the decays (in 1/4096), in lr", least=0)
+    lr_delays: float = _key(10.0, "that of learned delays (in steps), in lr", least=0)
     weight_decay: float = _key(0.0, "pulls weights and thresholds to zero; never the decays", least=0)
     betas: tuple[float, ...] = _key(
         (0.9, 0.99), "memory of the mean and of the square; madgrad's momentum is the first", least=0, below=1
@@ -289,6 +297,12 @@ class Schedule:
         "cosine", "how lr falls over them", choices=("constant", "linear", "exponential", "cosine")
     )
     lr_end: float = _key(0.02, "what is left of lr at their end", above=0, most=1)
+    frozen: float = _key(
+        0.2,
+        "share of the epochs, the last ones, in which learned delays stay",
+        least=0,
+        below=1,
+    )
     batch: int = _key(32, "samples a step, at most", least=1)
     epoch_samples: int = _key(0, "samples an epoch; 0: the training split, 1024 of an endless one", least=0)
     validation: int = _key(
@@ -435,6 +449,11 @@ def _delay_problems(network: Network) -> Iterator[str]:
         if not delays:
             yield f"network.delays: layer {layer} has none; write [0] for recurrence without delay"
             continue
+        if of_layer(network.learn_delays, layer):
+            if network.kind == "lsnn" or not of_layer(network.recurrent, layer):
+                yield f"network.learn_delays: layer {layer} has no delays; make it recurrent, no lsnn"
+            elif max(delays) > network.max_delay:
+                yield f"network.delays: {max(delays)} is above max_delay, {network.max_delay}"
         try:
             delay_groups(neurons, delays, of_layer(network.shares, layer, many=True) or even(len(delays)))
         except InputError as error:
@@ -450,6 +469,7 @@ def _rule_problems(network: Network, loss: Loss, gradient: Gradient, answer: str
             f"{len(network.layers)} layers": len(network.layers) > 1,
             f"loss.readout {loss.readout}": answer != "last",
             "membranes of fewer bits": network.membrane_bits < MEMBRANE_BITS,
+            "learned delays": any(_flat((network.learn_delays,))),
         }
         if any(unfit.values()):
             yield f"gradient.rule: eprop does without {', '.join(k for k, v in unfit.items() if v)}; use bptt"

@@ -150,10 +150,14 @@ class _Trainer:
         self.recurrent = [
             block for layer, block in enumerate(hidden) if of_layer(recipe.network.recurrent, layer)
         ]
+        self.delayed = [block for block in hidden if getattr(block, "learn_delays", False)]
+        # Of another unit and size than the rest, they are left out where the gradient's norm is taken.
+        self.clipped = [p for k, p in self.net.named_parameters() if not k.endswith("learned_delay")]
         self.model: torch.nn.Module = _Answering(self.net)
         if group.size > 1:
-            # Gradients become means over the processes. Delays, the buffers, never change.
+            # Gradients become means over the processes. The buffers, delays, follow from parameters.
             self.model = DistributedDataParallel(self.model, **_WITHOUT_BUFFERS)
+        self.first_delays = [block.delay.tolist() for block in self.delayed]
         self.optimiser = make_optimiser(self.net, recipe.optimiser)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = {k: v.detach().clone() for k, v in self.net.named_parameters()}
@@ -196,7 +200,7 @@ class _Trainer:
             (loss * group.size).backward()
             population = _total(populations)
             answer = scores(out.detach(), recipe.decision)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), recipe.gradient.clip))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.clipped, recipe.gradient.clip))
         if np.isfinite(norm):
             self.optimiser.step()
         self._steer(norm)
@@ -219,6 +223,19 @@ class _Trainer:
         population, out = eprop_step(self.net, x, target, temperature=loss.temperature, rate_weight=loss.rate)
         rate = population.mean() / self.neurons
         return cross_entropy(out / loss.temperature, target) + loss.rate * rate, population, out
+
+    def _narrow_windows(self) -> None:
+        """Close the window of the gradient of learned delays; 0, which leaves them, for the last epochs."""
+        schedule, window = self.recipe.schedule, self.recipe.gradient.delay_window
+        done = self.progress["annealed"] / schedule.epochs / (1 - schedule.frozen)
+        for block in self.delayed:
+            block.delay_window = 0 if done >= 1 else max(1, round(window * (1 - done)))
+        if done >= 1 and self.delayed:
+            # What an optimiser remembers of earlier gradients would move them on.
+            learned = {id(block.learned_delay) for block in self.delayed}
+            for group in self.optimiser.param_groups:
+                if any(id(p) in learned for p in group["params"]):
+                    group["lr"] = 0.0
 
     def _steer(self, norm: float) -> None:
         """Move the factor on the gradient along recurrent synapses towards the norm that is asked for."""
@@ -275,6 +292,7 @@ class _Trainer:
         share = share_of_rate(schedule, 1 - state["annealed"] / schedule.epochs if full else 1.0)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
+        self._narrow_windows()
         batches = stage.epoch(schedule, chosen.easy)
         steps = [self._step(pool, count) for pool, count in batches]
         loss, right, rate, branching, _ = (float(mean) for mean in np.mean(steps, axis=0))
@@ -373,6 +391,8 @@ class _Trainer:
             },
             "history": self.history,
         }
+        if self.first_delays:
+            provenance["first_delays"] = self.first_delays
         return describe(
             self.net,
             task=self.task.word,
