@@ -207,7 +207,7 @@ class GpuRecurrence(torch.autograd.Function):
         total = scalars.sum(dim=(0, 1, 3, 4), dtype=torch.float64)
         total[:2] /= DECAY_ONE
         grad_delay = None
-        if ctx.needs_input_grad[7]:
+        if len(ctx.needs_input_grad) > 7 and ctx.needs_input_grad[7]:
             grad_delay = grad_drive.new_zeros(plan.n)
             if plan.recurrent and dyn.delay_window:
                 _add_delay_gradient(grad_delay, _by_sample(spikes, plan.batch), grad_drive, w_rec, dyn)
