@@ -256,19 +256,24 @@ def test_words_added_in_vectors_keep_their_sign(total, row):
 
 
 @numba.njit
-def advanced(u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit):
+def advanced(u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit, each):
     advance(
         u, u.size // LANES, u.ctypes.data, v.ctypes.data, slot.ctypes.data, bias.ctypes.data,
         u_out.ctypes.data, v_out.ctypes.data, fired.ctypes.data, counts.ctypes.data,
-        du, dv, threshold, unit_exp, limit,
+        du, dv, threshold, unit_exp, limit, each.ctypes.data if each.size else 0,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("word", [np.int32, np.int64])
 @pytest.mark.parametrize("bits", [24, 9])
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("du, dv", [(4096, 0), (4096, 41), (4096, 4096), (0, 4096), (700, 41), (1, 4095)])
-def test_a_step_in_vectors_is_the_plain_arithmetic(word, bits, du, dv):
+def test_a_step_in_vectors_is_the_plain_arithmetic(word, bits, du, dv, own):
     size, rng = 80, np.random.default_rng(du + dv)
+    each, last = np.zeros((2, 0), word), (du, dv)
+    if own:  # of one decay each, drawn; those of all are not read
+        du, dv = rng.choice([du, 5, 4096], size), rng.choice([dv, 900, 4095], size)
+        each, last = np.stack([du, dv]).astype(word), (1, 2)
     unit_exp, limit = fx.membrane_grid(bits, 21 if bits < 24 else 23)
     u, v = rng.integers(-fx.V_MAX, fx.V_MAX, (2, size))
     # Beyond what wraps, and what a short word's sum with half the range no longer holds.
@@ -287,7 +292,7 @@ def test_a_step_in_vectors_is_the_plain_arithmetic(word, bits, du, dv):
     state = [x.astype(word) for x in (u, v, slot, bias)]
     u_out, v_out, counts = np.empty(size, np.int32), np.empty(size, np.int32), np.ones((2, LANES), word)
     fired = np.full(2, 1 << 63, np.uint64)
-    advanced(*state, u_out, v_out, fired, counts, du, dv, 500 << 6, unit_exp, limit)
+    advanced(*state, u_out, v_out, fired, counts, *last, 500 << 6, unit_exp, limit, each)
     membrane = np.clip(wide_v, -limit, limit)
     assert np.array_equal(state[0], current) and np.array_equal(u_out, current)
     assert np.array_equal(state[1], membrane) and np.array_equal(v_out, membrane)

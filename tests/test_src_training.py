@@ -73,7 +73,7 @@ def cells(draw: Any) -> tuple[SpikingRecurrentCell, torch.Tensor]:
         weight_bits=draw(st.integers(2, 8)),
         weight_exp=draw(st.integers(0, 4)),
         in_exp=in_exp,
-        output_bits=draw(st.sampled_from([0, 0, 1, 4, 8])),
+        output_bits=draw(st.sampled_from([0, 0, 1, 4, 8])) if recurrent is None else in_exp,
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -249,6 +249,7 @@ def test_a_stack_comes_back_from_its_file(tmp_path: Path, mode: str) -> None:
         ({"neuron_params": {"threshold": 1.0}}, "threshold"),
         ({"delay": -1}, "negative"),
         ({"mode": "double"}, "mode"),
+        ({"recurrent_delay": 3, "output_bits": 4}, "both sums of a recurrent layer have one scale"),
     ],
 )
 def test_what_a_cell_cannot_be(options: dict[str, Any], word: str) -> None:

@@ -112,7 +112,10 @@ def draw_delays(model: ModelFile, where: str) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    before = [np.array(layer) for layer in model.provenance.get("first_delays") or []]
+    noted = model.provenance.get("first_delays")
+    before = []
+    if isinstance(noted, list) and all(isinstance(layer, list) for layer in noted):
+        before = [np.array(layer) for layer in noted if all(type(d) is int for d in layer)]
     every = [t.numpy() for k, t in model.state_dict.items() if k.endswith(".delay") and t.ndim == 1]
     after = every[-len(before) :] if before else []
     if not before or [len(one) for one in before] != [len(one) for one in after]:
@@ -127,5 +130,6 @@ def draw_delays(model: ModelFile, where: str) -> Figure:
         right.plot([0, first.max()], [0, first.max()], color=GREY, linewidth=1)
         right.scatter(first, last, s=12, color=COLOURS[0])
         right.set(xlabel="before (steps)", ylabel="after (steps)")
-        bare(left), bare(right)
+        bare(left)
+        bare(right)
     return figure

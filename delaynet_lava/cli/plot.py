@@ -75,7 +75,7 @@ def draw_delays(
     output: Output = "delays.png",
 ) -> int:
     """Learned delays before and after the training. Example: delaynet plot delays model.pt -o delays.png"""
-    pictures.check_format(output)
+    require_picture("--output", output)
     return _write(learning.draw_delays(load_model(model), model), output)
 
 

@@ -224,6 +224,12 @@ class SpikingRecurrentCell(torch.nn.Module):
             where, params, weight_bits=weight_bits, weight_exp=weight_exp, in_exp=in_exp,
             output_bits=output_bits, mode=mode, gate=gate,
         )  # fmt: skip
+        if mode == "integer" and recurrent_delay is not None and in_exp != output_bits:
+            raise InputError(
+                f"{where}: in_exp",
+                f"is {in_exp} and output_bits {output_bits}; both sums of a recurrent layer have one scale",
+                "give them the same number of bits, or no recurrent_delay",
+            )
         self.input_decay = round(params["current_decay"] * fx.DECAY_ONE)
         self.squash, self.activation, self.slow = params["squash"], params["activation"], params["slow"]
         self.weight_bits, self.weight_exp, self.in_exp = weight_bits, weight_exp, in_exp

@@ -150,8 +150,10 @@ class DelayRecurrent(_Spiking):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _dynamics(self) -> Dynamics:
-        learned = {"delay_window": self.delay_window, "max_delay": self.max_delay}
-        return replace(super()._dynamics(), **learned) if self.learn_delays else super()._dynamics()
+        fixed = super()._dynamics()
+        if not self.learn_delays:
+            return fixed
+        return replace(fixed, delay_window=self.delay_window, max_delay=self.max_delay)
 
     def _learned_delay(self) -> torch.Tensor | None:
         return self.learned_delay if self.learn_delays else None
