@@ -13,6 +13,7 @@ files above are opened, none through a link, and sizes are known before anything
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -46,6 +47,8 @@ from delaynet_lava.network import Encoder, Network, Payload
 from delaynet_lava.trace import check_inputs, require_32_bits, with_tail
 
 __all__ = ["BACKENDS", "Loihi", "Manifest", "read_inputs", "read_manifest", "unpacked", "write_bundle"]
+
+_FILLED = "exists and is not an empty folder"
 
 BACKENDS = ("lava", "loihi2")
 RECORDABLE = ("spikes",)
@@ -165,7 +168,7 @@ def write_bundle(
         raise InputError("record", "the last layer answers by its spikes", "record them")
     target = Path(folder)
     if os.path.lexists(target) and (not os.path.isdir(target) or any(target.iterdir())):
-        raise InputError(str(folder), "exists and is not an empty folder", "choose another place")
+        raise InputError(str(folder), _FILLED, "choose another place")
     if backend == "loihi2":
         loihi = loihi or Loihi()
     try:
@@ -204,9 +207,9 @@ def write_bundle(
             manifest = _manifest(json.loads(text), text.encode(), "bundle")
             os.replace(temporary, target)
     except OSError as error:
-        raise InputError(
-            str(folder), f"cannot be written ({error.strerror})", "choose another place"
-        ) from error
+        # Another may have filled the folder since it was looked at.
+        problem = _FILLED if error.errno == errno.ENOTEMPTY else f"cannot be written ({error.strerror})"
+        raise InputError(str(folder), problem, "choose another place") from error
     return manifest
 
 
