@@ -155,6 +155,18 @@ def prototype_to_allocate(source: str) -> str:
     return _replace(source, old, "alloc_signal[0] = np.asarray(self.next_alloc_id).item()")
 
 
+@_mend("lava-nc", "0.10.0", "lava.proc.graded.models", _no_number_of_a_vector)
+def inverse_root_of_one_number(source: str) -> str:
+    """Lava's inverse square root in fixed point takes an array of one number for a number.
+
+    Breaks: from numpy 2.4 on ``int`` of such an array is refused; the process ends at its first step, and
+    the run waits for it for ever.
+    Safe: the one number is taken out first; an array of several is refused as before.
+    """
+    source = _replace(source, "int(np.log2(val))", "int(np.asarray(np.log2(val)).item())")
+    return _replace(source, "b_i = int(s_fp)", "b_i = int(np.asarray(s_fp).item())")
+
+
 def _fork_was_set() -> bool:
     return multiprocessing.get_start_method(allow_none=True) == "fork"
 
