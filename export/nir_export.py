@@ -92,7 +92,7 @@ def left_out(network: Network) -> list[str]:
     texts = []
     for index, layer in enumerate(network.layers):
         neuron, where = layer.neuron, f"layer {index}"
-        if neuron.is_readout and np.any(neuron.du != fx.DECAY_ONE):
+        if neuron.is_readout and not neuron.forgetful:
             texts.append(
                 f"{where}: nir 1.0.4 has no CubaLI, a readout with a current; 1.0.5 and later read it"
             )

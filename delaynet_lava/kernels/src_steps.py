@@ -1,4 +1,4 @@
-"""The steps of a Spiking Recurrent Cell in integers, one is 4096 (will move to fixedpoint)."""
+"""The steps of a Spiking Recurrent Cell in integers, one is 4096."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from numba.extending import register_jitable
 
 from delaynet_lava import fixedpoint as fx
 
-LIMIT = (1 << 23) - 1
 DECAY = 410
 SQUASH = {"parabola": 0, "clip": 1, "sign": 2}
 ACTIVATION = {"parabola": 0, "clip": 1}
@@ -18,13 +17,8 @@ def current(i, a, k, shift):
 
 
 @register_jitable
-def saturates(i):
-    return (i > LIMIT) | (i < -LIMIT)
-
-
-@register_jitable
 def saturate(i):
-    return min(max(i, -LIMIT), LIMIT)
+    return min(max(i, -fx.V_MAX), fx.V_MAX)
 
 
 @register_jitable

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from delaynet_lava import fixedpoint as fx
 from delaynet_lava.kernels import src_steps as steps_of
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.recurrence import GROUPS
@@ -91,6 +92,17 @@ def _send_back(sent, t, w, delay, ring):
                 target[n] += sent[j] * row[n]
 
 
+@nb.njit
+def _longest(delay, delay_rec):
+    """The largest of two lists of delays, either of which may be empty; 0 where both are."""
+    longest = 0
+    for j in range(delay.shape[0]):
+        longest = max(longest, delay[j])
+    for j in range(delay_rec.shape[0]):
+        longest = max(longest, delay_rec[j])
+    return longest
+
+
 @compiled(parallel=True)
 def run_integers(
     x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, out, slope_h, slope_x, counts
@@ -108,11 +120,7 @@ def run_integers(
     """
     batch, steps, _ = x.shape
     lanes, neurons, wanted = w.shape[1], out.shape[2], slope_h.shape[1] > 0
-    longest = 0
-    for j in range(delay.shape[0]):
-        longest = max(longest, delay[j])
-    for j in range(delay_rec.shape[0]):
-        longest = max(longest, delay_rec[j])
+    longest = _longest(delay, delay_rec)
     for b in nb.prange(batch):
         ring = np.zeros((longest + 2, lanes), np.int32)
         i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()
@@ -140,7 +148,7 @@ def _step_integers(now, bias, form, i, h, slow, p, sent):
     over = 0
     for n in range(now.shape[0]):
         summed = steps_of.current(i[n], now[n], form.input_decay, form.shift)
-        over += steps_of.saturates(summed)
+        over += fx.saturates(summed)
         summed = steps_of.saturate(summed)
         drive = steps_of.squashed(summed, form.squash)
         potential = steps_of.potential(drive, h[n], slow[n], bias[n], form.slow)
@@ -192,11 +200,7 @@ def run_floats(x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, 
     batch, steps, _ = x.shape
     lanes, neurons, wanted = w.shape[1], out.shape[2], slope_h.shape[1] > 0
     keep, grain = np.float32(1 - form.input_decay / 4096), np.float32(2.0**form.output_bits)
-    longest = 0
-    for j in range(delay.shape[0]):
-        longest = max(longest, delay[j])
-    for j in range(delay_rec.shape[0]):
-        longest = max(longest, delay_rec[j])
+    longest = _longest(delay, delay_rec)
     for b in nb.prange(batch):
         ring = np.zeros((longest + 2, lanes), np.float32)
         i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()

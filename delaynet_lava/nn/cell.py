@@ -156,7 +156,7 @@ class SpikingRecurrentCell(torch.nn.Module):
             z_s = 0.9 \\text{ where } h[t-1] \\le 0.5, \\text{ else } 0 \\\\
         s[t] &= h[t] \\ge 0.5
 
-    in integers (one is 4096; tanh is a parabola, see :mod:`delaynet_lava.fixedpoint`), from
+    in integers (one is 4096; tanh is a parabola, see :mod:`kernels.src_steps`), from
     the state of rest.
     De Geeter, Ernst, Drion, arXiv 2306.03623, equations 5a to 5f; alpha 0.9, rho 3. In the backward pass
     h[t-1] and h_s[t-1] are constants, ds/dh is 1, ``dh/dp = max(0, 1 - |p|/2)`` and
