@@ -30,7 +30,7 @@ from delaynet_lava.errors import MAX_MESSAGE, DelayNetError
 
 __all__ = ["Found", "Target", "run"]
 
-CASE_S, SILENT_S, MEMORY, CHUNK = 2.0, 60.0, 1 << 30, 1000
+CASE_S, SILENT_S, START_S, MEMORY, CHUNK = 2.0, 60.0, 600.0, 1 << 30, 1000
 _RUNS = (
     "os.system",
     "os.exec",
@@ -191,6 +191,7 @@ def _fork(
 ) -> tuple[dict[str, Any] | None, int, str]:
     """The figures of some cases; or the case at which their process ended, and how."""
     now = mmap.mmap(-1, 8)
+    now[:8] = struct.pack("<q", -1)
     folder = Path(
         tempfile.mkdtemp(prefix="delaynet-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     )
@@ -217,9 +218,11 @@ def _fork(
             case = struct.unpack("<q", now[:8])[0]
             if case != last:
                 last, since = case, time.monotonic()
-            elif time.monotonic() - since > SILENT_S:
+            elif time.monotonic() - since > (START_S if case < 0 else SILENT_S):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
+                if case < 0:
+                    raise RuntimeError(f"{target.name}: its files were not prepared within {START_S:.0f} s")
                 return None, case, f"does not return within {SILENT_S:.0f} s and can't be interrupted"
             time.sleep(0.02)
         if status == 0:
@@ -230,7 +233,10 @@ def _fork(
             if os.WIFSIGNALED(status)
             else f"exit code {os.WEXITSTATUS(status)}"
         )
-        return None, struct.unpack("<q", now[:8])[0], f"ends the process with {how}"
+        case = struct.unpack("<q", now[:8])[0]
+        if case < 0:
+            raise RuntimeError(f"{target.name}: its files can't be prepared ({how})")
+        return None, case, f"ends the process with {how}"
     finally:
         report.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
+import zipfile
 from random import Random
 from typing import Any
 
-__all__ = ["STRANGE", "damage", "strange", "strange_json", "twist"]
+__all__ = ["STRANGE", "damage", "damaged_npz", "strange", "strange_json", "twist"]
 
 STRANGE: list[Any] = [
     None,
@@ -147,3 +149,21 @@ def damage(data: bytes, rng: Random, base: bytes = b"") -> bytes:
         else:
             del out[at:]
     return bytes(out)
+
+
+def damaged_npz(content: bytes, rng: Random) -> bytes:
+    """Damage to the archive, or to arrays in one that is whole."""
+    if rng.random() < 0.4:
+        return damage(content, rng)
+    victim = rng.randrange(8)
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as old,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for k, name in enumerate(old.namelist()):
+            data = old.read(name)
+            # The header of an array is text, read as a Python literal.
+            at = rng.choice((0, 128))
+            new.writestr(name, data[:at] + damage(data[at:], rng) if k in (victim, victim - 4) else data)
+    return buffer.getvalue()

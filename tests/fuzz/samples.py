@@ -1,4 +1,4 @@
-"""Files of samples that may come from strangers: dense and events in a .npz, events in HDF5."""
+"""Samples in a .npz, dense and events, that may come from strangers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-import h5py
 import numpy as np
-from mutate import damage
+from mutate import damaged_npz
 
 from delaynet_lava import task
 
-__all__ = ["events_case", "npz_case", "read_samples", "sample_files"]
+__all__ = ["npz_case", "read_samples", "sample_files"]
 
 COUNT, STEPS, CHANNELS = 6, 9, 4
 
@@ -27,15 +26,7 @@ def sample_files(folder: Path) -> Any:
     sample, times, units = np.nonzero(inputs)
     dense = {"inputs": inputs, "labels": labels, "lengths": np.full(COUNT, STEPS)}
     events = {"times": times * 1.0, "units": units, "sample": sample, "labels": labels}
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        for name, values, kind in (("times", times / 1000, np.float32), ("units", units, np.uint16)):
-            chunks = (4,) if name == "units" else None
-            rows = file.create_dataset(f"spikes/{name}", (COUNT,), h5py.vlen_dtype(kind), chunks=chunks)
-            for k in range(COUNT):
-                rows[k] = values[sample == k]
-        file["labels"] = labels
-    return SimpleNamespace(folder=folder, path=folder, arrays=[dense, events], hdf5=buffer.getvalue())
+    return SimpleNamespace(path=folder / "samples.npz", arrays=[dense, events])
 
 
 def _strange(rng: Random, like: np.ndarray) -> np.ndarray:
@@ -61,16 +52,7 @@ def npz_case(state: Any, rng: Random) -> bytes:
     (np.savez if rng.random() < 0.5 else np.savez_compressed)(buffer, **arrays)
     content = buffer.getvalue()
     if rng.random() < 0.6:
-        content = damage(content, rng)
-    state.path = state.folder / "samples.npz"
-    state.path.write_bytes(content)
-    return content
-
-
-def events_case(state: Any, rng: Random) -> bytes:
-    """An HDF5 file of events with damaged bytes."""
-    content = damage(state.hdf5, rng)
-    state.path = state.folder / "samples.h5"
+        content = damaged_npz(content, rng)
     state.path.write_bytes(content)
     return content
 

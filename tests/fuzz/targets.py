@@ -2,296 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import json
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-import h5py
 import numpy as np
-import torch
-from bundle_tools import NETWORK, a_bundle
+from bundle_tools import a_bundle
 from harness import Target
-from intruder import Intruder
-from mutate import damage, strange, strange_json, twist
-from netx_tools import NEURON, a_network, stock_file
-from samples import events_case, npz_case, read_samples, sample_files
+from hdf5_files import events, graphs, hdf5_case, nets, read_recordings, recordings
+from mutate import damage, damaged_npz, strange, strange_json
+from samples import npz_case, read_samples, sample_files
+from torch_files import checkpoints, goes_on, models, torch_case
 
 from delaynet_lava.deploy import payload, results
 from delaynet_lava.deploy.bundle import read_inputs, read_manifest
 from delaynet_lava.deploy.job import read_job
 from delaynet_lava.export.extract import extract
 from delaynet_lava.export.float_network import read_published
-from delaynet_lava.export.nir_export import write_nir
 from delaynet_lava.export.nir_import import import_nir
 from delaynet_lava.formats import netx
-from delaynet_lava.formats.model_file import ModelFile, load_model, load_tensors, save_model
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.hw_profiles import load_profile
-from delaynet_lava.tasks.registry import task
 
 __all__ = ["TARGETS"]
-
-MODELS = Path(__file__).resolve().parents[2] / "delaynet_lava" / "models"
-torch.set_num_threads(1)
-
-
-# net.h5.
-
-
-def _strange_array(rng: Random) -> Any:
-    shape = tuple(rng.choice((0, 1, 2, 4, 5, 6)) for _ in range(rng.randrange(4)))
-    kind = rng.choice(("i1", "i2", "i4", "i8", "u1", "u8", "f2", "f4", "f8", ">i4", "bool"))
-    values = np.random.default_rng(rng.randrange(1 << 32)).integers(-300, 300, shape)
-    return values.astype(kind)
-
-
-def _into(group: h5py.Group, tree: dict[str, Any], rng: Random) -> None:
-    for key, value in tree.items():
-        try:
-            if isinstance(value, dict):
-                _into(group.create_group(str(key)), value, rng)
-            elif rng.random() < 0.1:
-                kind = rng.choice((h5py.SoftLink("/layer"), h5py.ExternalLink("a", "/b"), h5py.Empty("f4")))
-                group[str(key)] = kind
-            elif rng.random() < 0.1 and np.ndim(value):
-                chunks = tuple(max(1, rng.randrange(1, 2 * n + 1)) for n in np.shape(value))
-                group.create_dataset(
-                    str(key),
-                    data=value,
-                    chunks=chunks,
-                    maxshape=(None,) * np.ndim(value),
-                    compression=rng.choice((None, "gzip")),
-                    shuffle=rng.random() < 0.5,
-                )
-            else:
-                group[str(key)] = value
-        except (TypeError, ValueError, OSError, RuntimeError, UnicodeError, OverflowError):
-            continue  # not a value that HDF5 can hold
-
-
-def _tree(group: h5py.Group) -> dict[str, Any]:
-    return {k: _tree(v) if isinstance(v, h5py.Group) else v[()] for k, v in group.items()}
-
-
-def _nets(folder: Path) -> Any:
-    netx.write(a_network(), folder / "net.h5")
-    whole = (folder / "net.h5").read_bytes()
-    dense = {
-        "type": "dense",
-        "shape": [3],
-        "weight": np.full((3, 4), 2),
-        "delay": 3,
-        "bias": [1, 2, 3],
-        "neuron": NEURON,
-    }
-    stock_file(folder / "net.h5", {"type": "input", "shape": [4]}, dense)
-    stock = (folder / "net.h5").read_bytes()
-    return _hdf5(folder / "net.h5", whole, stock)
-
-
-def _hdf5(path: Path, *contents: bytes) -> Any:
-    trees = []
-    for content in contents:
-        with h5py.File(io.BytesIO(content)) as file:
-            trees.append(_tree(file))
-    return SimpleNamespace(path=path, pool=list(contents), own=len(contents), trees=trees)
-
-
-def _graphs(folder: Path) -> Any:
-    path = folder / "graph.nir"
-    write_nir(NETWORK.with_(layers=NETWORK.layers[1:2], input_shape=()), path)
-    return _hdf5(path, path.read_bytes())
-
-
-def _events(folder: Path) -> Any:
-    path, rng = folder / "events.h5", np.random.default_rng(1)
-    with h5py.File(path, "w") as file:
-        for name, kind, scale in (("times", "f4", 0.01), ("units", "i4", 1)):
-            rows = file.create_dataset(f"spikes/{name}", (6,), h5py.vlen_dtype(np.dtype(kind)))
-            for k in range(6):
-                rows[k] = (np.sort(rng.integers(0, 9, 5)) * scale).astype(kind)
-        file["labels"] = np.arange(6) % 2
-    content = path.read_bytes()
-    return SimpleNamespace(
-        path=path, pool=[content], own=1, trees=[{"labels": np.arange(6) % 2, "spikes": {}}]
-    )
-
-
-def _arrays(folder: Path) -> Any:
-    rng = np.random.default_rng(1)
-    dense = _npz(inputs=rng.integers(0, 2, (6, 5, 3)).astype(np.uint8), labels=np.arange(6) % 2)
-    events = _npz(
-        times=np.arange(9.0), units=np.arange(9) % 3, sample=np.arange(9) // 2, labels=np.arange(5) % 2
-    )
-    stored = io.BytesIO()
-    np.savez(stored, inputs=np.zeros((6, 5, 3), np.int8), labels=np.arange(6) % 2, lengths=np.full(6, 4))
-    return SimpleNamespace(path=folder / "mine.npz", contents=[dense, events, stored.getvalue()])
-
-
-def _arrays_case(state: Any, rng: Random) -> bytes:
-    content = _damaged_npz(rng.choice(state.contents), rng)
-    state.path.write_bytes(content)
-    return content
-
-
-def _first_sample(state: Any) -> None:
-    made = task(str(state.path))
-    for split in ("train", "validation", "test"):
-        if made.size(split):
-            made.batch(split, 0, 1)
-
-
-def _net(state: Any, rng: Random) -> bytes:
-    if rng.random() < 0.2:
-        buffer = io.BytesIO()
-        put = lambda rng: _strange_array(rng) if rng.random() < 0.5 else strange(rng)  # noqa: E731
-        with h5py.File(buffer, "w", libver=rng.choice((("earliest", "v108"), ("latest", "latest")))) as file:
-            _into(file, twist(copy.deepcopy(rng.choice(state.trees)), rng, put), rng)
-        content = buffer.getvalue()
-        state.pool = [*state.pool[: state.own], *state.pool[state.own :][-60:], content]
-        if rng.random() < 0.3:
-            content = damage(content, rng)
-    else:
-        content = damage(rng.choice(state.pool), rng, state.pool[0])
-    state.path.write_bytes(content)
-    return content
-
-
-# Torch files.
-
-
-def _rezip(content: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, change(name, old.read(name)))
-    return buffer.getvalue()
-
-
-def _strange_tensor(rng: Random) -> Any:
-    if rng.random() < 0.3:
-        return strange(rng)
-    shape = tuple(rng.choice((0, 1, 2, 3, 4, 5)) for _ in range(rng.randrange(5)))
-    kind = rng.choice((torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-                       torch.uint8, torch.bool, torch.complex64))  # fmt: skip
-    value = torch.full(shape, rng.choice((0.0, 1.0, -3.0, 1e4)))
-    if value.numel() and rng.random() < 0.2:
-        value.view(-1)[0] = rng.choice((torch.nan, torch.inf, 1e38))
-    value = value.to(kind)
-    if rng.random() < 0.1:
-        value = value.to_sparse() if value.ndim and kind != torch.bool else value.expand(3, *shape)
-    return value
-
-
-def _torch_case(state: Any, rng: Random) -> bytes:
-    base = rng.choice(state.files)
-    action = rng.random()
-    if action < 0.4:
-        tree = copy.deepcopy(base.tree)
-        twist(tree, rng, _strange_tensor)
-        buffer = io.BytesIO()
-        try:
-            torch.save(tree, buffer, _use_new_zipfile_serialization=rng.random() < 0.98)
-            content = buffer.getvalue()
-        except Exception:  # not a value that torch can hold
-            content = base.content
-    elif action < 0.75:
-        part = rng.choice(("data.pkl", "data.pkl", "byteorder", "data/0", "data/1"))
-        content = _rezip(base.content, lambda name, old: damage(old, rng) if name.endswith(part) else old)
-    elif action < 0.78:
-        content = state.program
-    else:
-        content = damage(base.content, rng)
-    state.path.write_bytes(content)
-    return content
-
-
-def _torch_state(folder: Path, trees: list[Any]) -> Any:
-    files = []
-    for tree in trees:
-        buffer = io.BytesIO()
-        torch.save(tree, buffer)
-        files.append(SimpleNamespace(tree=tree, content=buffer.getvalue()))
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(Intruder(str(folder / "canary"))), buffer)
-    return SimpleNamespace(path=folder / "model.pt", files=files, program=buffer.getvalue())
-
-
-def _small_model() -> ModelFile:
-    neuron = {"threshold": 2.0, "current_decay": 0.5, "voltage_decay": 0.1}
-    ones = torch.ones
-    decays = lambda k: {f"{k}.neuron.current_decay": ones(1) * 900, f"{k}.neuron.voltage_decay": ones(1) * 90}  # noqa: E731
-    state = {
-        "0.neuron.current_decay": ones(1) * 4096,
-        "0.neuron.voltage_decay": ones(1) * 90,
-        "0.weight": ones(1),
-        "2.synapse.weight_v": ones(4, 3, 1, 1, 1),
-        "2.synapse.weight_g": ones(4, 1, 1, 1, 1),
-        "2.delay.delay": ones(4),
-        "3.input_synapse.weight": ones(4, 4, 1, 1, 1),
-        "3.recurrent_synapse.weight": ones(4, 4, 1, 1, 1),
-        "3.delay": torch.tensor([1, 2, 3, 62], dtype=torch.int32),
-        "3.neuron.vth": ones(1),
-        "4.synapse.weight": ones(2, 4, 1, 1, 1),
-        "4.mask": ones(2, 4) > 0,
-        **decays(2),
-        **decays(3),
-        **decays(4),
-    }
-    layers = [
-        {"type": "Input", "shape": [3, 1, 1], "neuron": neuron, "delay_shift": True},
-        {"type": "Flatten"},
-        {"type": "Dense", "neuron": neuron, "in_neurons": 3, "out_neurons": 4, "delay_shift": True},
-        {"type": "DelayRecurrent", "neuron": neuron, "self_connection": False, "reset": "zero"},
-        {"type": "Affine", "neuron": neuron},
-        {"type": "Average", "num_outputs": 2},
-    ]
-    config = {"layers": layers, "task": {"name": "cue", "cues": 7}, "dt_ms": 1.0}
-    return ModelFile(config, state, {"seed": 1, "command": "delaynet train"})
-
-
-def _models(folder: Path) -> Any:
-    save_model(folder / "model.pt", _small_model())
-    trees = [load_tensors(folder / "model.pt"), load_tensors(MODELS / "cue_loihi2.pt")]
-    trees[1]["provenance"] = {"seed": 1}
-    return _torch_state(folder, trees)
-
-
-def _checkpoints(folder: Path) -> Any:
-    from delaynet_lava.tasks.cue import CueAccumulation
-    from delaynet_lava.training import trainer
-    from delaynet_lava.training.distributed import Group
-    from delaynet_lava.training.recipe_file import changed, load_recipe
-
-    recipe = changed(
-        load_recipe("loihi2"), ["network.layers=6", "network.delays=0,3", "network.shares=0.5,0.5"]
-    )
-    made = trainer._Trainer(recipe, CueAccumulation(), 0, Group())
-    _a_step(made)
-    made.best, made.progress["best"] = made.average, 0.5
-    made.save(folder / "model.pt")
-    state = _torch_state(folder, [load_tensors(folder / "model.pt")])
-    state.trainer = made
-    return state
-
-
-def _a_step(made: Any) -> None:
-    for parameter in made.net.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    made.optimiser.step()
-
-
-def _goes_on(state: Any) -> None:
-    """What is taken must train."""
-    state.trainer.restore(state.path)
-    _a_step(state.trainer)
-    state.trainer._load(state.trainer.best or state.trainer.average)
 
 
 # Bundles and what comes back.
@@ -353,7 +90,7 @@ def _result(state: Any, rng: Random) -> bytes:
     elif action < 0.5:
         status = content = strange_json(state.status, rng)
     else:
-        arrays = _damaged_npz(arrays, rng)
+        arrays = damaged_npz(arrays, rng)
         content = json.dumps(
             {**result, "sha256": hashlib.sha256(arrays).hexdigest(), "bytes": len(arrays)}
         ).encode()
@@ -365,23 +102,6 @@ def _result(state: Any, rng: Random) -> bytes:
     return arrays
 
 
-def _damaged_npz(content: bytes, rng: Random) -> bytes:
-    if rng.random() < 0.4:
-        return damage(content, rng)
-    victim = rng.randrange(8)
-    buffer = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(content)) as old,
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        for k, name in enumerate(old.namelist()):
-            data = old.read(name)
-            # The header of an array is text, read as a Python literal.
-            at = rng.choice((0, 128))
-            new.writestr(name, data[:at] + damage(data[at:], rng) if k in (victim, victim - 4) else data)
-    return buffer.getvalue()
-
-
 def _read_result(state: Any) -> None:
     try:
         results.status(state.path, 0)
@@ -390,7 +110,7 @@ def _read_result(state: Any) -> None:
 
 
 def _inputs(state: Any, rng: Random) -> bytes:
-    content = _damaged_npz(state.inputs, rng)
+    content = damaged_npz(state.inputs, rng)
     (state.path / "inputs.npz").write_bytes(content)
     part = type(state.manifest.files["inputs.npz"]).of(content)
     object.__setattr__(state.manifest, "files", {**state.manifest.files, "inputs.npz": part})
@@ -428,7 +148,7 @@ def _published(folder: Path) -> Any:
 
 
 def _published_case(state: Any, rng: Random) -> bytes:
-    content = _damaged_npz(state.content, rng)
+    content = damaged_npz(state.content, rng)
     state.path.write_bytes(content)
     return content
 
@@ -502,21 +222,20 @@ def strange_words(rng: Random) -> list[Any]:
 TARGETS = {
     target.name: target
     for target in (
-        Target("graph.nir", _graphs, _net, lambda state: import_nir(state.path)),
-        Target("events.h5", _events, _net, _first_sample),
-        Target("samples.npz", _arrays, _arrays_case, _first_sample),
-        Target("net.h5", _nets, _net, lambda state: netx.read(state.path)),
+        Target("graph.nir", graphs, hdf5_case, lambda state: import_nir(state.path)),
+        Target("data.nir", recordings, hdf5_case, read_recordings),
+        Target("events.h5", events, hdf5_case, read_samples),
+        Target("samples.npz", sample_files, npz_case, read_samples),
+        Target("net.h5", nets, hdf5_case, lambda state: netx.read(state.path)),
         Target(
-            "model.pt", _models, _torch_case, lambda state: extract(load_model(state.path), str(state.path))
+            "model.pt", models, torch_case, lambda state: extract(load_model(state.path), str(state.path))
         ),
-        Target("checkpoint", _checkpoints, _torch_case, _goes_on),
+        Target("checkpoint", checkpoints, torch_case, goes_on),
         Target("manifest", _bundles, _manifest, lambda state: read_manifest(state.path)),
         Target("result", _bundles, _result, _read_result),
         Target("inputs.npz", _bundles, _inputs, lambda state: read_inputs(state.path, state.manifest)),
         Target("job.json", _bundles, _job, lambda state: read_job(str(state.path))),
         Target("published", _published, _published_case, lambda state: read_published(state.path)),
-        Target("samples.npz", sample_files, npz_case, read_samples),
-        Target("samples.h5", sample_files, events_case, read_samples),
         Target("profile", _profiles, _profile, lambda state: load_profile(state.path)),
     )
 }
