@@ -135,7 +135,7 @@ def test_a_failure_is_told_in_its_own_words():
 
 def gone(pid: int) -> bool:
     """Whether a process has ended, or does within some seconds; a zombie has."""
-    for _ in range(100):
+    for _ in range(1000):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True
@@ -159,7 +159,7 @@ time.sleep(60)
 @needs_proc
 def test_what_takes_too_long_is_ended_with_its_children(tmp_path):
     path = tmp_path / "pids"
-    assert harness._run([*python(FORKS), str(path)], 2.0) == "took more than 2 s"
+    assert harness._run([*python(FORKS), str(path)], 8.0) == "took more than 8 s"
     assert all(gone(int(pid)) for pid in path.read_text().split())
 
 
@@ -173,7 +173,7 @@ def test_nothing_remains_where_the_command_itself_is_killed(tmp_path):
     code = f"from delaynet_lava.bench.harness import _run; _run([{sys.executable!r}, '-c', {worker!r}], 60)"
     parent = subprocess.Popen(python(code))
     try:
-        for _ in range(300):
+        for _ in range(1200):
             if path.exists() and path.read_text():
                 break
             time.sleep(0.1)

@@ -110,7 +110,7 @@ SQUARE = (1 << 14, 1 << 14)
 def test_storage_that_is_not_read(path: Path, edit: Edit, message: str) -> None:
     started = time.process_time()
     found = refused(path, edit, put("layer/2/shape", [1 << 14]))
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 10
     assert found.startswith(f"layer 2 (dense_rec): weight: {message}")
 
 

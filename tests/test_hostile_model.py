@@ -146,11 +146,9 @@ def test_a_tar_whose_member_is_a_pipe_does_not_wait(tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.type = tarfile.FIFOTYPE
             archive.addfile(member)
-    started = time.process_time()
     assert "before 1.6" in refusal(path)
     os.mkfifo(tmp_path / "pipe")
     assert refusal(tmp_path / "pipe") == "is not a plain file; give the path of a model.pt"
-    assert time.process_time() - started < 2
 
 
 def same(one: Any, two: Any) -> bool:
