@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,9 +18,21 @@ from delaynet_lava.tables import Table, notebook
 from delaynet_lava.tasks.base import Task, require_samples
 from delaynet_lava.trace import Comparison, Trace, scores
 
-__all__ = ["BACKENDS", "Evaluation", "Silence", "backend", "evaluate", "require_fit", "unwanted"]
+__all__ = [
+    "BACKENDS",
+    "SHOWN",
+    "Evaluation",
+    "Silence",
+    "backend",
+    "class_rows",
+    "evaluate",
+    "require_fit",
+    "unwanted",
+]
 
 BACKENDS = ("emulator", "lava")
+SHOWN = 12
+"""Most classes for which a table has a column for each."""
 _BATCH_BYTES = 256 << 20
 
 
@@ -77,6 +89,30 @@ class Silence:
     def as_dict(self) -> dict[str, int]:
         """Plain values, for JSON."""
         return {name: value for name, value in vars(self).items() if name != "samples"}
+
+
+def class_rows(confusion: np.ndarray, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table, a row a class: its samples, right ones, and what it was taken for.
+
+    Args:
+        confusion: whole numbers (classes, classes), samples by label and decision.
+        names: of the classes.
+    """
+    columns = ["class", "samples", "right"]
+    few = len(names) <= SHOWN
+    columns += [f"as {name}" for name in names] if few else ["most often taken for"]
+    rows = []
+    for k, (name, row) in enumerate(zip(names, np.asarray(confusion), strict=True)):
+        samples = int(row.sum())
+        share = f"{100 * row[k] / samples:.2f} %" if samples else "-"
+        if few:
+            rest = [str(int(count)) for count in row]
+        else:
+            others = np.where(np.arange(len(row)) == k, 0, row)
+            most = int(others.argmax())
+            rest = [f"{names[most]} ({int(others[most])})" if others[most] else "-"]
+        rows.append([f"label {name}", str(samples), share, *rest])
+    return columns, rows
 
 
 @dataclass
@@ -140,12 +176,7 @@ class Evaluation:
         rows += [(name.replace("_", " "), str(count)) for name, count in self.silence.as_dict().items()]
         if self.comparison is not None:
             rows.append((f"compared with {self.check}", str(self.comparison)))
-        confusion = self.confusion
-        classes = [
-            [name, str(int(row.sum())), f"{100 * row[k] / max(1, row.sum()):.2f} %" if row.any() else "-"]
-            for k, (name, row) in enumerate(zip(self.names, confusion, strict=True))
-        ]
-        tables = [Table(("", "value"), rows), Table(("class", "samples", "right"), classes)]
+        tables = [Table(("", "value"), rows), Table(*class_rows(self.confusion, self.names))]
         return notebook(repr(self)[1:-1], tables)
 
     def as_dict(self) -> dict[str, Any]:

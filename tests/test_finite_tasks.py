@@ -10,10 +10,10 @@ import pytest
 from test_cli import call, refused
 
 from delaynet_lava import Dense, Network, Neuron, Synapse, save, task
-from delaynet_lava.analysis.confusion import class_rows, draw_confusion
+from delaynet_lava.analysis.confusion import draw_confusion
 from delaynet_lava.analysis.sweep import sweep
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import evaluate
+from delaynet_lava.evaluation import class_rows, evaluate
 from delaynet_lava.tasks.base import Task, batches
 
 CLASSES = 5

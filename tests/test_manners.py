@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -105,6 +106,65 @@ def test_a_shell_reads_what_completion_prints(shell, capsys, tmp_path):
     if shutil.which(shell):
         option = "--no-execute" if shell == "fish" else "-n"
         subprocess.run([shell, option, str(script)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def bash(tmp_path_factory):
+    """What a line becomes in bash when Tab is pressed at its end, as the terminal shows it."""
+    pty = pytest.importorskip("pty")
+    if shutil.which("bash") is None:
+        pytest.skip("needs bash")
+    folder = tmp_path_factory.mktemp("bash")
+    for name, entry in (("delaynet", "main"), ("delaynet-export", "export_main")):
+        program = folder / name
+        program.write_text(
+            f"#!/bin/sh\nexec {sys.executable} -c 'from delaynet_lava.cli import {entry}; {entry}()' \"$@\"\n"
+        )
+        program.chmod(0o755)
+    (folder / "rc").write_text(
+        "PS1='> '\nbind 'set enable-bracketed-paste off'\neval \"$(delaynet completion bash)\"\n"
+    )
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "TERM": "dumb", "COLUMNS": "200"}
+    command = ["bash", "--rcfile", str(folder / "rc"), "-i"]
+    mine, its = pty.openpty()
+    running = subprocess.Popen(
+        command, stdin=its, stdout=its, stderr=its, env=environment, cwd=folder, start_new_session=True
+    )
+    os.close(its)
+
+    def until(mark: str) -> str:
+        seen, patience = "", time.monotonic() + 60
+        while mark not in seen:
+            ready, _, _ = select.select([mine], [], [], max(0, patience - time.monotonic()))
+            assert ready, seen
+            seen += os.read(mine, 4096).decode()
+        return seen.rpartition(mark)[0]
+
+    until("> ")
+
+    def press(line: str) -> str:
+        # Behind the completed word a mark is typed, which says that bash is done with it.
+        os.write(mine, f"{line}\t@@".encode())
+        shown = until("@@")
+        os.write(mine, b"\x15:\r")  # another line instead
+        until(":\r\n> ")
+        return shown.replace("\a", "").rpartition("> ")[2]
+
+    yield press
+    running.kill()
+    running.wait()
+    os.close(mine)
+
+
+def test_bash_completes_behind_a_colon_and_an_equals_sign(bash):
+    assert bash("delaynet run mod") == "delaynet run model:cue_"
+    assert bash("delaynet run model:cue_l") == "delaynet run model:cue_loihi2 "
+    assert bash("delaynet train cue --init=model:cue_p") == "delaynet train cue --init=model:cue_paper "
+    assert bash("delaynet-export model:cue_l") == "delaynet-export model:cue_loihi2 "
+    # A file, as ever, and what is nothing of ours.
+    assert bash("delaynet run ./r") == "delaynet run ./rc "
+    assert bash("delaynet run model:x") == "delaynet run model:x"
 
 
 def test_completion_of_another_shell_is_refused(capsys):

@@ -13,7 +13,7 @@ import pytest
 import delaynet_lava
 from delaynet_lava.analysis.report import gather
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import evaluate
+from delaynet_lava.evaluation import class_rows, evaluate
 from delaynet_lava.hw_profiles import load_profile, profile_names
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 from delaynet_lava.notebook import Bar, bar, is_notebook
@@ -89,6 +89,9 @@ def test_figures_are_those_of_the_object(trace):
     assert spikes != "0" and spikes in Words(trace._repr_html_()).texts
     result = evaluate(NETWORK, TASK, 5)
     assert f"{result.right} of 5 right" in repr(result)
+    heads, rows = class_rows(result.confusion, result.names)  # those of the commands
+    shown = Words(result._repr_html_()).texts
+    assert {*heads} <= {*shown} and all(cell in shown for row in rows for cell in row)
     chip = load_profile("loihi2")
     assert {*chip.limits} <= set(Words(chip._repr_html_()).texts)
 

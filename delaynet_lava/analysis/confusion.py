@@ -1,4 +1,4 @@
-"""Which classes a network takes for which: a table for terminals, a picture for pages."""
+"""Pictures of which classes a network takes for which."""
 
 from __future__ import annotations
 
@@ -8,41 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delaynet_lava.analysis.memory import wilson
+from delaynet_lava.evaluation import SHOWN
 from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DRAWN", "SHOWN", "class_rows", "draw_classes", "draw_confusion"]
+__all__ = ["DRAWN", "draw_classes", "draw_confusion"]
 
-SHOWN = 12
-"""Most classes for which a table has a column for each."""
 DRAWN = 64
 """Most classes that a picture shows."""
-
-
-def class_rows(confusion: np.ndarray, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table, a row a class: its samples, right ones, and what it was taken for.
-
-    Args:
-        confusion: whole numbers (classes, classes), samples by label and decision.
-        names: of the classes.
-    """
-    columns = ["class", "samples", "right"]
-    few = len(names) <= SHOWN
-    columns += [f"as {name}" for name in names] if few else ["most often taken for"]
-    rows = []
-    for k, (name, row) in enumerate(zip(names, np.asarray(confusion), strict=True)):
-        samples = int(row.sum())
-        share = f"{100 * row[k] / samples:.2f} %" if samples else "-"
-        if few:
-            rest = [str(int(count)) for count in row]
-        else:
-            others = np.where(np.arange(len(row)) == k, 0, row)
-            most = int(others.argmax())
-            rest = [f"{names[most]} ({int(others[most])})" if others[most] else "-"]
-        rows.append([f"label {name}", str(samples), share, *rest])
-    return columns, rows
 
 
 def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:

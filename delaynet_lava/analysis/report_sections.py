@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delaynet_lava.analysis import activity, bitdepth, sweep
-from delaynet_lava.analysis.confusion import DRAWN, class_rows, draw_classes, draw_confusion
+from delaynet_lava.analysis.confusion import DRAWN, draw_classes, draw_confusion
 from delaynet_lava.analysis.cost import COLUMNS, CORE_COLUMNS, ESTIMATE_COLUMNS, OPERATIONS
 from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.analysis.page import Picture, Section, Table, Verdict
 from delaynet_lava.analysis.report import KEPT, Report, Run, Sweep, lattice, recorded_findings
 from delaynet_lava.errors import InputError
+from delaynet_lava.evaluation import class_rows
 from delaynet_lava.hw_profiles import placement
 from delaynet_lava.hw_profiles.rules import RULES
 

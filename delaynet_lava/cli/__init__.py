@@ -126,6 +126,8 @@ def _delaynet() -> click.Command:
 def _export_alone() -> click.Command:
     command = _command("export")
     command.params.append(_version("delaynet-export"))
+    # typer's own expects the shell to ask in another way.
+    command._main_shell_completion = click.Command._main_shell_completion.__get__(command)  # type: ignore[method-assign]
     return command
 
 

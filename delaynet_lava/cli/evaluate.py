@@ -10,7 +10,6 @@ import typer
 
 from delaynet_lava import models
 from delaynet_lava.analysis import memory
-from delaynet_lava.analysis.confusion import class_rows
 from delaynet_lava.cli.networks import open_network
 from delaynet_lava.cli.output import (
     complain,
@@ -25,6 +24,7 @@ from delaynet_lava.cli.output import (
 )
 from delaynet_lava.cli.samples import TASK, named_word, number, source
 from delaynet_lava.errors import InputError
+from delaynet_lava.evaluation import class_rows
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.registry import varied
 

@@ -8,7 +8,6 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from delaynet_lava.analysis.confusion import class_rows
 from delaynet_lava.cli.networks import NET, open_network
 from delaynet_lava.cli.output import (
     complain,
@@ -22,7 +21,7 @@ from delaynet_lava.cli.output import (
     written,
 )
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
-from delaynet_lava.evaluation import Evaluation, evaluate, unwanted
+from delaynet_lava.evaluation import Evaluation, class_rows, evaluate, unwanted
 from delaynet_lava.tasks.base import SPLITS
 from delaynet_lava.trace import Trace
 
