@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, reason
 
-__all__ = ["integer", "integers", "require", "require_type", "zero"]
+__all__ = ["as_array", "integer", "integers", "require", "require_type", "zero"]
 
 
 def zero() -> np.ndarray:
@@ -22,12 +22,27 @@ def require(condition: bool, where: str, problem: str, remedy: str = "") -> None
         raise InputError(where, problem, remedy)
 
 
+def as_array(values: Any, where: str) -> np.ndarray:
+    """An array of whatever holds numbers.
+
+    Raises:
+        InputError: it can't be made one.
+    """
+    try:
+        return np.asarray(values)
+    except Exception as error:  # ragged, on a GPU, with a gradient, sparse: whatever the value's own says
+        if hasattr(values, "detach"):
+            raise InputError(
+                where,
+                "is a tensor with a gradient, on a GPU, or sparse, of which NumPy makes no array",
+                "give tensor.detach().cpu().numpy()",
+            ) from error
+        raise InputError(where, f"is no array of numbers ({reason(error)})", "give a NumPy array") from error
+
+
 def integers(values: Any, where: str, low: int, high: int, dtype: type) -> np.ndarray:
     """Check an array against a closed range and freeze it; names the first offender."""
-    try:
-        array = np.asarray(values)
-    except Exception as error:  # ragged, on a GPU, with a gradient, sparse: whatever the value's own says
-        raise InputError(where, f"is no array of numbers ({error})", "give whole numbers") from error
+    array = as_array(values, where)
     require(array.dtype.kind in "iuf", where, f"has type {array.dtype}, expected integers")
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)

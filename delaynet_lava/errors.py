@@ -13,6 +13,7 @@ __all__ = [
     "MismatchError",
     "one_line",
     "printable",
+    "reason",
     "shown",
 ]
 
@@ -50,6 +51,15 @@ def shown(value: object, limit: int = 60) -> str:
         return one_line(repr(value), limit)
     except Exception:  # an integer of thousands of digits, an object that does not like to be asked
         return f"something of type {type(value).__name__}"
+
+
+def reason(error: BaseException, limit: int = 120) -> str:
+    """What code that is not ours raised, the user's own say: its type, and the first line of its words.
+
+    torch's have many, with tensors and places in its sources in them; ``--debug`` shows all.
+    """
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return one_line(f"{type(error).__name__}: {first}" if first else type(error).__name__, limit)
 
 
 class DelayNetError(Exception):

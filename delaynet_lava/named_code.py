@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, reason
 
 __all__ = ["load_named"]
 
@@ -37,9 +37,7 @@ def load_named(word: str, option: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # a stranger to us: its code may raise anything
-        raise InputError(
-            f"{option} {word}", f"{source} fails when it is run ({type(error).__name__}: {error})"
-        ) from error
+        raise InputError(f"{option} {word}", f"{source} fails when it is run ({reason(error)})") from error
     if not hasattr(module, name):
         here = module.__name__
         mine = sorted(key for key, value in vars(module).items() if getattr(value, "__module__", 0) == here)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from delaynet_lava.checked import as_array
 from delaynet_lava.drawings import draw_records
 from delaynet_lava.errors import InputError, MismatchError, shown
 from delaynet_lava.network import Encoder, Network
@@ -429,18 +430,6 @@ def _listed(values: object, where: str) -> list[Any]:
         with contextlib.suppress(Exception):  # an array without dimensions, say
             return list(values)
     raise InputError(where, f"is {shown(values)}, expected several", "give a tuple or a list")
-
-
-def as_array(values: object, where: str) -> np.ndarray:
-    """An array of whatever holds numbers.
-
-    Raises:
-        InputError: it can't be made one.
-    """
-    try:
-        return np.asarray(values)
-    except Exception as error:  # ragged, on a GPU, with a gradient: whatever the value's own says
-        raise InputError(where, f"are no array of numbers ({error})", "give a NumPy array") from error
 
 
 def check_inputs(network: Network, inputs: np.ndarray) -> np.ndarray:

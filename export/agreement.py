@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from delaynet_lava.emulator import emulate
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, reason
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export.extract import extract
 from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE
@@ -226,7 +226,7 @@ def _note_forward(model: torch.nn.Module, signal: torch.Tensor, last: torch.Tens
     try:
         out = model(signal)
     except Exception as error:  # the user's own code may raise anything
-        return [f"its own forward fails ({type(error).__name__}: {error}); its blocks were run in order"]
+        return [f"its own forward fails ({reason(error)}); its blocks were run in order"]
     out = out[0] if isinstance(out, tuple) else out
     if not isinstance(out, torch.Tensor) or out.shape != last.shape:
         given = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__

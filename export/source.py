@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, reason
 from delaynet_lava.export.extract import extract
 from delaynet_lava.formats import netx
 from delaynet_lava.formats.model_file import ModelFile, load_model, load_tensors
@@ -92,7 +92,7 @@ def _with_state(path: str, code: str) -> Any:
     except Exception as error:  # the user's own code may raise anything
         raise InputError(
             f"--network {code}",
-            f"can't be made without arguments ({type(error).__name__}: {error})",
+            f"can't be made without arguments ({reason(error)})",
             "name a function without arguments that makes it",
         ) from error
     load_state(network, state, path)

@@ -24,6 +24,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.export.extract import extract
 from delaynet_lava.formats import untrusted_torch
 from delaynet_lava.formats.model_file import ModelFile, load_model, load_tensors
+from delaynet_lava.nn.model import build
 
 HERE = Path(__file__).parent
 # What newer releases of torch say of the programs and words that this file plants.
@@ -406,6 +407,18 @@ def test_tensors_are_checked_before_they_are_used(changes: dict[str, Any], probl
         extract(a_model(**changes))
     assert problem in str(caught.value) and str(caught.value).isprintable()
     assert str(caught.value).startswith("model")
+
+
+def test_options_that_make_no_block_are_named() -> None:
+    neuron = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.1}
+    layer = {"type": "DelayRecurrent", "neuron": neuron, "in_neurons": 2, "out_neurons": 3, "bogus": 1}
+    with pytest.raises(InputError) as caught:
+        build(ModelFile({"layers": [layer]}, {}))
+    assert str(caught.value) == (
+        "model: layer 0: has options that make no DelayRecurrent: bogus, current_decay, in_neurons, "
+        "out_neurons, threshold, voltage_decay; "
+        "write the file anew with save_model"
+    )
 
 
 def test_a_recurrent_weight_is_square() -> None:

@@ -20,6 +20,7 @@ from delaynet_lava import cli
 from delaynet_lava._version import __version__
 from delaynet_lava.cli import deploy, layout
 from delaynet_lava.deploy import job
+from delaynet_lava.errors import InputError, reason
 from delaynet_lava.formats import netx
 
 
@@ -300,6 +301,56 @@ def test_torch_without_memory_is_said_plainly(net, capsys, monkeypatch, words):
 
     monkeypatch.setattr("delaynet_lava.cli.run.evaluate", fail)
     assert refused(capsys, "run", net) == "delaynet: out of memory; use fewer samples at a time"
+
+
+def test_the_words_of_torch_are_not_shown(net, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+
+    def fail(*_, **__):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+    monkeypatch.setattr("delaynet_lava.cli.run.evaluate", fail)
+    capsys.readouterr()
+    assert call("run", net) == cli.FAULT
+    line = capsys.readouterr().err
+    assert "RuntimeError in run.py:" in line and "raised by torch; --debug shows where" in line
+    assert "mat1" not in line and line.count("\n") == 1
+    monkeypatch.setattr("delaynet_lava.cli.run.evaluate", lambda *_, **__: {}["key"])
+    assert call("run", net) == cli.FAULT
+    assert "KeyError in run.py" in (line := capsys.readouterr().err) and "'key'" in line
+
+
+def test_tensors_of_another_network_are_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    from delaynet_lava.nn.model import load_state
+
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    state = {**net.state_dict(), "0.weight": torch.zeros(3, 4), "9.bias": torch.zeros(1)}
+    del state["1.bias"]
+    with pytest.raises(InputError) as caught:
+        load_state(net, state, "state.pt")
+    assert str(caught.value) == (
+        "state.pt: does not fit the network ('0.weight' has shape (3, 4), the network's (3, 2); "
+        "it lacks '1.bias'; the network has no '9.bias')"
+    )
+    with pytest.raises(InputError, match="and 3 tensors more"):
+        load_state(net, {}, "state.pt")
+
+
+def test_of_others_code_the_first_line_is_told():
+    words = "size mismatch at [0]:\n\tcopying a param\n  frame #0: c10::Error"
+    assert reason(RuntimeError(words)) == "RuntimeError: size mismatch at [0]:"
+    assert len(reason(ValueError("x" * 9999))) == 120 and reason(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_a_tensor_that_numpy_does_not_take():
+    torch = pytest.importorskip("torch")
+    from delaynet_lava.checked import as_array
+
+    with pytest.raises(InputError, match=r"inputs: is a tensor with a gradient.*detach\(\)"):
+        as_array(torch.ones(2, requires_grad=True), "inputs")
+    with pytest.raises(InputError, match="is no array of numbers"):
+        as_array([[1], [2, 3]], "inputs")
 
 
 # ------------------------------------------------------------------ terminals

@@ -26,7 +26,7 @@ from delaynet_lava.cli.streams import PIPE_CLOSED, lasting_stdout  # isort: spli
 from delaynet_lava._version import __version__
 from delaynet_lava.cli.completions import add_completions
 from delaynet_lava.cli.output import complain, forget_stdout
-from delaynet_lava.errors import DelayNetError
+from delaynet_lava.errors import DelayNetError, one_line
 
 __all__ = ["COMMANDS", "FAULT", "export_main", "main"]
 
@@ -173,10 +173,16 @@ def _outcome(command: Callable[[], click.Command], name: str, args: list[str], d
 
 
 def _place(error: BaseException) -> str:
-    """What was raised, and in which line of ours."""
-    ours = [f for f in traceback.extract_tb(error.__traceback__) if "delaynet_lava" in f.filename]
+    """What was raised, and in which line of ours; of torch not its words, which are about its own sources."""
+    passed = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in passed if "delaynet_lava" in f.filename]
     where = f" in {os.path.basename(ours[-1].filename)}:{ours[-1].lineno}" if ours else ""
-    return f"{type(error).__name__}{where}: {str(error)[:200]}"
+    # What its compiled part raises is a RuntimeError, and leaves no line of torch behind.
+    of_torch = "torch" in sys.modules and (
+        type(error) is RuntimeError or f"{os.sep}torch{os.sep}" in passed[-1].filename
+    )
+    words = "raised by torch" if of_torch else one_line(str(error), 200)
+    return f"{type(error).__name__}{where}: {words}"
 
 
 def _execute(command: Callable[[], click.Command], name: str, args: list[str]) -> int:

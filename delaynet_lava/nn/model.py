@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from delaynet_lava.decision import Decision
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, shown
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
 from delaynet_lava.formats import model_file
 from delaynet_lava.formats.model_file import ModelFile
@@ -21,7 +21,7 @@ from delaynet_lava.nn.dense import Dense, Readout
 from delaynet_lava.nn.recurrent import DelayRecurrent
 from delaynet_lava.payloads import SPIKES, Payload
 
-__all__ = ["build", "describe", "load_model", "load_state", "save_model"]
+__all__ = ["build", "describe", "load_model", "load_state", "save_model", "take_over"]
 
 _SYNAPSES = ("synapse", "input_synapse", "recurrent_synapse")
 _OWN = {"DelayRecurrent": DelayRecurrent, "FusedDense": Dense, "Readout": Readout}
@@ -254,12 +254,39 @@ def load_state(net: Any, state: dict[str, torch.Tensor], name: str) -> None:
             there.data = torch.zeros_like(value, dtype=there.dtype)
             if attribute == "delay":
                 parts[owner].init = True
+    take_over(net, state, name)
+    net.eval()
+
+
+def take_over(net: torch.nn.Module, state: dict[str, torch.Tensor], name: str, remedy: str = "") -> None:
+    """Give a network these tensors, all that it has and no others.
+
+    Raises:
+        InputError: they are of another network; it says which are missing, not known, or of another shape.
+    """
     try:
         net.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(name, f"does not fit the network ({problem})") from error
-    net.eval()
+        raise InputError(
+            name, f"does not fit the network ({_misfit(net.state_dict(), state)})", remedy
+        ) from error
+
+
+def _misfit(wanted: dict[str, Any], given: dict[str, Any]) -> str:
+    """Why a network does not take these tensors."""
+    shapes = [
+        f"{shown(name)} has shape {tuple(value.shape)}, the network's {tuple(wanted[name].shape)}"
+        for name, value in given.items()
+        if isinstance(value, torch.Tensor)
+        and isinstance(wanted.get(name), torch.Tensor)
+        and value.shape != wanted[name].shape
+    ]
+    missing = [f"it lacks {shown(name)}" for name in wanted if name not in given]
+    unknown = [f"the network has no {shown(name)}" for name in given if name not in wanted]
+    others = len(shapes) + len(missing) + len(unknown)
+    told = [*shapes[:1], *missing[:1], *unknown[:1]]
+    rest = [f"and {others - len(told)} tensors more"] if others > len(told) else []
+    return "; ".join([*told, *rest]) or "a tensor is of another kind"
 
 
 def build(model: ModelFile) -> torch.nn.Sequential:
@@ -281,7 +308,13 @@ def build(model: ModelFile) -> torch.nn.Sequential:
             try:
                 blocks.append(_build_block(entry, mine))
             except (TypeError, KeyError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
-                raise InputError(where, f"has options that do not fit ({error})") from error
+                neuron = entry.get("neuron")
+                named = {*entry, *(neuron if isinstance(neuron, dict) else ())} - {"type", "neuron"}
+                raise InputError(
+                    where,
+                    f"has options that make no {entry['type']}: {', '.join(map(str, sorted(named)))}",
+                    "write the file anew with save_model",
+                ) from error
     net = torch.nn.Sequential(*blocks)
     load_state(net, model.state_dict, "model: state_dict")
     return net

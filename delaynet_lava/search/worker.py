@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from delaynet_lava.errors import DelayNetError, InputError
+from delaynet_lava.errors import DelayNetError, InputError, reason
 from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.search.space import suggest
 from delaynet_lava.search.study import (
@@ -87,7 +87,7 @@ def _attempt(search: Search, study: Study, trial: Trial, grace_s: float, parent:
                 # A recipe can break a training in ways that nobody thought of; the next one may not.
                 if not isinstance(error, DelayNetError):
                     traceback.print_exc()
-                problem = str(error) if isinstance(error, DelayNetError) else repr(error)
+                problem = str(error) if isinstance(error, DelayNetError) else reason(error)
                 print(f"trial {slot}: {problem}", flush=True)
                 trial.set_user_attr("problem", problem)
                 _end(study, trial, "FAIL")

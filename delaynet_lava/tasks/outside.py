@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from delaynet_lava.errors import InputError
+from delaynet_lava.errors import InputError, reason
 from delaynet_lava.named_code import load_named
 from delaynet_lava.tasks.base import SPLITS, Task, require_samples
 from delaynet_lava.tasks.binning import COUNT_BITS, EVENT_OPTIONS, EventSource, scale_of, step_of
@@ -90,7 +90,7 @@ def _reader(name: str, root: str, arguments: dict[str, Any], word: str) -> Any:
     try:
         return made(str(Path(root).expanduser()), **arguments)
     except Exception as error:  # of any kind, from any of its readers
-        raise InputError(f"task {word}", f"tonic cannot open it ({type(error).__name__}: {error})") from error
+        raise InputError(f"task {word}", f"tonic cannot open it ({reason(error)})") from error
 
 
 def _source(reader: Any, place: Path, classes: int, options: dict[str, Any]) -> EventSource:
@@ -117,9 +117,7 @@ def _source(reader: Any, place: Path, classes: int, options: dict[str, Any]) -> 
                 units = units + width * (found["y"].astype(np.int64) + height * found["p"].astype(np.int64))
             return found["t"], units
         except Exception as error:
-            raise InputError(
-                f"{where}: sample {index}", f"tonic cannot read it ({type(error).__name__}: {error})"
-            ) from error
+            raise InputError(f"{where}: sample {index}", f"tonic cannot read it ({reason(error)})") from error
 
     scale = scale_of(options, where)
     steps = options["steps"]
@@ -157,9 +155,7 @@ def own_task(word: str, head: str, texts: Mapping[str, str], seed: int) -> Own:
     except InputError:
         raise
     except Exception as error:  # a stranger to us: its code may raise anything
-        raise InputError(
-            f"task {word}", f"fails when it is made ({type(error).__name__}: {error})"
-        ) from error
+        raise InputError(f"task {word}", f"fails when it is made ({reason(error)})") from error
     return Own(inner, head.rpartition(":")[2], join_word(head, texts), seed if "seed" in usual else None)
 
 
@@ -239,9 +235,7 @@ class Own(Task):
             raise
         except Exception as error:
             listed = ", ".join(map(repr, arguments))
-            raise InputError(
-                f"task {self.word}", f"{method}({listed}) fails ({type(error).__name__}: {error})"
-            ) from error
+            raise InputError(f"task {self.word}", f"{method}({listed}) fails ({reason(error)})") from error
 
     def size(self, split: str) -> int | None:
         """What it says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,15 @@ class Group:
         return sums.tolist()
 
 
+def _lost(words: str) -> str:
+    """What became of the other processes; torch's words have addresses and places in its sources."""
+    if re.search("time[d ]*out", words, re.IGNORECASE):
+        return f"none answered within {PATIENCE.seconds // 60} minutes"
+    if re.search("clos|reset|refused|broken|peer", words, re.IGNORECASE):
+        return "one of them ended"
+    return "the connection failed"
+
+
 @contextmanager
 def process_group(device: str = "cpu") -> Iterator[Group]:
     """The processes that torchrun started, joined while inside; without torchrun, this one alone.
@@ -77,8 +87,9 @@ def process_group(device: str = "cpu") -> Iterator[Group]:
         # Gloo's own failures have no class.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        reason = str(error).partition("\n")[0]
-        raise DelayNetError(f"no contact with the other processes of this training ({reason})") from error
+        raise DelayNetError(
+            f"no contact with the other processes of this training ({_lost(str(error))})"
+        ) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

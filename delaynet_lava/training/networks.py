@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import MEMBRANE_BITS, full_scale_above
 from delaynet_lava.formats.model_file import ModelFile, load_model
 from delaynet_lava.kernels.autograd import STATE_SCALE
 from delaynet_lava.nn import DelayRecurrent, SpikingRecurrentCell
+from delaynet_lava.nn.model import take_over
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.training import delaynet, src
 from delaynet_lava.training.baselines import lsnn
@@ -58,14 +58,7 @@ def build_network(recipe: Recipe, pool: Pool, seed: int) -> torch.nn.Sequential:
     initialise(net, recipe.init, seed)
     if recipe.init.model:
         model = load_model(recipe.init.model)
-        try:
-            net.load_state_dict(model.state_dict)
-        except RuntimeError as error:
-            raise InputError(
-                recipe.init.model,
-                f"does not fit the network ({' '.join(str(error).split())})",
-                "use the recipe it was trained with",
-            ) from error
+        take_over(net, model.state_dict, recipe.init.model, "use the recipe it was trained with")
         _go_on(net, model, recipe.init.model, pool.task.dt_ms)
         _meet_exponents(net, model)
     elif recipe.init.rate:
