@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# In each notebook's page: it fetches a drawing program where a cell has a diagram of a kind that ours have not.
+# In each notebook's page: it fetches a drawing program for diagrams that our cells do not have.
 _MERMAID = re.compile(r'<script type="module">(?:(?!</script>).)*?mermaid.*?</script>', re.DOTALL)
 
 

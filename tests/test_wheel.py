@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from delaynet_lava._version import __version__
+
 # Where each folder of the source tree stands in the installed package.
 INSTALLED_AS = {
     "delaynet_lava": "delaynet_lava",
@@ -21,10 +24,14 @@ INSTALLED_AS = {
 }
 
 
+ADDRESS = "https://forge.example/people/delaynet_lava"
+
+
 def run(*command: str | Path, cwd: Path) -> str:
     """Runs a command without the environment of the tests; its output, or a failure that shows it."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     variables.pop("VIRTUAL_ENV", None)
+    variables["VENV"] = sys.prefix  # for the scripts below .ci
     result = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -75,9 +82,17 @@ def sources(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(sources: Path) -> Path:
-    # The build writes into the folder that it reads, so the list of files is the original's.
-    return build(sources)
+def dist(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of wheel and sdist, the wheel made from the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    run("bash", repository / ".ci" / "dist", folder, ADDRESS, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    (wheel,) = dist.glob("*.whl")
+    return wheel
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel: Path, repository: Path, tmp_path: Path) -> None:
@@ -104,9 +119,13 @@ def test_the_wheel_names_both_commands_and_carries_the_licence(wheel: Path, repo
     assert {line.partition(" ")[0] for line in commands if "=" in line} == {"delaynet", "delaynet-export"}
 
 
-def test_the_sdist_holds_what_the_tests_read(repository: Path, tmp_path: Path) -> None:
-    names = ("delaynet_lava", "export", "hw_profiles", "tests", "examples", "docs", ".ci", ".github")
-    files = (
+def test_the_sdist_holds_what_the_tests_read(dist: Path, repository: Path) -> None:
+    made = ("__pycache__", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints")
+    folders = ("delaynet_lava", "export", "hw_profiles", "tests", "examples", "docs", ".ci", ".github")
+    files = [path for folder in folders for path in (repository / folder).rglob("*") if path.is_file()]
+    expected = {path.relative_to(repository).as_posix() for path in files if not {*path.parts} & {*made}}
+    expected -= {"docs/reference/commands.md"}
+    expected |= {
         "pyproject.toml",
         "README.md",
         "LICENSE",
@@ -114,18 +133,41 @@ def test_the_sdist_holds_what_the_tests_read(repository: Path, tmp_path: Path) -
         "Makefile",
         "CHANGELOG.md",
         "mkdocs.yml",
-    )
-    leave, tree = shutil.ignore_patterns("__pycache__", "commands.md"), tmp_path / "tree"
-    for name in names:
-        shutil.copytree(repository / name, tree / name, ignore=leave)
-    for name in files:
-        shutil.copy(repository / name, tree)
-    expected = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
-    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", "dist", ".", cwd=tree)
-    (sdist,) = (tree / "dist").glob("*.tar.gz")
+    }
+    (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         found = {member.name.partition("/")[2] for member in archive if member.isfile()}
     assert expected - found == set()
+
+
+def links(readme: str) -> set[str]:
+    """Where its links and pictures lead."""
+    return set(re.findall(r"\]\(([^)\s]+)\)", readme))
+
+
+def test_the_readme_has_no_dead_link_here_nor_on_an_index(wheel: Path, repository: Path) -> None:
+    for link in links((repository / "README.md").read_text()):
+        if not link.startswith("https://"):
+            page, _, anchor = link.partition("#")
+            assert (repository / page).exists(), link
+            heads = re.findall(r"^#+ (.*)$", (repository / page).read_text(), re.M) if anchor else []
+            assert not anchor or anchor in [re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in heads]
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        head, _, readme = archive.read(name).decode().partition("\n\n")
+    assert f"Version: {__version__}\n" in head and f"Project-URL: Homepage, {ADDRESS}\n" in head
+    assert "Classifier: Typing :: Typed\n" in head
+    assert links(readme) and all(link.startswith("https://") for link in links(readme))
+    assert f"{ADDRESS}/blob/v{__version__}/docs/engine.md" in links(readme)
+
+
+@pytest.mark.slow
+def test_all_tests_are_found_in_an_unpacked_sdist(dist: Path, tmp_path: Path) -> None:
+    (sdist,) = dist.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, tmp_path)
+    (tree,) = tmp_path.iterdir()
+    said = run(sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:randomly", cwd=tree)
+    assert re.search(r"\d{4}/\d{4} tests collected", said), said[-500:]
 
 
 @pytest.fixture

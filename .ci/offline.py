@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Fails where a page below a folder makes a browser ask another machine for anything.
 
-    .ci/offline build/site
+    .ci/offline.py build/site
 
-Looked at are pages (scripts, styles, pictures, frames, forms, and what scripts in a page import or fetch) and style sheets.
-Links that a reader follows are none of it. The theme's own script would fetch a drawing program for a diagram of
-class "mermaid": there is to be none.
+Looked at are pages (scripts, styles, pictures, frames, forms, what scripts in a page import or fetch) and
+style sheets. Links that a reader follows are none of it. The theme's own script would fetch a drawing
+program for a diagram of class "mermaid": there is to be none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ _IN_STYLE = re.compile(r"(?:url\(|@import)\s*[\"']?\s*((?:https?:)?//[^\"')\s;]+
 _IN_SCRIPT = re.compile(r"[\"'`]((?:https?:|wss?:)?//[\w-]+\.[^\"'`\s]+)[\"'`]", re.IGNORECASE)
 _ATTRIBUTES = {"src", "srcset", "poster", "data", "background", "action", "formaction", "xlink:href"}
 # A link is fetched by what it is; an address for machines that read pages is not.
-_FETCHED = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "manifest", "preconnect", "dns-prefetch"}
+_FETCHED = {
+    "stylesheet",
+    "icon",
+    "preload",
+    "prefetch",
+    "modulepreload",
+    "manifest",
+    "preconnect",
+    "dns-prefetch",
+}
 
 
 class _Page(HTMLParser):
