@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +88,58 @@ def test_paths_that_are_not_utf8_are_shown_and_written(net, tmp_path):
         assert (result.returncode, result.stderr) == (0, b""), arguments
         assert b"\\udcff" in result.stdout
     assert "\\udcff" in (tmp_path / "page.html").read_text("utf-8")
+
+
+# ------------------------------------------------------------------ a terminal
+
+
+def on_a_terminal(folder: Path, *words: str, columns: int = 80) -> str:
+    """All that a command writes to a terminal, cursor movements included."""
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
+    mine, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    variables = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "TERM")}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "delaynet_lava", *words],
+        stdin=subprocess.DEVNULL, stdout=its, stderr=its, cwd=folder, env={**variables, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that nobody writes any more
+        while part := os.read(mine, 1 << 16):
+            shown += part
+    os.close(mine)
+    assert running.wait(60) == 0, shown.decode()
+    return shown.decode()
+
+
+def lines_left(shown: str) -> list[str]:
+    """What stands on the screen in the end: a line that was erased or written over is gone."""
+    rows, row = [""], 0
+    for mark, text in re.findall(r"(\x1b\[[0-9;?]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", shown):
+        if mark == "\n":
+            row += 1
+            rows += [""] * (row == len(rows))
+        elif mark.endswith("A"):
+            row -= int(mark[2:-1] or 1)
+        elif mark.endswith("K"):
+            rows[row] = ""
+        elif text:
+            rows[row] += text
+    return [one for one in rows if one.strip()]
+
+
+def test_training_shows_how_far_it_is_on_a_terminal_and_nothing_of_it_in_a_pipe(tmp_path):
+    train = ["train", "cue:cues=1,wait_ms=150", "--recipe", "smoke", "-o", "m.pt"]
+    shown = on_a_terminal(tmp_path, *train)
+    assert "\u2501" in shown and "0/2" in shown and "2/2" in shown
+    assert re.search(r"epoch \d+, \d+ s left", shown)
+    left = lines_left(shown)
+    assert not any("\u2501" in line for line in left), left  # the bar is gone when it is over
+    assert max(map(len, left)) <= 80
+    epochs = [line for line in left if line.startswith("epoch ")]
+    assert len(epochs) >= 2 and any(line.startswith("model") for line in left)
+    piped = shell(f"{DELAYNET} {' '.join(train)} --force", tmp_path)
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert "\u2501" not in piped.stdout and "\x1b" not in piped.stdout
+    assert [line.split(",")[0] for line in piped.stdout.splitlines() if line.startswith("epoch ")]
