@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -141,6 +142,18 @@ def test_a_page_that_asks_another_machine_is_found(repository, tmp_path, capsys)
     assert offline.main(str(tmp_path)) == 1
     assert "a.example/f.woff" in capsys.readouterr().out
     assert offline.main(str(tmp_path / "nothing")) == 1  # a site that was not built
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("chromium", "google-chrome"))), reason="needs Chromium")
+def test_a_browser_tells_what_a_page_asks_for(repository, tmp_path):
+    browse = script(repository / ".ci" / "browse.py")
+    (tmp_path / "page.html").write_text(
+        "<!DOCTYPE html><html><body><script>const part = 'a.exam'\nconst one = new Image()\n"
+        "one.src = 'https://' + part + 'ple/x.png'\nconsole.error('I complain')</script></body></html>"
+    )
+    away, complaints = browse.look((tmp_path / "page.html").as_uri(), tmp_path)
+    assert away == {"https://a.example/x.png"}
+    assert len(complaints) == 1 and "I complain" in complaints[0]
 
 
 def test_a_notebooks_script_that_would_fetch_is_taken_out(repository):
