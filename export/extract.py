@@ -107,6 +107,9 @@ def _dense(entry: dict[str, Any], tensors: LayerTensors, arriving: np.ndarray | 
         if arriving.size not in (1, weight.shape[1]):
             raise InputError(tensors.where, f"takes {weight.shape[1]} inputs, {arriving.size} neurons send")
         delay = np.broadcast_to(arriving, weight.shape)
+    if tensors.has("axon.delay"):
+        delay = delay + _delay_vector(tensors.get("axon.delay"), weight.shape[1], tensors.where)
+        delay = np.broadcast_to(delay, weight.shape)
     back = None
     if recurrent:
         w_rec = tensors.square("recurrent_synapse", len(weight))

@@ -11,6 +11,7 @@ pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.nn import DelayRecurrent
+from delaynet_lava.training.optimisers import BETAS_OF_DELAYS
 
 PARAMS = dict(threshold=1.5, current_decay=1.0, voltage_decay=0.1, tau_grad=1.2, scale_grad=0.9)
 
@@ -127,7 +128,7 @@ def echo(k: int, steps: int, rounds: int = 400) -> list[int]:
         block.input_synapse.weight.copy_(torch.tensor([[2.0], [0.0]])[:, :, None, None, None])
         block.recurrent_synapse.weight.zero_()
         block.recurrent_synapse.weight[1, 0] = 1.9
-    optimiser = torch.optim.Adam([block.learned_delay], lr=1.5)
+    optimiser = torch.optim.Adam([block.learned_delay], lr=1.5, betas=BETAS_OF_DELAYS)
     seen = []
     for n in range(rounds):
         block.delay_window = max(1, round(62 * (1 - n / (0.8 * rounds))))
@@ -183,13 +184,18 @@ def test_without_a_window_delays_have_no_gradient() -> None:
     assert block.learned_delay.grad.abs().max() == 0 and block.input_synapse.weight.grad.abs().max() > 0
 
 
-CHANGES = ["network.learn_delays=true", "schedule.epochs=3", "schedule.frozen=0.4", "optimiser.lr_delays=200"]
+CHANGES = [
+    "network.learn_delays=true", "network.learn_delays_in=true", "network.delays_in=0,4", "schedule.epochs=3",
+    "schedule.frozen=0.4", "optimiser.lr_delays=200",
+]  # fmt: skip
 TASK = "cue:cues=1,wait_ms=150"
 
 
 def test_a_training_moves_delays_then_freezes_them_and_goes_on_after_a_kill(tmp_path) -> None:
+    from delaynet_lava.analysis.learning import draw_delays
     from delaynet_lava.emulator import emulate
     from delaynet_lava.export import extract
+    from delaynet_lava.formats.model_file import ModelFile
     from delaynet_lava.tasks.registry import task as task_of
     from delaynet_lava.trace import decide
     from delaynet_lava.training.distributed import Group
@@ -209,16 +215,25 @@ def test_a_training_moves_delays_then_freezes_them_and_goes_on_after_a_kill(tmp_
         train(recipe, TASK, tmp_path / "two.pt", on_epoch=stop)
     there = _Trainer(recipe, task_of(TASK, 0), 0, Group())
     there.restore(tmp_path / "two.pt.checkpoint")
-    frozen = torch.round(there.net[0].learned_delay.detach()).tolist()
+    learned = {"0.delay": there.net[0].learned_delay, "0.axon.delay": there.net[0].axon.learned_delay}
+    frozen = {name: torch.round(value.detach()).tolist() for name, value in learned.items()}
     again = train(recipe, TASK, tmp_path / "two.pt")
     for name, tensor in model.state_dict.items():
         assert torch.equal(tensor, again.state_dict[name]), name
-    first, last = model.provenance["first_delays"][0], model.state_dict["0.delay"].tolist()
-    assert first != last == frozen and 0 <= min(last) <= max(last) <= 62
+    last = {name: model.state_dict[name].tolist() for name in learned}
+    assert last == frozen
+    for name, first in model.provenance["first_delays"].items():
+        assert first != last[name] and 0 <= min(last[name]) <= max(last[name]) <= 62
 
     # What was trained is what runs.
     network = extract(model)
-    assert network.layers[0].recurrent.delay[0].tolist() == last
+    assert network.layers[0].recurrent.delay[0].tolist() == last["0.delay"]
+    assert network.layers[0].synapse.delay[0].tolist() == last["0.axon.delay"]
     x, labels = task_of(TASK, 0).batch("validation", 0, 64)
     right = np.mean(decide(network, emulate(network, x)) == labels)
     assert right == model.provenance["metrics"]["validation_accuracy"]
+
+    figure = draw_delays(model, "m.pt")
+    assert [a.get_title() for a in figure.axes[::2]] == ["within layer 0", "into layer 0"]
+    with pytest.raises(InputError, match="keeps no delays from before"):
+        draw_delays(ModelFile(model.config, model.state_dict, {"first_delays": {"0.delay": [1]}}), "m.pt")

@@ -105,7 +105,7 @@ def draw_branching(trainings: Sequence[Training]) -> Figure:
 
 
 def draw_delays(model: ModelFile, where: str) -> Figure:
-    """For each layer that learned its delays: how many neurons have which, before and after, and their moves.
+    """For all delays that were learned: how many senders have which, before and after, and their moves.
 
     Raises:
         InputError: no delays were learned.
@@ -113,16 +113,20 @@ def draw_delays(model: ModelFile, where: str) -> Figure:
     from matplotlib.figure import Figure
 
     noted = model.provenance.get("first_delays")
-    before = []
-    if isinstance(noted, list) and all(isinstance(layer, list) for layer in noted):
-        before = [np.array(layer) for layer in noted if all(type(d) is int for d in layer)]
-    every = [t.numpy() for k, t in model.state_dict.items() if k.endswith(".delay") and t.ndim == 1]
-    after = every[-len(before) :] if before else []
-    if not before or [len(one) for one in before] != [len(one) for one in after]:
+    pairs = {}
+    for name, delays in noted.items() if isinstance(noted, dict) else ():
+        held = model.state_dict.get(name)
+        whole = isinstance(delays, list) and all(type(d) is int for d in delays)
+        if whole and held is not None and held.shape == (len(delays),):
+            pairs[name] = np.array(delays), held.numpy()
+    if not pairs:
         raise InputError(where, "keeps no delays from before they were learned", "train with learn_delays")
-    figure = Figure(figsize=(9.6, 3.6 * len(before)), layout="constrained")
-    rows: Any = figure.subplots(len(before), 2, squeeze=False)
-    for (left, right), first, last in zip(rows, before, after, strict=True):
+    figure = Figure(figsize=(9.6, 3.6 * len(pairs)), layout="constrained")
+    rows: Any = figure.subplots(len(pairs), 2, squeeze=False)
+    for (left, right), (name, (first, last)) in zip(rows, pairs.items(), strict=True):
+        block, of, _ = name.partition(".axon.")
+        layer = block.partition(".")[0]
+        left.set_title(f"into layer {layer}" if of else f"within layer {layer}", fontsize=9)
         edges = np.arange(max(first.max(), last.max()) + 2) - 0.5
         left.hist([first, last], edges, label=["before", "after"], color=[GREY, COLOURS[0]])
         left.set(xlabel="delay (steps)", ylabel="neurons")

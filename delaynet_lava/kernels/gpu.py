@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE, RESET_SUBTRACT, STATE_SHIFT, V_MAX, WEIGHT_SCALE
+from delaynet_lava.kernels.delays import delay_gradient
 from delaynet_lava.kernels.dynamics import SURROGATE_SLAYER
 
 __all__ = ["MAX_NEURONS", "GpuRecurrence"]
@@ -243,17 +244,8 @@ def _add_delay_gradient(
     Args:
         spikes: uint8 (B, T, N). grad_drive: float32 (B, T, N). w_rec: float (N, N), post x pre.
     """
-    _, steps, n = spikes.shape
     delay = torch.from_numpy(np.asarray(dyn.delay, np.int64)).to(spikes.device)
-    neurons, window = torch.arange(n, device=delay.device), torch.arange(1, dyn.delay_window + 1)
-    late = (delay + window[:, None].to(delay.device)).clamp(max=dyn.max_delay)
-    soon = (delay - window[:, None].to(delay.device)).clamp(min=0)
-    distance = (late - soon).sum(dim=0).clamp(min=1)
-    begin = torch.arange(1, steps + 1, device=delay.device)[:, None]
     weight = w_rec.detach().float()
     for sent, g in zip(spikes, grad_drive, strict=True):
-        # After the last step nothing arrives.
-        p = torch.nn.functional.pad(g @ weight, (0, 0, 0, dyn.max_delay + 1))
-        for after, before in zip(late, soon, strict=True):
-            difference = p[begin + after, neurons] - p[begin + before, neurons]
-            grad_delay += (sent * difference).sum(dim=0) / distance
+        arriving = (g @ weight)[None]
+        grad_delay += delay_gradient(sent[None], arriving, delay, dyn.delay_window, dyn.max_delay, lag=1)

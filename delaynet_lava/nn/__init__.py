@@ -7,6 +7,7 @@ from delaynet_lava.nn.lattice import PAPER_SHARES, delay_groups, lattice_delays,
 
 if TYPE_CHECKING:
     from delaynet_lava.nn.adaptive import AdaptiveRecurrent
+    from delaynet_lava.nn.axon import Axon
     from delaynet_lava.nn.blocks import Neuron
     from delaynet_lava.nn.cell import SpikingRecurrentCell
     from delaynet_lava.nn.dense import Dense, Readout
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAPER_SHARES",
     "AdaptiveRecurrent",
+    "Axon",
     "DelayRecurrent",
     "Dense",
     "Neuron",
@@ -28,6 +30,7 @@ __all__ = [
 # Imported when first asked for: they bring torch, which the lattice and the rest do without.
 _BLOCKS = {
     "AdaptiveRecurrent": "adaptive",
+    "Axon": "axon",
     "DelayRecurrent": "recurrent",
     "Dense": "dense",
     "Neuron": "blocks",

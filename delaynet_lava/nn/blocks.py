@@ -15,6 +15,7 @@ from delaynet_lava.formats import netx
 from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrence
 from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
 from delaynet_lava.neuron import RESETS
+from delaynet_lava.nn.axon import Axon
 from delaynet_lava.nn.parts import SURROGATE_HEIGHT, SURROGATE_WIDTH, Cuba, Synapse, quantize
 
 __all__ = ["Neuron"]
@@ -111,8 +112,13 @@ class _Block(torch.nn.Module):
         pre_hook_fx: Callable | None,
         delay_shift: bool,
         count_log: bool,
+        axon: Axon | None,
     ) -> None:
         super().__init__()
+        if axon is not None and axon.delay.shape != (in_neurons,):
+            where = f"{type(self).__name__}: axon"
+            raise InputError(where, f"has delays of {len(axon.delay)} senders for {in_neurons} inputs")
+        self.axon = axon
         self.delay_shift, self.count_log = delay_shift, count_log
         self.overflows = torch.zeros(2, dtype=torch.int64)
         self.neuron = _neuron(neuron_params, type(self).__name__)
@@ -184,6 +190,8 @@ class _Block(torch.nn.Module):
             shape = tuple(x.shape)
             raise InputError(f"{where}: input", f"has shape {shape}, expected (N, {weight.shape[1]}, T)")
         bits, version = getattr(x, "spike_bits", (None, None))
+        if self.axon is not None:
+            return self.axon(x.transpose(1, 2)), None
         # Changed in place, the tensor is no longer what the bits say.
         return x.transpose(1, 2), bits if version == x._version else None
 
@@ -193,6 +201,15 @@ class _Block(torch.nn.Module):
     def _integers(self, of: torch.nn.Module) -> np.ndarray:
         words = torch.round(self._matrix(of).detach() * fixedpoint.WEIGHT_SCALE)
         return words.cpu().numpy().astype(np.int64)
+
+    def _arriving(self) -> network.Synapse:
+        """The synapse of the input, with the delays of its senders."""
+        words = self._integers(getattr(self, self._entry))
+        if self.axon is None:
+            return network.Synapse(words)
+        self.axon.round_delays()
+        # Axonal: the delay belongs to the sender, so it is constant down each column.
+        return network.Synapse(words, np.broadcast_to(self.axon.delay.cpu().numpy(), words.shape))
 
     def _neuron_integers(self, vth: int, reset: str = "zero") -> network.Neuron:
         neuron = self.neuron
@@ -236,6 +253,7 @@ class _Spiking(_Block):
         recompute: bool | None = None,
         delay_shift: bool = True,
         count_log: bool = False,
+        axon: Axon | None = None,
     ) -> None:
         where = type(self).__name__
         if reset not in RESETS:
@@ -244,7 +262,7 @@ class _Spiking(_Block):
             raise InputError(f"{where}: surrogate", f"is {surrogate!r}, expected one of {list(SURROGATES)}")
         super().__init__(
             neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, delay_shift,
-            count_log,
+            count_log, axon,
         )  # fmt: skip
         self.reset, self.surrogate = reset, surrogate
         self.reset_grad = float(surrogate != "slayer") if reset_grad is None else float(reset_grad)

@@ -14,8 +14,8 @@ from delaynet_lava.kernels import src_steps, src_training
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.recurrence import GROUPS
 from delaynet_lava.kernels.src_training import Form
+from delaynet_lava.nn.axon import delays_of
 from delaynet_lava.nn.parts import Synapse
-from delaynet_lava.nn.recurrent import _delays
 
 __all__ = ["BIAS_MAX", "BIAS_MIN", "SpikingRecurrentCell", "quantize"]
 
@@ -241,11 +241,11 @@ class SpikingRecurrentCell(torch.nn.Module):
         self.bias = torch.nn.Parameter(
             torch.full((out_neurons,), float(params["bias"])), requires_grad=params["requires_grad"]
         )
-        self.register_buffer("delay", torch.from_numpy(_delays(delay, in_neurons, where)))
+        self.register_buffer("delay", torch.from_numpy(delays_of(delay, in_neurons, where)))
         self.recurrent_synapse: torch.nn.Module | None = None
         if recurrent_delay is not None:
             self.recurrent_synapse = Synapse(out_neurons, out_neurons, weight_scale)
-            delays = _delays(recurrent_delay, out_neurons, where)
+            delays = delays_of(recurrent_delay, out_neurons, where)
             self.register_buffer("recurrent_delay", torch.from_numpy(delays))
         self.register_buffer("off_diagonal", 1 - torch.eye(out_neurons), persistent=False)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from delaynet_lava import fixedpoint, network
 from delaynet_lava.kernels.dynamics import Dynamics
+from delaynet_lava.nn.axon import Axon
 from delaynet_lava.nn.blocks import _Block, _Spiking
 
 __all__ = ["Dense", "Readout"]
@@ -30,7 +31,7 @@ class Dense(_Spiking):
 
     Args:
         neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, reset,
-            surrogate, reset_grad, membrane_grad, recompute, delay_shift, count_log: as for
+            surrogate, reset_grad, membrane_grad, recompute, delay_shift, count_log, axon: as for
             :class:`DelayRecurrent`.
 
     Attributes:
@@ -40,7 +41,7 @@ class Dense(_Spiking):
     def layer(self) -> network.Dense:
         """The integers that the forward pass computes with."""
         neuron = self._neuron_integers(self.neuron.v_th_mant, self.reset)
-        return network.Dense(network.Synapse(self._integers(self.synapse)), neuron)
+        return network.Dense(self._arriving(), neuron)
 
 
 class Readout(_Block):
@@ -52,6 +53,7 @@ class Readout(_Block):
     Args:
         neuron_params: ``threshold`` may be left out; it has no effect.
         in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx: as for ``cuba.Affine``.
+        axon: delays of the input's spikes, as for :class:`DelayRecurrent`.
     """
 
     def __init__(
@@ -64,17 +66,17 @@ class Readout(_Block):
         pre_hook_fx: Callable | None = None,
         delay_shift: bool = True,
         count_log: bool = False,
+        axon: Axon | None = None,
     ) -> None:
         super().__init__(
             {"threshold": 1.0, **neuron_params}, in_neurons, out_neurons, weight_scale, weight_norm,
-            pre_hook_fx, delay_shift, count_log,
+            pre_hook_fx, delay_shift, count_log, axon,
         )  # fmt: skip
         self.neuron.vth.requires_grad_(False)
 
     def layer(self) -> network.Dense:
         """The integers that the forward pass computes with; the threshold is the chip's largest."""
-        synapse = network.Synapse(self._integers(self.synapse))
-        return network.Dense(synapse, self._neuron_integers(fixedpoint.VTH_MAX))
+        return network.Dense(self._arriving(), self._neuron_integers(fixedpoint.VTH_MAX))
 
     def _dynamics(self) -> Dynamics:
         return Dynamics(

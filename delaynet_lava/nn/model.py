@@ -16,6 +16,7 @@ from delaynet_lava.formats import model_file
 from delaynet_lava.formats.model_file import ModelFile
 from delaynet_lava.nn import slayer
 from delaynet_lava.nn.adaptive import AdaptiveRecurrent
+from delaynet_lava.nn.axon import Axon, SenderDelays
 from delaynet_lava.nn.cell import SpikingRecurrentCell
 from delaynet_lava.nn.dense import Dense, Readout
 from delaynet_lava.nn.recurrent import DelayRecurrent
@@ -183,10 +184,11 @@ def describe(
         config["decision"] = str(Decision.parse(str(decision)))
     if payload.bits:
         config |= {"payload_bits": payload.bits, "payload_signed": payload.signed}
-    for block in blocks:
-        if isinstance(block, DelayRecurrent):
-            block.round_delays()
-    tensors = torch.nn.Sequential(*blocks).state_dict()
+    whole = torch.nn.Sequential(*blocks)
+    for part in whole.modules():
+        if isinstance(part, SenderDelays):
+            part.round_delays()
+    tensors = whole.state_dict()
     # Learned delays are kept as the integers that run.
     kept = {k: v.detach().clone() for k, v in tensors.items() if not k.endswith(".learned_delay")}
     return ModelFile(config, kept, provenance or {})
@@ -199,6 +201,8 @@ def _build_block(entry: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any
     if any(name.endswith(".weight_g") for name in tensors):
         options["weight_norm"] = True
     if kind in _OWN:
+        if "axon.delay" in tensors:
+            options["axon"] = Axon(0, entry["in_neurons"])
         return _OWN[kind](dict(entry["neuron"]), **options)
     if kind == _CELL:
         delay_rec = 0 if options.pop("recurrent") else None

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from delaynet_lava import network
-from delaynet_lava.errors import InputError
 from delaynet_lava.kernels.dynamics import Dynamics
+from delaynet_lava.nn.axon import Axon, SenderDelays
 from delaynet_lava.nn.blocks import _Spiking
 from delaynet_lava.nn.parts import Synapse
 
 __all__ = ["DelayRecurrent"]
 
 
-class DelayRecurrent(_Spiking):
+class DelayRecurrent(SenderDelays, _Spiking):
     """Recurrent CUBA layer whose own spikes come back after ``1 + delay`` steps.
 
     .. math::
@@ -59,13 +59,12 @@ class DelayRecurrent(_Spiking):
         recompute: compute membranes again in the backward pass, a piece of time at a time, instead of
             keeping them: the same integers, less memory; None: where they would take 512 MiB.
         delay_shift, count_log: as for SLAYER's blocks.
-        learn_delays: train the delays too. Each sender has a real number, ``learned_delay``, which is clamped
-            to 0 to ``max_delay`` and rounded in the forward pass, so that what is trained is what runs. Its
-            gradient is taken over a window of ``delay_window`` steps to each side.
+        learn_delays: train these delays too, as :class:`~delaynet_lava.nn.axon.SenderDelays` says.
         max_delay: the largest that is learned; the chip takes 62.
+        axon: delays of the input's spikes, fixed or learned; None: none.
 
     Attributes:
-        delay: int32 (N,), what runs. delay_window: 0 leaves learned delays without gradient.
+        delay: int32 (N,), what runs.
         overflows: int64 (2,), how often u wrapped and v saturated in the last forward pass.
     """
 
@@ -91,24 +90,15 @@ class DelayRecurrent(_Spiking):
         count_log: bool = False,
         learn_delays: bool = False,
         max_delay: int = 62,
+        axon: Axon | None = None,
     ) -> None:
         super().__init__(
             neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, reset, surrogate,
-            reset_grad, membrane_grad, recompute, delay_shift, count_log,
+            reset_grad, membrane_grad, recompute, delay_shift, count_log, axon,
         )  # fmt: skip
         self.recurrent_synapse = Synapse(out_neurons, out_neurons, weight_scale, weight_norm)
         self.recurrent_synapse.pre_hook_fx = self.input_synapse.pre_hook_fx
-        delays = _delays(delay, out_neurons, type(self).__name__)
-        self.register_buffer("delay", torch.from_numpy(delays))
-        self.learn_delays, self.max_delay, self.delay_window = bool(learn_delays), int(max_delay), 1
-        if self.learn_delays:
-            if self.max_delay < 1 or delays.max() > self.max_delay:
-                raise InputError(
-                    f"{type(self).__name__}: delay",
-                    f"is up to {delays.max()}, max_delay is {max_delay}",
-                    "learned delays begin at most at max_delay, which is at least 1",
-                )
-            self.learned_delay = torch.nn.Parameter(self.delay.to(torch.get_default_dtype()))
+        self.hold_delays(delay, out_neurons, learn_delays, max_delay, type(self).__name__)
         self.self_connection, self.feedback_grad = self_connection, float(feedback_grad)
         if not self_connection:
             self.register_buffer("off_diagonal", 1 - torch.eye(out_neurons), persistent=False)
@@ -126,28 +116,14 @@ class DelayRecurrent(_Spiking):
         # Axonal: the delay belongs to the sender, so it is constant down each column.
         delay = np.broadcast_to(self._feedback_delay(), back.shape)
         return network.Dense(
-            network.Synapse(self._integers(self.input_synapse)),
+            self._arriving(),
             self._neuron_integers(self.neuron.v_th_mant, self.reset),
             network.Synapse(back, delay),
         )
 
-    @torch.no_grad()
-    def round_delays(self) -> None:
-        """Make ``delay``, which runs, what ``learned_delay`` is; without effect where none is learned."""
-        if self.learn_delays:
-            self.learned_delay.clamp_(0, self.max_delay)
-            self.delay.copy_(torch.round(self.learned_delay))
-
     def _feedback_delay(self) -> np.ndarray:
         self.round_delays()
         return self.delay.cpu().numpy()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if self.learn_delays and f"{prefix}delay" in state_dict:
-            # A model.pt has the integers alone.
-            begun = state_dict[f"{prefix}delay"].to(self.learned_delay.dtype)
-            state_dict.setdefault(f"{prefix}learned_delay", begun)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _dynamics(self) -> Dynamics:
         fixed = super()._dynamics()
@@ -157,16 +133,3 @@ class DelayRecurrent(_Spiking):
 
     def _learned_delay(self) -> torch.Tensor | None:
         return self.learned_delay if self.learn_delays else None
-
-
-def _delays(delay: int | Sequence[int] | np.ndarray, neurons: int, where: str) -> np.ndarray:
-    values = np.asarray(delay)
-    if values.dtype.kind not in "iu" or values.ndim > 1 or values.size not in (1, neurons):
-        raise InputError(
-            f"{where}: delay",
-            f"has type {values.dtype} and shape {values.shape}",
-            f"give one integer, or one for each of the {neurons} neurons",
-        )
-    if values.min() < 0:
-        raise InputError(f"{where}: delay", f"{int(values.min())} is negative", "the fastest path is 0")
-    return np.ascontiguousarray(np.broadcast_to(values, (neurons,)), dtype=np.int32)

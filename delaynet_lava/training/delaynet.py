@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from delaynet_lava.fixedpoint import MEMBRANE_BITS
-from delaynet_lava.nn import DelayRecurrent, Dense, Readout
-from delaynet_lava.nn.lattice import lattice_delays
+from delaynet_lava.nn import Axon, DelayRecurrent, Dense, Readout
+from delaynet_lava.nn.lattice import delay_groups, lattice_delays
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.training.recipe import Recipe, even, of_layer
 
@@ -71,6 +71,11 @@ def _hidden(
         "reset": of_layer(network.reset, layer),
         "surrogate": recipe.gradient.surrogate,
     }
+    arriving = of_layer(network.delays_in, layer, many=True)
+    learned = of_layer(network.learn_delays_in, layer)
+    if learned or any(arriving):
+        groups = delay_groups(channels, arriving, even(len(arriving)))
+        common["axon"] = Axon(groups, channels, learned, network.max_delay)
     if not of_layer(network.recurrent, layer):
         return Dense(neuron, channels, neurons, **common)
     delays = of_layer(network.delays, layer, many=True)

@@ -11,7 +11,7 @@ from madgrad import MADGRAD
 
 from delaynet_lava.training.recipe import Optimiser, Schedule
 
-__all__ = ["OPTIMISERS", "make_optimiser", "moments_of", "share_of_rate"]
+__all__ = ["BETAS_OF_DELAYS", "OPTIMISERS", "make_optimiser", "moments_of", "share_of_rate"]
 
 
 def _madgrad(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
@@ -23,6 +23,11 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "madgrad": _madgrad,
 }
+
+
+BETAS_OF_DELAYS = (0.9, 0.95)
+"""Adam's, for learned delays. Their gradient is by far the largest where a delay begins at 0; an optimiser
+that remembers it for a thousand steps holds them there."""
 
 
 def make_optimiser(net: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
@@ -37,6 +42,8 @@ def make_optimiser(net: torch.nn.Module, options: Optimiser) -> torch.optim.Opti
         {"params": decays, "lr": options.lr * options.lr_decays, "weight_decay": 0.0},
         {"params": delays, "lr": options.lr * options.lr_delays, "weight_decay": 0.0},
     ]
+    if options.name != "madgrad":
+        groups[-1]["betas"] = BETAS_OF_DELAYS
     groups = [group for group in groups if group["params"]]
     first, second = options.betas
     return OPTIMISERS[options.name](groups, lr=options.lr, betas=(first, second))

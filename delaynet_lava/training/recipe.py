@@ -169,6 +169,16 @@ class Network:
     learn_delays: bool | tuple[bool, ...] = _key(
         False, "whether the delays are trained, each neuron's from where it begins", each=True
     )
+    delays_in: tuple[int, ...] | tuple[tuple[int, ...], ...] = _key(
+        (0,),
+        "delay groups of the spikes that come to a layer from the one before, equal shares, steps",
+        least=0,
+        most=(1 << 15) - 1,
+        each=True,
+    )
+    learn_delays_in: bool | tuple[bool, ...] = _key(
+        False, "whether those are trained, each sender's from where it begins", each=True
+    )
     max_delay: int = _key(62, "the largest delay that is learned, steps", least=1)
     threshold: float | tuple[float, ...] = _key(
         8.0, "first thresholds in SLAYER's units: 1/64 of the chip's", above=0, each=True
@@ -454,10 +464,22 @@ def _delay_problems(network: Network) -> Iterator[str]:
                 yield f"network.learn_delays: layer {layer} has no delays; make it recurrent, no lsnn"
             elif max(delays) > network.max_delay:
                 yield f"network.delays: {max(delays)} is above max_delay, {network.max_delay}"
+        yield from _arrival_problems(network, layer)
         try:
             delay_groups(neurons, delays, of_layer(network.shares, layer, many=True) or even(len(delays)))
         except InputError as error:
             yield f"network.delays, network.shares: {error.problem}"
+
+
+def _arrival_problems(network: Network, layer: int) -> Iterator[str]:
+    delays = of_layer(network.delays_in, layer, many=True)
+    learned = of_layer(network.learn_delays_in, layer)
+    if not delays:
+        yield f"network.delays_in: layer {layer} has none; write [0] for spikes that are not delayed"
+    elif network.kind in ("lsnn", "src") and (learned or any(delays)):
+        yield f"network.delays_in: a network of kind {network.kind} has none; write [0]"
+    elif learned and max(delays) > network.max_delay:
+        yield f"network.delays_in: {max(delays)} is above max_delay, {network.max_delay}"
 
 
 def _rule_problems(network: Network, loss: Loss, gradient: Gradient, answer: str) -> Iterator[str]:
@@ -469,7 +491,10 @@ def _rule_problems(network: Network, loss: Loss, gradient: Gradient, answer: str
             f"{len(network.layers)} layers": len(network.layers) > 1,
             f"loss.readout {loss.readout}": answer != "last",
             "membranes of fewer bits": network.membrane_bits < MEMBRANE_BITS,
-            "learned delays": any(_flat((network.learn_delays,))),
+            "learned delays": any(_flat((network.learn_delays, network.learn_delays_in))),
+            "delays between layers": any(
+                any(of_layer(network.delays_in, k, many=True)) for k in range(len(network.layers))
+            ),
         }
         if any(unfit.values()):
             yield f"gradient.rule: eprop does without {', '.join(k for k, v in unfit.items() if v)}; use bptt"

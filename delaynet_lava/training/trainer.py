@@ -34,6 +34,7 @@ from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError, shown
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.formats.model_file import ModelFile, save_model
+from delaynet_lava.nn.axon import SenderDelays
 from delaynet_lava.nn.model import describe
 from delaynet_lava.notebook import Bar, is_notebook
 from delaynet_lava.payloads import Payload
@@ -150,14 +151,19 @@ class _Trainer:
         self.recurrent = [
             block for layer, block in enumerate(hidden) if of_layer(recipe.network.recurrent, layer)
         ]
-        self.delayed = [block for block in hidden if getattr(block, "learn_delays", False)]
+        learned = {
+            name: part
+            for name, part in self.net.named_modules()
+            if isinstance(part, SenderDelays) and part.learn_delays
+        }
+        self.delayed = list(learned.values())
         # Of another unit and size than the rest, they are left out where the gradient's norm is taken.
         self.clipped = [p for k, p in self.net.named_parameters() if not k.endswith("learned_delay")]
         self.model: torch.nn.Module = _Answering(self.net)
         if group.size > 1:
             # Gradients become means over the processes. The buffers, delays, follow from parameters.
             self.model = DistributedDataParallel(self.model, **_WITHOUT_BUFFERS)
-        self.first_delays = [block.delay.tolist() for block in self.delayed]
+        self.first_delays = {f"{name}.delay": part.delay.tolist() for name, part in learned.items()}
         self.optimiser = make_optimiser(self.net, recipe.optimiser)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = {k: v.detach().clone() for k, v in self.net.named_parameters()}
@@ -228,11 +234,11 @@ class _Trainer:
         """Close the window of the gradient of learned delays; 0, which leaves them, for the last epochs."""
         schedule, window = self.recipe.schedule, self.recipe.gradient.delay_window
         done = self.progress["annealed"] / schedule.epochs / (1 - schedule.frozen)
-        for block in self.delayed:
-            block.delay_window = 0 if done >= 1 else max(1, round(window * (1 - done)))
+        for part in self.delayed:
+            part.delay_window = 0 if done >= 1 else max(1, round(window * (1 - done)))
         if done >= 1 and self.delayed:
             # What an optimiser remembers of earlier gradients would move them on.
-            learned = {id(block.learned_delay) for block in self.delayed}
+            learned = {id(part.learned_delay) for part in self.delayed}
             for group in self.optimiser.param_groups:
                 if any(id(p) in learned for p in group["params"]):
                     group["lr"] = 0.0
