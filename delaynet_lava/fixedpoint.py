@@ -10,7 +10,7 @@ bit-accurate with Loihi, and ``slayer/neuron/dynamics/leaky_integrator.py`` of l
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba.extending import register_jitable
@@ -27,6 +27,12 @@ __all__ = [
     "PAYLOAD_BITS_MAX",
     "RESET_SUBTRACT",
     "RESET_ZERO",
+    "SRC_ACTIVATIONS",
+    "SRC_BIAS_MAX",
+    "SRC_BIAS_MIN",
+    "SRC_DECAY",
+    "SRC_SLOW",
+    "SRC_SQUASHES",
     "STATE_SHIFT",
     "UV_HALF",
     "VTH_MAX",
@@ -35,6 +41,7 @@ __all__ = [
     "WEIGHT_MAX",
     "WEIGHT_MIN",
     "WEIGHT_SCALE",
+    "SrcForm",
     "decay",
     "full_scale_above",
     "membrane_grid",
@@ -42,6 +49,13 @@ __all__ = [
     "narrow_membrane_update",
     "reset_membrane",
     "saturates",
+    "src_activated",
+    "src_current",
+    "src_payload",
+    "src_potential",
+    "src_saturated",
+    "src_slower",
+    "src_step",
     "synaptic_current",
     "u_overflows",
     "undecay",
@@ -173,3 +187,126 @@ def narrow_membrane_update(v: Int, u: Int, bias: Int, dv: int | np.ndarray, unit
 def reset_membrane(v: int, threshold: int, reset: int) -> int:
     """Membrane after a spike: 0 (the chip), or ``v - threshold`` (soft reset, simulator only)."""
     return v - threshold if reset == RESET_SUBTRACT else v * 0
+
+
+# The Spiking Recurrent Cell of De Geeter, Ernst and Drion (arXiv 2306.03623), one is 4096.
+
+SRC_SQUASHES = {"parabola": 0, "clip": 1, "sign": 2}
+"""How x follows i: a parabola for ``3 tanh(i/3)``, i within +-3, the sign of i."""
+SRC_ACTIVATIONS = {"parabola": 0, "clip": 1}
+"""How h follows p: a parabola for tanh(p), ``3p/4`` within +-1."""
+SRC_SLOW = (7, 8)
+"""Slow negative feedback, minus r_s: of the paper, and of arXiv 2605.10679."""
+SRC_DECAY = 410
+"""Of h_s where h is not above 1/2; also the usual decay of i."""
+SRC_BIAS_MIN, SRC_BIAS_MAX = -8 * DECAY_ONE, -5 * DECAY_ONE
+"""b_h in which every cell is silent without input; from -4.64 on one of slow feedback 7 is a pacemaker."""
+
+
+class SrcForm(NamedTuple):
+    """What the cells of a layer have in common.
+
+    Attributes:
+        shift: of the synaptic sum; a negative one floors.
+        input_decay: of i, 0 to 4096.
+        squash, activation: numbers of :data:`SRC_SQUASHES` and :data:`SRC_ACTIVATIONS`.
+        slow: minus r_s, whole.
+        output_bits: g, 0 to 8; a payload is ``h * 2**g`` rounded, with 0 a spike. -1, floats only: h itself.
+    """
+
+    shift: int
+    input_decay: int
+    squash: int
+    activation: int
+    slow: int
+    output_bits: int
+
+
+# Free of branches, multiplications by truths and NumPy's functions, as :func:`decay` is: a sign is a mask.
+
+
+@register_jitable
+def _at_most(x: Any, limit: int) -> Any:
+    room = limit - x
+    return x + (room & (room >> 63))
+
+
+@register_jitable
+def _within(x: Any, limit: int) -> Any:
+    return -_at_most(-_at_most(x, limit), limit)
+
+
+@register_jitable
+def _signed(magnitude: Any, x: Any) -> Any:
+    """``sign(x) * magnitude``, where the magnitude of 0 is 0."""
+    negative = x >> 63
+    return (magnitude ^ negative) - negative
+
+
+@register_jitable
+def src_current(i: Any, a: Any, k: int, shift: int) -> Any:
+    """``decay(i, k) + shift(a)``, before it saturates; a negative shift floors. ``|a << shift| < 2**62``."""
+    return decay(i, k) + ((a << shift) if shift >= 0 else (a >> -shift))
+
+
+@register_jitable
+def src_saturated(i: Any) -> Any:
+    """i within ``+-(2**23 - 1)``."""
+    return _within(i, V_MAX)
+
+
+@register_jitable
+def _src_squashed(i: Any, kind: int) -> Any:
+    if kind == 2:
+        return _signed(_at_most(abs(i), 1) << DECAY_BITS, i)
+    if kind == 1:
+        return _within(i, 12288)
+    m = _at_most(abs(i), 24576)
+    half = m >> 1
+    return _signed(m - ((((half * half) >> 10) * 341) >> 12), i)
+
+
+@register_jitable
+def src_potential(i: Any, h: Any, slow: Any, bias: Any, squash: int, r_s: int) -> Any:
+    """``p = squash(i) + 2 h - r_s h_s + b_h``, of the new i and the old h and h_s."""
+    return _src_squashed(i, squash) + 2 * h - r_s * slow + bias
+
+
+@register_jitable
+def src_activated(p: Any, kind: int) -> Any:
+    """h of p: a parabola for tanh(p), or ``3p/4`` within +-1."""
+    if kind == 1:
+        return _signed(_at_most((abs(p) * 3) >> 2, 4096), p)
+    m = _at_most(abs(p), 8192)
+    return _signed(m - ((m * m) >> 14), p)
+
+
+@register_jitable
+def src_slower(slow: Any, h: Any) -> Any:
+    """h_s, of the old h and h_s: h where it is above 1/2, else ``h + decay(h_s - h, 410)``."""
+    return h + (decay(slow - h, SRC_DECAY) & ((h - 2049) >> 63))
+
+
+@register_jitable
+def src_payload(h: Any, output_bits: int) -> Any:
+    """What a cell sends: ``max(h, 0) 2**output_bits``, rounded, a half upwards; of 0 bits a spike."""
+    return ((h & ~(h >> 63)) + (1 << (11 - output_bits))) >> (12 - output_bits)
+
+
+def src_step(
+    state: np.ndarray, a: Int, bias: np.ndarray, form: SrcForm
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step of cells: what the compiled loops do, in whole arrays.
+
+    Args:
+        state: int64 (3, ...), i, h and h_s. a: what arrives. bias: int64, b_h.
+
+    Returns:
+        The new state, what is sent, and the current before it saturates.
+    """
+    i, h, slow = state
+    wide = src_current(i, a, form.input_decay, form.shift)
+    current = src_saturated(wide)
+    p = src_potential(current, h, slow, bias, form.squash, form.slow)
+    after = np.stack([current, src_activated(p, form.activation), src_slower(slow, h)])
+    return after, src_payload(after[1], form.output_bits), wide

@@ -43,7 +43,7 @@ class Alone:
         ]
 
 
-def _form() -> src_training.Form:
+def _form() -> fx.SrcForm:
     # Forgets all in a step, and takes sums as they are: what arrives is the current.
     return SpikingRecurrentCell({"current_decay": 1.0}, 1, 1, weight_exp=6).form()
 

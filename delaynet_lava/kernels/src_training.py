@@ -6,42 +6,17 @@ Both forward loops leave behind the two slopes that the backward loop needs; it 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava.kernels import src_steps as steps_of
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.recurrence import GROUPS
 
-__all__ = ["Form", "backward", "find_events", "run_floats", "run_integers", "settle", "watch"]
+__all__ = ["backward", "find_events", "run_floats", "run_integers", "settle", "watch"]
 
 _ONE = np.float32(1)
-
-
-class Form(NamedTuple):
-    """What the loops must know of a layer beside its weights.
-
-    Attributes:
-        shift: of the synaptic sum, ``6 - in_exp - weight_exp``; a negative one floors.
-        input_decay: of i, in 1/4096.
-        squash: how x follows i, activation: how h follows p, numbers of :mod:`kernels.src_steps`.
-        slow: minus r_s, whole.
-        output_bits: g; a payload is ``h * 2**g`` rounded. -1, floats only: h itself.
-        late: steps by which the output tensor is shifted.
-        gate: floats only, the steepness of the sigmoid that stands for the step of z_s; 0: the step.
-    """
-
-    shift: int
-    input_decay: int
-    squash: int
-    activation: int
-    slow: int
-    output_bits: int
-    late: int
-    gate: float
 
 
 @compiled(parallel=True)
@@ -105,16 +80,17 @@ def _longest(delay, delay_rec):
 
 @compiled(parallel=True)
 def run_integers(
-    x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, out, slope_h, slope_x, counts
+    x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, late, out, slope_h, slope_x, counts
 ):
-    """Forward in the integers of :mod:`kernels.src_steps`.
+    """Forward in the integers of :func:`fixedpoint.src_step`.
 
     Args:
         x: float32 (B, T, C), whole numbers. senders, ends: of :func:`find_events`.
         w: int32 (C, P), pre x post, words. delay: int32 (C,).
         w_rec: int32 (N or 0, P). delay_rec: int32 (N or 0,).
         bias: int32 (P,). start: int32 (3, P), i, h and h_s of the step before the first.
-        out: float32 (B, T, N), written, late by ``form.late``.
+        form: a :class:`fixedpoint.SrcForm`. late: steps by which the output tensor is shifted.
+        out: float32 (B, T, N), written, late by ``late``.
         slope_h, slope_x: float32 (B, T, P), dh/dp and dx/di, written; (B, 0, 0): not wanted.
         counts: int64 (B, 2), how often i saturated, and how many inputs were no whole numbers; written.
     """
@@ -125,7 +101,7 @@ def run_integers(
         ring = np.zeros((longest + 2, lanes), np.int32)
         i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()
         p, sent = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
-        out[b, : form.late] = 0
+        out[b, :late] = 0
         over = fractions = 0
         for t in range(steps):
             fractions += _arrive(x[b, t], senders[b, ends[b, t] : ends[b, t + 1]], t, w, delay, ring)
@@ -133,8 +109,8 @@ def run_integers(
             over += _step_integers(now, bias, form, i, h, slow, p, sent)
             if wanted:
                 _slopes(p, i, form, slope_h[b, t], slope_x[b, t])
-            if t + form.late < steps:
-                row = out[b, t + form.late]
+            if t + late < steps:
+                row = out[b, t + late]
                 for n in range(neurons):
                     row[n] = np.float32(sent[n])
             now[:] = 0
@@ -147,15 +123,14 @@ def run_integers(
 def _step_integers(now, bias, form, i, h, slow, p, sent):
     over = 0
     for n in range(now.shape[0]):
-        summed = steps_of.current(i[n], now[n], form.input_decay, form.shift)
-        over += fx.saturates(summed)
-        summed = steps_of.saturate(summed)
-        drive = steps_of.squashed(summed, form.squash)
-        potential = steps_of.potential(drive, h[n], slow[n], bias[n], form.slow)
-        slower = steps_of.slow_update(slow[n], h[n])
-        i[n], p[n], slow[n] = summed, potential, slower
-        h[n] = steps_of.activated(potential, form.activation)
-        sent[n] = steps_of.payload(h[n], form.output_bits)
+        wide = fx.src_current(i[n], now[n], form.input_decay, form.shift)
+        over += fx.saturates(wide)
+        current = fx.src_saturated(wide)
+        potential = fx.src_potential(current, h[n], slow[n], bias[n], form.squash, form.slow)
+        slower = fx.src_slower(slow[n], h[n])
+        i[n], p[n], slow[n] = current, potential, slower
+        h[n] = fx.src_activated(potential, form.activation)
+        sent[n] = fx.src_payload(h[n], form.output_bits)
     return over
 
 
@@ -191,11 +166,14 @@ def _slopes(p, i, form, slope_h, slope_x):
 
 
 @compiled(parallel=True)
-def run_floats(x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, out, slope_h, slope_x):
+def run_floats(
+    x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, late, gate, out, slope_h, slope_x
+):
     """Forward in the paper's equations 5a to 5f, float32; arguments as of :func:`run_integers`.
 
     Args:
         w, w_rec: float32, the effective weights. bias, start: float32.
+        gate: the steepness of the sigmoid that stands for the step of z_s; 0: the step.
     """
     batch, steps, _ = x.shape
     lanes, neurons, wanted = w.shape[1], out.shape[2], slope_h.shape[1] > 0
@@ -205,7 +183,7 @@ def run_floats(x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, 
         ring = np.zeros((longest + 2, lanes), np.float32)
         i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()
         sent = np.zeros(lanes, np.float32)
-        out[b, : form.late] = 0
+        out[b, :late] = 0
         for t in range(steps):
             _arrive(x[b, t], senders[b, ends[b, t] : ends[b, t + 1]], t, w, delay, ring)
             now = ring[t % ring.shape[0]]
@@ -213,10 +191,10 @@ def run_floats(x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, 
                 i[n] = keep * i[n] + now[n]
                 drive = np.float32(3) * math.tanh(i[n] / np.float32(3))
                 p = drive + np.float32(2) * h[n] - np.float32(form.slow) * slow[n] + bias[n]
-                if form.gate == 0:
+                if gate == 0:
                     share = np.float32(0.9) if h[n] <= np.float32(0.5) else np.float32(0)
                 else:
-                    share = np.float32(0.9 / (1 + math.exp(form.gate * (h[n] - 0.5))))
+                    share = np.float32(0.9 / (1 + math.exp(gate * (h[n] - 0.5))))
                 slow[n] = share * slow[n] + (_ONE - share) * h[n]
                 h[n] = math.tanh(p)
                 sent[n] = max(h[n], np.float32(0))
@@ -226,9 +204,9 @@ def run_floats(x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, 
                     slope_h[b, t, n] = _ONE - h[n] * h[n]
                     x_of = drive / np.float32(3)
                     slope_x[b, t, n] = _ONE - x_of * x_of
-            if t + form.late < steps:
+            if t + late < steps:
                 for n in range(neurons):
-                    out[b, t + form.late, n] = sent[n]
+                    out[b, t + late, n] = sent[n]
             now[:] = 0
             if w_rec.shape[0]:
                 _send_back(sent, t, w_rec, delay_rec, ring)
@@ -236,13 +214,13 @@ def run_floats(x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, 
 
 @compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})
 def backward(
-    grad, out, x, senders, ends, delay, w_rec, delay_rec, slope_h, slope_x, form, scales, grad_a, grad_w,
-    grad_rec, grad_b,
+    grad, out, x, senders, ends, delay, w_rec, delay_rec, slope_h, slope_x, form, late, scales, grad_a,
+    grad_w, grad_rec, grad_b,
 ):  # fmt: skip
     """``g_i[t] = alpha g_i[t+1] + g_s[t] dh/dp dx/di``, and what follows from it for the weights.
 
     Args:
-        grad, out: float32 (B, T, N), late by ``form.late``. x, delay: as of :func:`run_integers`.
+        grad, out: float32 (B, T, N), late by ``late``. x, delay: as of :func:`run_integers`.
         w_rec: float32 (N or 0, P), pre x post, effective weights. delay_rec: int32 (N or 0,).
         scales: float32 (3,): ds/dh in payloads; the effect of a stored weight by input, and by feedback.
         grad_a: float32 (B, T, P), written: of the synaptic sums.
@@ -259,11 +237,11 @@ def backward(
             g[:] = 0
             for back in range(steps):
                 t = steps - 1 - back
-                late = t + form.late
+                there = t + late
                 outer[:] = 0
-                if late < steps:
+                if there < steps:
                     for n in range(neurons):
-                        outer[n] = grad[b, late, n]
+                        outer[n] = grad[b, there, n]
                 for j in range(w_rec.shape[0]):
                     lag = t + 1 + delay_rec[j]
                     if lag < steps:
@@ -272,8 +250,8 @@ def backward(
                         for n in range(lanes):
                             total += row[n] * came[n]
                         outer[j] += total
-                        if grad_rec.shape[1] and late < steps and out[b, late, j] != 0:
-                            amount, target = out[b, late, j] * scales[2], grad_rec[group, j]
+                        if grad_rec.shape[1] and there < steps and out[b, there, j] != 0:
+                            amount, target = out[b, there, j] * scales[2], grad_rec[group, j]
                             for n in range(lanes):
                                 target[n] += amount * came[n]
                 _back_step(

@@ -10,24 +10,23 @@ import torch
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.kernels import src_steps, src_training
+from delaynet_lava.kernels import src_training
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.recurrence import GROUPS
-from delaynet_lava.kernels.src_training import Form
 from delaynet_lava.nn.axon import delays_of
 from delaynet_lava.nn.parts import Synapse
 
 __all__ = ["BIAS_MAX", "BIAS_MIN", "SpikingRecurrentCell", "quantize"]
 
-BIAS_MIN, BIAS_MAX = -8.0, -5.0
-"""b_h in which a cell with a slow feedback of 7 is silent without input; from -4.64 on it is a pacemaker."""
+BIAS_MIN, BIAS_MAX = fx.SRC_BIAS_MIN / fx.DECAY_ONE, fx.SRC_BIAS_MAX / fx.DECAY_ONE
+"""b_h in which a cell is silent without input, -8 to -5."""
 FIRES = 1.6
 """A constant x under which a cell of b_h = -6 fires."""
 SETTLE = 1000
 """Silent steps from h = h_s = -1 after which a cell counts as at rest."""
 _NOTHING = np.zeros((0, 0, 0), np.float32)
 _DEFAULTS: dict[str, Any] = {
-    "bias": -6.0, "current_decay": src_steps.DECAY / fx.DECAY_ONE, "squash": "parabola",
+    "bias": -6.0, "current_decay": fx.SRC_DECAY / fx.DECAY_ONE, "squash": "parabola",
     "activation": "parabola", "slow": 7, "requires_grad": True,
 }  # fmt: skip
 
@@ -47,7 +46,8 @@ def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
 class _Cell(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w_in, w_rec, bias, block):  # type: ignore[override]
-        form = block.form()
+        form, late = block.form(), int(block.delay_shift)
+        gate = 0.0 if block.gate == "step" else float(block.gate)
         n, channels = w_in.shape
         batch, steps, _ = x.shape
         lanes = padded(n)
@@ -74,14 +74,15 @@ class _Cell(torch.autograd.Function):
         begin = block.start(level)
         if block.mode == "integer":
             src_training.run_integers(
-                inputs, senders, ends, rows, delay, back, delay_rec, level, begin, form, out, slope_h,
-                slope_x, counts,
+                inputs, senders, ends, rows, delay, back, delay_rec, level, begin, form, late, out,
+                slope_h, slope_x, counts,
             )  # fmt: skip
         else:
             src_training.run_floats(
-                inputs, senders, ends, rows, delay, back, delay_rec, level, begin, form, out, slope_h, slope_x
-            )
-        ctx.kept = inputs, senders, ends, out, slope_h, slope_x, delay, delay_rec, form, block
+                inputs, senders, ends, rows, delay, back, delay_rec, level, begin, form, late, gate, out,
+                slope_h, slope_x,
+            )  # fmt: skip
+        ctx.kept = inputs, senders, ends, out, slope_h, slope_x, delay, delay_rec, form, late, block
         ctx.save_for_backward(w_in, w_rec)
         saturated = torch.from_numpy(counts)
         ctx.mark_non_differentiable(saturated)
@@ -89,7 +90,7 @@ class _Cell(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):  # type: ignore[override]
-        inputs, senders, ends, out, slope_h, slope_x, delay, delay_rec, form, block = ctx.kept
+        inputs, senders, ends, out, slope_h, slope_x, delay, delay_rec, form, late, block = ctx.kept
         w_in, w_rec = ctx.saved_tensors
         wants_x, wants_in, wants_rec, wants_bias, _ = ctx.needs_input_grad
         n, channels = w_in.shape
@@ -106,8 +107,8 @@ class _Cell(torch.autograd.Function):
             back = _rows(w_rec, lanes, effect_rec * block.feedback_grad, np.float32)
         outer = np.ascontiguousarray(grad.to(torch.float32).numpy())
         src_training.backward(
-            outer, out, inputs, senders, ends, delay, back, delay_rec, slope_h, slope_x, form, scales, grad_a,
-            grad_in, grad_rec, grad_bias,
+            outer, out, inputs, senders, ends, delay, back, delay_rec, slope_h, slope_x, form, late, scales,
+            grad_a, grad_in, grad_rec, grad_bias,
         )  # fmt: skip
         into = None
         if wants_x:
@@ -156,7 +157,7 @@ class SpikingRecurrentCell(torch.nn.Module):
             z_s = 0.9 \\text{ where } h[t-1] \\le 0.5, \\text{ else } 0 \\\\
         s[t] &= h[t] \\ge 0.5
 
-    in integers (one is 4096; tanh is a parabola, see :mod:`kernels.src_steps`), from
+    in integers (one is 4096; tanh is a parabola, see :func:`fixedpoint.src_step`), from
     the state of rest.
     De Geeter, Ernst, Drion, arXiv 2306.03623, equations 5a to 5f; alpha 0.9, rho 3. In the backward pass
     h[t-1] and h_s[t-1] are constants, ds/dh is 1, ``dh/dp = max(0, 1 - |p|/2)`` and
@@ -262,15 +263,14 @@ class SpikingRecurrentCell(torch.nn.Module):
         recurrent = self.recurrent_synapse is not None
         return {name: getattr(self, name) for name in names} | {"recurrent": recurrent, "neuron": neuron}
 
-    def form(self) -> Form:
+    def form(self) -> fx.SrcForm:
         """What the loops must know."""
-        squash, activation = src_steps.SQUASH[self.squash], src_steps.ACTIVATION[self.activation]
         bits = -1 if self.output_bits is None else self.output_bits
-        gate = 0.0 if self.gate == "step" else float(self.gate)
         shift = fx.STATE_SHIFT - self.in_exp - self.weight_exp
-        return Form(shift, self.input_decay, squash, activation, self.slow, bits, int(self.delay_shift), gate)
+        squash, activation = fx.SRC_SQUASHES[self.squash], fx.SRC_ACTIVATIONS[self.activation]
+        return fx.SrcForm(shift, self.input_decay, squash, activation, self.slow, bits)
 
-    def effect(self, form: Form, payload_exp: int) -> float:
+    def effect(self, form: fx.SrcForm, payload_exp: int) -> float:
         """What a stored weight of 1.0 adds to i with a payload of 1 of so many fraction bits."""
         return 2.0 ** -(self.weight_exp + payload_exp)
 
@@ -346,7 +346,7 @@ class SpikingRecurrentCell(torch.nn.Module):
         return (out, (out > 0).to(out.dtype).mean()) if self.count_log else out
 
 
-def rest(bias: np.ndarray, form: Form, steps: int = SETTLE) -> np.ndarray:
+def rest(bias: np.ndarray, form: fx.SrcForm, steps: int = SETTLE) -> np.ndarray:
     """(3, N) of the type of ``bias``: i, h and h_s after silent steps from h = h_s = -1.
 
     Args:
@@ -375,10 +375,12 @@ def _check(where: str, params: dict[str, Any], **options: Any) -> None:
             continue
         if type(value) is not int or not low <= value <= high:
             raise InputError(f"{where}: {name}", f"is {value!r}, expected a whole number of {low} to {high}")
-    choices = {"squash": src_steps.SQUASH, "activation": src_steps.ACTIVATION}
+    choices = {"squash": fx.SRC_SQUASHES, "activation": fx.SRC_ACTIVATIONS, "slow": fx.SRC_SLOW}
     for name, table in choices.items():
         if params[name] not in table:
-            raise InputError(f"{where}: {name}", f"is {params[name]!r}, expected one of {', '.join(table)}")
+            raise InputError(
+                f"{where}: {name}", f"is {params[name]!r}, expected one of {', '.join(map(str, table))}"
+            )
     if options["mode"] not in ("integer", "float"):
         raise InputError(f"{where}: mode", f"is {options['mode']!r}, expected integer or float")
     if options["mode"] == "integer" and (options["output_bits"] is None or options["gate"] != "step"):
