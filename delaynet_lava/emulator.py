@@ -13,10 +13,11 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes as bits_of
 from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list
-from delaynet_lava.kernels.layer import NO_BITS, NO_RECORD, NO_VALUES, LayerRun
-from delaynet_lava.network import SPIKES, Dense, Layer, Network, Payload, Synapse
+from delaynet_lava.kernels.layer import NO_BITS, NO_VALUES, LayerRun
+from delaynet_lava.kernels.src_layer import SrcRun
+from delaynet_lava.network import SPIKES, Dense, Layer, Network, Payload, Src, Synapse
 from delaynet_lava.neuron import RESETS
-from delaynet_lava.trace import Trace, check_inputs, recorded_layers
+from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers
 
 __all__ = ["Extremes", "emulate", "extremes", "lay_out"]
 
@@ -37,12 +38,15 @@ def lay_out(
     """
     neuron, size = layer.neuron, layer.size
     forward = recurrent = NO_SYNAPSES
-    decays, encode, largest = (neuron.du, neuron.dv), None, payload.magnitude
     if isinstance(layer, Dense):
         forward = _events(layer.synapse)
         if layer.recurrent is not None:
             recurrent = _events(layer.recurrent)
-    else:
+    if isinstance(neuron, Src):
+        start = neuron.initial(size)
+        return SrcRun(batch, size, forward, recurrent, neuron.form, neuron.bias, start, payload.magnitude)
+    decays, encode, largest = (neuron.du, neuron.dv), None, payload.magnitude
+    if not isinstance(layer, Dense):
         decays, encode = (fx.DECAY_ONE, neuron.dv), (layer.weight, layer.bias)
         largest = payload.magnitude * abs(layer.weight) + abs(layer.bias)
     threshold = neuron.threshold if spiking else NEVER
@@ -96,6 +100,17 @@ def _states(network: Network, batch: int) -> list[LayerRun]:
     return [lay_out(layer, batch, payload=network.payload_into(k)) for k, layer in layers]
 
 
+def _rooms(state: LayerRun, layer: Layer, steps: int, wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """Where a layer writes its states, by name; and "sent", what it sends where that is no spikes."""
+    widths = {"voltage": state.size, "current": state.lanes}
+    if isinstance(state, SrcRun):
+        widths["slow"] = state.size
+    widths = {name: width for name, width in widths.items() if name in wanted}
+    if layer.neuron.sends.bits:
+        widths["sent"] = state.size
+    return {name: np.empty((len(state.counts), steps, width), np.int32) for name, width in widths.items()}
+
+
 def emulate(
     network: Network,
     inputs: np.ndarray | Iterable[np.ndarray],
@@ -111,7 +126,8 @@ def emulate(
         inputs: integers or bool (batch, steps, channels), spikes or what else :attr:`Network.payload`
             says, or parts of it in the order of time, which are taken one by one: a sequence of any
             length in constant memory.
-        record: any of "spikes" and "voltage"; final voltages and counters are always kept.
+        record: any of "spikes", "voltage", "current" and "slow" (:class:`Trace`); final voltages and counters
+            are always kept.
         layers: indices of the layers to record (negative ones count from the end); None: all.
 
     Returns:
@@ -123,8 +139,7 @@ def emulate(
     chosen = recorded_layers(network, record, layers)
     started = time.perf_counter()
     states: list[LayerRun] = []
-    spikes: dict[int, list[np.ndarray]] = {k: [] for k in chosen if "spikes" in record}
-    voltage: dict[int, list[np.ndarray]] = {k: [] for k in chosen if "voltage" in record}
+    parts: dict[str, dict[int, list[np.ndarray]]] = {name: {} for name in RECORDABLE}
     last, decision = len(network.layers) - 1, network.answer
     scores = None
     clock = 0
@@ -133,21 +148,22 @@ def emulate(
         states = states or _states(network, batch)
         bits, values = _incoming(network, chunk)
         window = decision.within(clock, steps)
-        for k, state in enumerate(states):
+        for k, (state, layer) in enumerate(zip(states, network.layers, strict=True)):
             summed = k == last and decision.of_membranes and window.stop > window.start
-            kept = summed or k in voltage
-            seen = np.empty((batch, steps, state.size), np.int32) if kept else NO_RECORD
+            wanted = set(record) if k in chosen else set()
+            rooms = _rooms(state, layer, steps, wanted | ({"voltage"} if summed else set()))
             fired = state.room(steps)
-            state.advance(bits, values, 0, steps, clock, fired, seen, before_reset=False)
-            bits, values = fired, NO_VALUES
-            if k in spikes:
-                spikes[k].append(bits_of.unpack(bits, state.size))
-            if k in voltage:
-                voltage[k].append(seen)
+            state.advance(bits, values, 0, steps, clock, fired, before_reset=False, **rooms)
+            bits, values = (NO_BITS, rooms["sent"]) if "sent" in rooms else (fired, NO_VALUES)
+            if "spikes" in wanted:
+                graded = values.astype(layer.neuron.sends.dtype)
+                rooms["spikes"] = graded if len(values) else bits_of.unpack(fired, state.size)
+            for name in wanted & rooms.keys():
+                parts[name].setdefault(k, []).append(rooms[name][..., : state.size])
             if k == last and decision.kind != "last":
                 scores = np.zeros((batch, state.size), np.int64) if scores is None else scores
                 if summed:
-                    scores += seen[:, window].sum(axis=1, dtype=np.int64)
+                    scores += rooms["voltage"][:, window].sum(axis=1, dtype=np.int64)
                 elif not decision.of_membranes:
                     bits_of.tally(bits, window.start, window.stop, scores)
         clock += steps
@@ -161,22 +177,21 @@ def emulate(
         u_wraps=[int(s.counts[:, 0].sum()) for s in states],
         v_saturations=[int(s.counts[:, 1].sum()) for s in states],
         spike_counts=[s.counts[:, 2].copy() for s in states],
-        spikes={k: _joined(parts) for k, parts in spikes.items()},
-        voltage={k: _joined(parts) for k, parts in voltage.items()},
+        **{name: {k: _joined(one) for k, one in of.items()} for name, of in parts.items()},
         scores=scores,
         wall_s=time.perf_counter() - started,
     )
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 class Extremes(NamedTuple):
     """Smallest and largest state of each neuron of a layer in each sample, int32 (batch, neurons).
 
     ``u`` is what its 24 bits hold, ``v`` the membrane that is compared with the threshold, before the
-    reset.
+    reset; i and h of Spiking Recurrent Cells.
     """
 
     u_low: np.ndarray
@@ -202,11 +217,12 @@ def extremes(network: Network, inputs: np.ndarray | Iterable[np.ndarray]) -> lis
             # The state at rest counts.
             found = [Extremes(*np.zeros((4, batch, state.size), np.int32)) for state in states]
         bits, values = _incoming(network, chunk)
-        for state, (u_low, u_high, v_low, v_high) in zip(states, found, strict=True):
+        for state, layer, (u_low, u_high, v_low, v_high) in zip(states, network.layers, found, strict=True):
             u, v = np.empty((2, batch, steps, state.lanes), np.int32)
+            rooms = {"voltage": v, "current": u} | _rooms(state, layer, steps, ())
             fired = state.room(steps)
-            state.advance(bits, values, 0, steps, clock, fired, v, u)
-            bits, values = fired, NO_VALUES
+            state.advance(bits, values, 0, steps, clock, fired, before_reset=True, **rooms)
+            bits, values = (NO_BITS, rooms["sent"]) if "sent" in rooms else (fired, NO_VALUES)
             for seen, low, high in ((u, u_low, u_high), (v, v_low, v_high)):
                 np.minimum(low, seen.min(axis=1)[:, : state.size], out=low)
                 np.maximum(high, seen.max(axis=1)[:, : state.size], out=high)

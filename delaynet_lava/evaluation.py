@@ -16,7 +16,7 @@ from delaynet_lava.notebook import bar
 from delaynet_lava.payloads import Payload
 from delaynet_lava.tables import Table, notebook
 from delaynet_lava.tasks.base import Task, require_samples
-from delaynet_lava.trace import Comparison, Trace, scores
+from delaynet_lava.trace import RECORDABLE, Comparison, Trace, scores
 
 __all__ = [
     "BACKENDS",
@@ -256,11 +256,17 @@ def require_fit(network: Network, task: Task, where: str, labelled: bool = True)
         )
 
 
+def _states(network: Network) -> tuple[str, ...]:
+    """What says all of a step: spikes and membranes, of cells i and h_s too."""
+    cells = any(layer.neuron.kind == "src" for layer in network.layers)
+    return RECORDABLE if cells else ("spikes", "voltage")
+
+
 def _batch_size(network: Network, steps: int, recorded: bool) -> int:
     # Payloads lie as 32 bits each where they run, spikes as bytes at most.
     channels = network.channels * (4 + network.payload.dtype.itemsize if network.payload.bits else 1)
     widest = max(channels, *(layer.size for layer in network.layers))
-    everything = channels + 5 * sum(layer.size for layer in network.layers)
+    everything = channels + (4 * len(_states(network)) - 3) * sum(layer.size for layer in network.layers)
     return int(np.clip(_BATCH_BYTES // (steps * (everything if recorded else 2 * widest)), 1, 256))
 
 
@@ -307,7 +313,7 @@ def evaluate(
     on_samples = on_samples or bar("evaluating", samples)
     last = len(network.layers) - 1
     whole_record = other is not None or on_trace is not None
-    record: tuple[str, ...] = ("spikes", "voltage") if whole_record else ()
+    record = _states(network) if whole_record else ()
     layers = None if whole_record else [last]
     size = _batch_size(network, task.steps, whole_record)
     # Lava takes seconds a sample and says when each is done; the emulator is done before that matters.
@@ -339,7 +345,8 @@ def evaluate(
             first = first or result.first
         if on_trace is not None:
             on_trace(x, replace(trace))
-        trace.spikes, trace.voltage = {}, {}
+        for name in RECORDABLE:
+            setattr(trace, name, {})
         traces.append(trace)
         if on_samples is not None and not watch:
             on_samples(len(y))

@@ -199,8 +199,15 @@ SRC_SLOW = (7, 8)
 """Slow negative feedback, minus r_s: of the paper, and of arXiv 2605.10679."""
 SRC_DECAY = 410
 """Of h_s where h is not above 1/2; also the usual decay of i."""
-SRC_BIAS_MIN, SRC_BIAS_MAX = -8 * DECAY_ONE, -5 * DECAY_ONE
-"""b_h in which every cell is silent without input; from -4.64 on one of slow feedback 7 is a pacemaker."""
+SRC_BIAS_MIN = -8 * DECAY_ONE
+SRC_BIAS_MAX = {
+    ("parabola", 7): -20480,
+    ("parabola", 8): -22528,
+    ("clip", 7): -21504,
+    ("clip", 8): -24576,
+}
+"""By activation and slow feedback: the largest b_h, -5, -5.5, -5.25 and -6, up to which every cell is silent
+without input. The first that fires by itself is -19035, -22198, -21306 and -24534."""
 
 
 class SrcForm(NamedTuple):

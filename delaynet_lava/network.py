@@ -22,7 +22,7 @@ from delaynet_lava.checked import integer, integers, require, require_type, zero
 from delaynet_lava.decision import Decision
 from delaynet_lava.drawings import draw_matrices
 from delaynet_lava.errors import InputError, shown
-from delaynet_lava.neuron import Neuron, span, time_constant_ms
+from delaynet_lava.neuron import Neuron, Src, span, time_constant_ms
 from delaynet_lava.payloads import SPIKES, Payload
 from delaynet_lava.tables import Table, notebook
 
@@ -38,7 +38,9 @@ __all__ = [
     "Network",
     "Neuron",
     "Payload",
+    "Src",
     "Synapse",
+    "lif",
     "span",
     "task_word",
     "time_constant_ms",
@@ -196,12 +198,12 @@ class Dense:
     """Neurons behind an all-to-all synapse, with or without recurrent connections."""
 
     synapse: Synapse
-    neuron: Neuron
+    neuron: Neuron | Src
     recurrent: Synapse | None = None
 
     def __post_init__(self) -> None:
         require_type(self.synapse, Synapse, "synapse", "a Synapse")
-        require_type(self.neuron, Neuron, "neuron", "a Neuron")
+        require_type(self.neuron, Neuron | Src, "neuron", "a Neuron or a Src")
         require_type(self.recurrent, Synapse | None, "recurrent", "a Synapse or None")
         size = self.size
         if self.recurrent is not None:
@@ -219,6 +221,22 @@ class Dense:
 
 
 Layer = Encoder | Dense
+
+
+def lif(
+    layer: Layer,
+    where: str = "layer",
+    problem: str = "which are not meant here",
+    remedy: str = "give leaky integrate-and-fire neurons",
+) -> Neuron:
+    """The parameters of a layer of leaky integrate-and-fire neurons.
+
+    Raises:
+        InputError: it has neurons of another kind; ``problem`` says why that does not do.
+    """
+    if not isinstance(layer.neuron, Neuron):
+        raise InputError(where, f"has Spiking Recurrent Cells, {problem}", remedy)
+    return layer.neuron
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,6 +322,12 @@ class Network:
             f"{self.answer} counts the spikes of a readout, which has none",
             "use last, sum or mean",
         )
+        require(
+            self.answer.kind != "count" or not self.layers[-1].neuron.sends.bits,
+            "decision",
+            f"{self.answer} counts the spikes of cells that send whole numbers",
+            "use last, sum or mean, or output_bits 0 in the last layer",
+        )
 
     @property
     def channels(self) -> int:
@@ -323,7 +347,7 @@ class Network:
 
     def payload_into(self, layer: int) -> Payload:
         """What the senders of a layer's feed-forward synapse put into a step."""
-        return SPIKES if layer else self.payload
+        return self.layers[layer - 1].neuron.sends if layer else self.payload
 
     @property
     def answer(self) -> Decision:
@@ -338,7 +362,7 @@ class Network:
         """One line: sizes, recurrence, largest delays."""
         parts = [str(self.channels)]
         for layer in self.layers:
-            text = str(layer.size)
+            text = str(layer.size) + " cells" * (layer.neuron.kind == "src")
             if isinstance(layer, Encoder):
                 text += " encoder"
             else:
@@ -366,9 +390,12 @@ class Network:
         layers = []
         for k, layer in enumerate(self.layers):
             of = layer.neuron
-            kind = type(layer).__name__.lower() + " readout" * of.is_readout
-            spans = [_span(of.vth), _span(of.du), _span(of.dv)]
-            layers.append([str(k), kind, str(layer.size), *spans, of.reset, str(of.membrane_bits)])
+            kind = type(layer).__name__.lower() + " readout" * of.is_readout + " src" * (of.kind == "src")
+            if isinstance(of, Neuron):
+                spans = [_span(of.vth), _span(of.du), _span(of.dv), of.reset, str(of.membrane_bits)]
+            else:
+                spans = ["-", _span(of.decay), "-", "-", "-"]
+            layers.append([str(k), kind, str(layer.size), *spans])
         synapses = [
             [name, "x".join(map(str, s.shape)), f"{np.count_nonzero(s.weight):,}", _span(s.weight),
              str(s.weight_exp), _span(s.delay)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,19 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.checked import integer, integers, require, zero
 from delaynet_lava.errors import shown
+from delaynet_lava.payloads import SPIKES, Payload
 
-__all__ = ["BIAS_EXP_MAX", "RESETS", "Neuron", "span", "time_constant_ms"]
+__all__ = ["BIAS_EXP_MAX", "RESETS", "SETTLE", "Neuron", "Src", "span", "time_constant_ms"]
 
 RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 BIAS_EXP_MAX = 7
 # v saturates below 2**23, so a threshold of 2**17 (<< 6) or more never spikes; lava-dl writes
 # 2**18 - 1 for its readouts, and 2**24 bounds what still fits Lava's int32 after the shift.
 VTH_LIMIT = 1 << 24
+SETTLE = 1000
+"""Silent steps from h = h_s = -1 after which a Spiking Recurrent Cell counts as at rest."""
+SRC_SHIFTS = (-30, 12)
+SRC_OUTPUT_BITS_MAX = 8
 
 
 def _decay(value: Any, where: str) -> int | np.ndarray:
@@ -78,6 +84,9 @@ class Neuron:
     full_scale_exp: int = fx.FULL_SCALE_EXP
     v_init: np.ndarray = field(default_factory=zero)
     u_init: np.ndarray = field(default_factory=zero)
+
+    kind = "lif"
+    sends = SPIKES
 
     def __post_init__(self) -> None:
         def set_(name: str, value: Any) -> None:
@@ -204,3 +213,89 @@ class Neuron:
     def is_readout(self) -> bool:
         """True where the threshold is the chip's largest or beyond: the membrane is the answer."""
         return self.vth >= fx.VTH_MAX
+
+
+@dataclass(frozen=True, eq=False)
+class Src:
+    """Parameters of a layer of Spiking Recurrent Cells; one is 4096, the step is :func:`fixedpoint.src_step`.
+
+    A cell begins at rest, see :meth:`initial`.
+
+    Attributes:
+        bias: int32 (neurons,), b_h, or one value for all; -32768 to :data:`fixedpoint.SRC_BIAS_MAX`, where a
+            cell without input is silent.
+        decay: of the current i, 0 to 4096.
+        shift: of the synaptic sum into i, -30 to 12; a negative one floors. A weight word w whose payloads
+            have f fraction bits counts ``w 2**(f + shift)`` in 4096ths.
+        squash: "parabola", "clip" or "sign" of i. activation: "parabola" or "clip" of p.
+        slow: slow negative feedback, 7 or 8.
+        output_bits: 0: a spike where h is 1/2 or more; else ``h 2**output_bits``, rounded, up to 8.
+    """
+
+    bias: np.ndarray
+    decay: int = fx.SRC_DECAY
+    shift: int = fx.STATE_SHIFT
+    squash: str = "parabola"
+    activation: str = "parabola"
+    slow: int = 7
+    output_bits: int = 0
+
+    kind = "src"
+    is_readout = False
+    membrane_bits = fx.MEMBRANE_BITS  # i fills the chip's word, h and h_s less
+
+    def __post_init__(self) -> None:
+        ranges = {"decay": (0, fx.DECAY_ONE), "shift": SRC_SHIFTS, "output_bits": (0, SRC_OUTPUT_BITS_MAX)}
+        ranges["slow"] = min(fx.SRC_SLOW), max(fx.SRC_SLOW)
+        for name, (low, high) in ranges.items():
+            object.__setattr__(self, name, integer(getattr(self, name), name, low, high))
+        for name, known in (("squash", fx.SRC_SQUASHES), ("activation", fx.SRC_ACTIVATIONS)):
+            value = getattr(self, name)
+            good = isinstance(value, str) and value in known
+            require(good, name, f"is {shown(value)}, expected one of {list(known)}")
+        most = fx.SRC_BIAS_MAX[self.activation, self.slow]
+        bias = integers(self.bias, "bias", fx.SRC_BIAS_MIN, most, np.int32)
+        require(bias.ndim <= 1 and bias.size > 0, "bias", f"has shape {bias.shape}, expected (neurons,)")
+        object.__setattr__(self, "bias", bias)
+
+    @property
+    def form(self) -> fx.SrcForm:
+        """What the cells have in common, as the arithmetic takes it."""
+        squash, activation = fx.SRC_SQUASHES[self.squash], fx.SRC_ACTIVATIONS[self.activation]
+        return fx.SrcForm(self.shift, self.decay, squash, activation, self.slow, self.output_bits)
+
+    @property
+    def sends(self) -> Payload:
+        """What a cell puts into a step: a spike, or up to ``2**output_bits``."""
+        return Payload(self.output_bits + 1) if self.output_bits else SPIKES
+
+    def require_size(self, size: int) -> None:
+        """Refuse biases that are not as many as there are neurons.
+
+        Raises:
+            InputError: names both shapes.
+        """
+        shape = self.bias.shape
+        require(shape in ((), (1,), (size,)), "bias", f"has shape {shape}, expected ({size},)")
+
+    def initial(self, size: int) -> np.ndarray:
+        """int32 (3, size): i, h and h_s before step 0, after 1000 silent steps from h = h_s = -1."""
+        levels, which = np.unique(self.bias, return_inverse=True)
+        state = _rest(levels.astype(np.int64).tobytes(), self.form.activation, self.slow)[
+            :, which.reshape(-1)
+        ]
+        return np.broadcast_to(state, (3, size)).copy()
+
+
+@lru_cache(maxsize=256)
+def _rest(levels: bytes, activation: int, slow: int) -> np.ndarray:
+    """int32 (3, N), of cells with these b_h, int64; nothing else matters to a cell without input."""
+    bias = np.frombuffer(levels, np.int64)
+    state = np.full((3, len(bias)), -fx.DECAY_ONE, np.int64)
+    state[0] = 0
+    for _ in range(SETTLE):
+        before = state
+        state, _, _ = fx.src_step(state, 0, bias, fx.SrcForm(0, fx.DECAY_ONE, 0, activation, slow, 0))
+        if np.array_equal(state, before):
+            break
+    return state.astype(np.int32)

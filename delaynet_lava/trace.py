@@ -13,7 +13,7 @@ import numpy as np
 from delaynet_lava.checked import as_array
 from delaynet_lava.drawings import draw_records
 from delaynet_lava.errors import InputError, MismatchError, shown
-from delaynet_lava.network import Encoder, Network
+from delaynet_lava.network import Dense, Encoder, Network
 from delaynet_lava.tables import Table, notebook
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ __all__ = [
     "with_tail",
 ]
 
-RECORDABLE = ("spikes", "voltage")
+RECORDABLE = ("spikes", "voltage", "current", "slow")
+"""What each step of a layer is recorded of; "slow" is h_s, of Spiking Recurrent Cells only."""
 BOARD = "loihi2"
 PROBE_AT_SPIKE = 128
 """What the probe of a Loihi 2 reads of a membrane at the step of a spike, instead of 0: Lava's issue 282, and
@@ -104,13 +105,15 @@ class Trace:
     Attributes:
         backend: what ran ("emulator", "lava", ...).
         steps, batch: extent of the input, the steps with the network's tail behind them.
-        spikes: layer -> uint8 (batch, steps, neurons), where recorded.
+        spikes: layer -> uint8, or int32 where payloads need it, (batch, steps, neurons), where recorded.
         voltage: layer -> int32 (batch, steps, neurons), the membrane after the reset at the end of
-            each step, where recorded.
+            each step, where recorded; h of Spiking Recurrent Cells.
+        current, slow: likewise u, or i of Spiking Recurrent Cells; and their h_s, of no other layer.
         final_voltage: int32 (batch, neurons) for every layer.
-        u_wraps, v_saturations: for every layer, how often the current left its 24 bits and the
-            membrane was clipped. Zero is the only quiet value. Empty: not counted, as on a board.
-        spike_counts: int64 (batch,) for every layer. Empty: not counted.
+        u_wraps, v_saturations: for every layer, how often the current left its 24 bits (u wraps, i
+            saturates) and the membrane was clipped. Zero is the only quiet value. Empty: not counted, as on
+            a board.
+        spike_counts: int64 (batch,) for every layer, messages where they are graded. Empty: not counted.
         scores: int64 (batch, neurons) of the last layer, what the network's decision adds up over its
             window. None: the decision is on ``final_voltage``, or has to be taken from what was recorded.
         wall_s: seconds the execution itself took.
@@ -125,6 +128,8 @@ class Trace:
     spike_counts: list[np.ndarray]
     spikes: dict[int, np.ndarray] = field(default_factory=dict)
     voltage: dict[int, np.ndarray] = field(default_factory=dict)
+    current: dict[int, np.ndarray] = field(default_factory=dict)
+    slow: dict[int, np.ndarray] = field(default_factory=dict)
     scores: np.ndarray | None = None
     wall_s: float = 0.0
 
@@ -147,7 +152,7 @@ class Trace:
         last = self.steps - 1
         for layer, (a, b) in enumerate(zip(self.final_voltage, other.final_voltage, strict=True)):
             pairs = [("final voltages", a[:, None], b[:, None], last)]
-            for name in ("spikes", "voltage"):
+            for name in RECORDABLE:
                 x, y = getattr(self, name).get(layer), getattr(other, name).get(layer)
                 if x is not None and y is not None:
                     pairs.append((name, x, y, 0))
@@ -232,7 +237,7 @@ class Trace:
             names.append(nir_data.node_name(layer, readout))
             held = {name: getattr(self, name).get(layer) for name in RECORDABLE}
             found = {
-                name: nir_data.Gridded(array if name == "voltage" else _spikes(array), dt)
+                name: nir_data.Gridded(_spikes(array) if name == "spikes" else array, dt)
                 for name, array in held.items()
                 if array is not None
             }
@@ -288,14 +293,14 @@ class Trace:
             for name in set(RECORDABLE) & set(data.names.get(node, ())):
                 one = data.get(node, name)
                 array = one.data if isinstance(one, nir_data.Gridded) else np.zeros(0)
-                dtype, shape = (np.uint8, np.int32)[name == "voltage"], (batch, steps, final[layer].shape[1])
+                dtype, shape = (np.int32, np.uint8)[name == "spikes"], (batch, steps, final[layer].shape[1])
                 where = f"{data.where}: node {node[:60]!r}"
                 found[name][layer] = _fitted(array, dtype, shape, f"{where}: {name}")
                 if name == "spikes" and np.any(found[name][layer] > 1):
                     raise InputError(where, "has spikes that are neither 0 nor 1")
         return Trace(
             values["backend"], steps, batch, final, values["u_wraps"], values["v_saturations"], counts,
-            found["spikes"], found["voltage"], scores, float(values["wall_s"]),
+            **found, scores=scores, wall_s=float(values["wall_s"]),
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -358,8 +363,7 @@ class Trace:
             u_wraps=total("u_wraps"),
             v_saturations=total("v_saturations"),
             spike_counts=[cat("spike_counts", k) for k in layers if head.spike_counts],
-            spikes={k: cat("spikes", k) for k in head.spikes},
-            voltage={k: cat("voltage", k) for k in head.voltage},
+            **{name: {k: cat(name, k) for k in getattr(head, name)} for name in RECORDABLE},
             scores=None if head.scores is None else np.concatenate([t.scores for t in traces]),
             wall_s=sum(t.wall_s for t in traces),
         )
@@ -452,9 +456,14 @@ def require_32_bits(network: Network, inputs: np.ndarray) -> None:
     """Refuse payloads whose sum at a neuron could pass 32 bits, in which Lava adds and wraps unseen.
 
     Raises:
-        InputError: the sum that these inputs can reach.
+        InputError: the sum that these inputs, or the payloads of layers within, can reach.
     """
-    if not network.payload.bits:
+    for k, layer in enumerate(network.layers[1:], 1):
+        graded = network.payload_into(k).magnitude, layer.neuron.sends.magnitude
+        if max(graded) > 1 and isinstance(layer, Dense):
+            within = [np.abs(s.units).sum(axis=1) for s in (layer.synapse, layer.recurrent) if s is not None]
+            _require_32_bits(sum(int((s * g).max()) for s, g in zip(within, graded, strict=False)), k)
+    if not network.payload.bits and network.layers[0].neuron.sends.magnitude == 1:
         return
     first = network.layers[0]
     largest = np.maximum(inputs.max(axis=(0, 1)).astype(np.int64), -inputs.min(axis=(0, 1)).astype(np.int64))
@@ -464,11 +473,15 @@ def require_32_bits(network: Network, inputs: np.ndarray) -> None:
         # Lava halves under an exponent of -1 when it has added.
         into = np.abs(first.synapse.weight.astype(np.int64)) @ largest << max(0, first.synapse.weight_exp)
         if first.recurrent is not None:
-            into += np.abs(first.recurrent.units).sum(axis=1)
+            into += np.abs(first.recurrent.units).sum(axis=1) * first.neuron.sends.magnitude
         reach = int(into.max())
+    _require_32_bits(reach, 0)
+
+
+def _require_32_bits(reach: int, layer: int) -> None:
     if reach >= 1 << 31:
         raise InputError(
-            "layer 0",
+            f"layer {layer}",
             f"these payloads can add up to {reach} in a step, and Lava's sums have 32 bits",
             "scale inputs and threshold down, or use the emulator",
         )

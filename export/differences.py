@@ -8,7 +8,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.hw_profiles.rules import Finding
-from delaynet_lava.network import Dense, Network, span
+from delaynet_lava.network import Dense, Network, Neuron, span
 
 __all__ = ["differences"]
 
@@ -26,7 +26,9 @@ def _early_biases(network: Network) -> Iterator[Finding]:
     """
     for k, layer in enumerate(network.layers):
         neuron = layer.neuron
-        if not isinstance(layer, Dense) or not np.any(neuron.bias) or neuron.starts_quiet:
+        if not isinstance(layer, Dense) or not isinstance(neuron, Neuron):
+            continue
+        if not np.any(neuron.bias) or neuron.starts_quiet:
             continue
         if np.any(neuron.v_init) or np.any(neuron.u_init):
             if not np.array_equal(neuron.v_init, neuron.quietened().v_init):

@@ -32,13 +32,15 @@ from delaynet_lava.network import (
     Network,
     Neuron,
     Payload,
+    Src,
     Synapse,
 )
 
 __all__ = ["extract", "quantize_weight"]
 
 _RECURRENT = ("DelayRecurrent", "Recurrent")
-_WITH_SYNAPSE = ("DelayRecurrent", "Recurrent", "FusedDense", "Dense", "Affine", "Readout")
+_CELL = "SpikingRecurrentCell"
+_WITH_SYNAPSE = ("DelayRecurrent", "Recurrent", "FusedDense", "Dense", "Affine", "Readout", _CELL)
 _TRAINED_THRESHOLD = ("DelayRecurrent", "FusedDense")
 _OWN = ("DelayRecurrent", "FusedDense", "Readout")
 SLAYER_STRICT = 64 * fx.WEIGHT_SCALE
@@ -99,17 +101,67 @@ def _delay_vector(values: torch.Tensor, size: int, where: str) -> np.ndarray:
     return np.broadcast_to(floored, (size,))
 
 
+def _arriving(arriving: np.ndarray | None, channels: int, where: str) -> np.ndarray:
+    """int (channels,), delays that the senders bring along."""
+    if arriving is None:
+        return np.zeros(channels, np.int64)
+    if arriving.size not in (1, channels):
+        raise InputError(where, f"takes {channels} inputs, {arriving.size} neurons send")
+    return np.broadcast_to(arriving, (channels,))
+
+
+def _option(entry: dict[str, Any], name: str, low: int, high: int, where: str) -> int:
+    value = entry.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise InputError(f"{where}: {name}", f"is {shown(value)}, expected a whole number of {low} to {high}")
+    return value
+
+
+def _cells(entry: dict[str, Any], tensors: LayerTensors, arriving: np.ndarray | None) -> Dense:
+    """A layer of Spiking Recurrent Cells: the words, b_h and delays of its forward pass."""
+    where, of = tensors.where, entry.get("neuron")
+    if entry.get("mode") != "integer" or not isinstance(of, dict):
+        raise InputError(
+            where, "computes in floats, of which nothing is exported", "train on with mode='integer'"
+        )
+    decay = of.get("current_decay")
+    if not isinstance(decay, float) or not 0 <= decay <= 1:
+        raise InputError(f"{where}: current_decay", f"is {shown(decay)}, expected 0 to 1")
+    bits = _option(entry, "weight_bits", 2, 8, where)
+    exponents = _option(entry, "in_exp", 0, 24, where) + _option(entry, "weight_exp", -6, 12, where)
+    weight = tensors.matrix("synapse", bits)
+    size, channels = weight.shape
+    delay = _delay_vector(tensors.get("delay"), channels, where) + _arriving(arriving, channels, where)
+    neuron = Src(
+        np.full(size, fx.SRC_BIAS_MIN),
+        round(decay * fx.DECAY_ONE),
+        fx.STATE_SHIFT - exponents,
+        str(of.get("squash")),
+        str(of.get("activation")),
+        _option(of, "slow", min(fx.SRC_SLOW), max(fx.SRC_SLOW), where),
+        _option(entry, "output_bits", 0, 8, where),
+    )
+    # Training holds b_h where a cell is silent, too.
+    most = fx.SRC_BIAS_MAX[neuron.activation, neuron.slow]
+    bias = (tensors.get("bias").to(torch.float32).reshape(-1) * fx.DECAY_ONE).clamp(fx.SRC_BIAS_MIN, most)
+    neuron = replace(neuron, bias=torch.round(bias).to(torch.int32).numpy())
+    back = None
+    if entry.get("recurrent"):
+        w_rec = tensors.square("recurrent_synapse", size, bits)
+        if not entry.get("self_connection", True):
+            w_rec = w_rec * (1 - np.eye(size, dtype=w_rec.dtype))
+        lag = _delay_vector(tensors.get("recurrent_delay"), size, where)
+        back = Synapse(w_rec, np.broadcast_to(lag, w_rec.shape))
+    return Dense(Synapse(weight, np.broadcast_to(delay, weight.shape)), neuron, back)
+
+
 def _dense(entry: dict[str, Any], tensors: LayerTensors, arriving: np.ndarray | None) -> Dense:
     recurrent = entry["type"] in _RECURRENT
     weight = tensors.matrix("input_synapse" if recurrent else "synapse")
-    delay = np.zeros((), np.int16)
-    if arriving is not None:
-        if arriving.size not in (1, weight.shape[1]):
-            raise InputError(tensors.where, f"takes {weight.shape[1]} inputs, {arriving.size} neurons send")
-        delay = np.broadcast_to(arriving, weight.shape)
+    delay = _arriving(arriving, weight.shape[1], tensors.where)
     if tensors.has("axon.delay"):
         delay = delay + _delay_vector(tensors.get("axon.delay"), weight.shape[1], tensors.where)
-        delay = np.broadcast_to(delay, weight.shape)
+    delay = np.broadcast_to(delay, weight.shape)
     back = None
     if recurrent:
         w_rec = tensors.square("recurrent_synapse", len(weight))
@@ -208,6 +260,13 @@ def _differences(entry: dict[str, Any], layer: Dense, payload: Payload) -> Itera
     neuron = layer.neuron
     if entry["type"] in _OWN:
         return
+    sums = np.abs(layer.synapse.weight.astype(np.int64)).sum(axis=1) * payload.magnitude
+    if isinstance(neuron, Src):
+        if layer.recurrent is not None:
+            sums = sums + np.abs(layer.recurrent.weight.astype(np.int64)).sum(axis=1) * neuron.sends.magnitude
+        if sums.max() >= 1 << 31:
+            yield f"payloads and weights can add up to {int(sums.max())} in a step, and training has 32 bits"
+        return
     if entry["type"] == "Recurrent" and np.any(neuron.bias) and neuron.du != fx.DECAY_ONE:
         yield (
             f"SLAYER's Recurrent keeps the norm's mean in the current, which decays by {neuron.du}/4096; "
@@ -218,7 +277,6 @@ def _differences(entry: dict[str, Any], layer: Dense, payload: Payload) -> Itera
             f"threshold mantissa {neuron.vth}: from {SLAYER_STRICT} on SLAYER's neuron also spikes where its "
             "membrane equals the threshold, the chip's must exceed it"
         )
-    sums = np.abs(layer.synapse.weight.astype(np.int64)).sum(axis=1) * payload.magnitude
     if sums.max() >= FLOAT_EXACT:
         yield (
             f"payloads and weights can add up to {int(sums.max())} in a step, and SLAYER's sums are float32, "
@@ -268,7 +326,7 @@ def extract(model: ModelFile, name: str = "model") -> Network:
             average = entry.get("num_outputs", 0)
         elif kind in _WITH_SYNAPSE:
             try:
-                layers.append(_dense(entry, tensors, arriving))
+                layers.append((_cells if kind == _CELL else _dense)(entry, tensors, arriving))
             except InputError as error:
                 raise (
                     error
@@ -287,7 +345,7 @@ def extract(model: ModelFile, name: str = "model") -> Network:
                     + ": what it sends would act in the step it is sent, the chip's least lag is 1",
                     "put an Affine at the end" if kind == "Affine" else "train with delay_shift=True",
                 )
-            comes = (payload or SPIKES) if len(layers) == 1 else SPIKES
+            comes = (payload or SPIKES) if len(layers) == 1 else layers[-2].neuron.sends
             assert isinstance(layers[-1], Dense)
             at = f"layer {len(layers) - 1}"
             differs += [{"where": at, "problem": one} for one in _differences(entry, layers[-1], comes)]

@@ -20,7 +20,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import DELAY_LIMIT, Dense, Neuron, Synapse
+from delaynet_lava.network import DELAY_LIMIT, Dense, Neuron, Synapse, lif
 from delaynet_lava.neuron import BIAS_EXP_MAX
 
 __all__ = ["FINE_THRESHOLD", "FloatLayer", "Rounding", "bias_word", "fill", "quantise", "run", "words"]
@@ -374,13 +374,14 @@ def _rounding(layer: FloatLayer, made: Dense, unit: float, exact: bool) -> Round
     per = (unit if not exact else float(row[0])) if layer.threshold is not None else largest
     if layer.threshold is not None and exact:
         per = float(layer.threshold[0])
-    bias = made.neuron.shifted_bias(layer.size) / (1 << fx.STATE_SHIFT)
-    keep = [1 - d / fx.DECAY_ONE for d in (made.neuron.du, made.neuron.dv)]
+    neuron = lif(made)
+    bias = neuron.shifted_bias(layer.size) / (1 << fx.STATE_SHIFT)
+    keep = [1 - d / fx.DECAY_ONE for d in (neuron.du, neuron.dv)]
     return Rounding(
         name=layer.name,
         exact=exact,
         unit=unit,
-        vth=made.neuron.vth,
+        vth=neuron.vth,
         exponents=(made.synapse.weight_exp, 0 if made.recurrent is None else made.recurrent.weight_exp),
         weight_error=float(np.abs(off).max() / per) if per else 0.0,
         weight_error_rms=float(np.sqrt(np.mean(off**2)) / per) if per else 0.0,
@@ -388,5 +389,5 @@ def _rounding(layer: FloatLayer, made: Dense, unit: float, exact: bool) -> Round
         decay_error=max(
             float(np.abs(k - f).max()) for k, f in zip(keep, (layer.keep_u, layer.keep_v), strict=True)
         ),
-        threshold_error=0.0 if layer.threshold is None or exact else abs(made.neuron.vth / unit - 1),
+        threshold_error=0.0 if layer.threshold is None or exact else abs(neuron.vth / unit - 1),
     )

@@ -23,7 +23,7 @@ from delaynet_lava.export.nir_import import DEFAULTS, NirWarning
 from delaynet_lava.formats import nir_graph
 from delaynet_lava.formats.nir_data import node_name
 from delaynet_lava.formats.nir_graph import NeuralGraph, Node
-from delaynet_lava.network import Dense, Network, Synapse
+from delaynet_lava.network import Dense, Network, Neuron, Synapse, lif
 
 __all__ = ["graph_of", "left_out", "to_nir", "write_nir"]
 
@@ -40,7 +40,7 @@ def graph_of(network: Network) -> NeuralGraph:
     graph's metadata, which other tools do not read; :func:`left_out` names what of it changes the network.
 
     Raises:
-        InputError: an input layer with neurons of its own, which no node of NIR is.
+        InputError: an encoder, or Spiking Recurrent Cells: no node of NIR is such.
     """
     dt = network.dt_ms * 1e-3
     nodes = {"input": Node("Input", {"shape": np.array([network.channels])})}
@@ -52,6 +52,7 @@ def graph_of(network: Network) -> NeuralGraph:
                 f"layer {index}", "is an encoder, whose inputs are values of its bias: NIR has no such node",
                 "export the network without it",
             )  # fmt: skip
+        lif(layer, f"layer {index}", "which no node of NIR is", "write a net.h5, which can say it")
         name = node_name(index, layer.neuron.is_readout)
         nodes[name] = _neurons(layer, dt)
         edges += _connect(nodes, before, name, layer.synapse, f"fc{index}", dt)
@@ -91,7 +92,8 @@ def left_out(network: Network) -> list[str]:
     """What another reader of the graph will get wrong, a line each."""
     texts = []
     for index, layer in enumerate(network.layers):
-        neuron, where = layer.neuron, f"layer {index}"
+        where = f"layer {index}"
+        neuron = lif(layer, where, "which no node of NIR is")
         if neuron.is_readout and not neuron.forgetful:
             texts.append(
                 f"{where}: nir 1.0.4 has no CubaLI, a readout with a current; 1.0.5 and later read it"
@@ -114,7 +116,7 @@ def left_out(network: Network) -> list[str]:
 def _metadata(network: Network) -> dict[str, Any]:
     layers = []
     for layer in network.layers:
-        neuron = layer.neuron
+        neuron = lif(layer, "layer", "which no node of NIR is")
         one: dict[str, Any] = {"reset": neuron.reset, "bias_exp": neuron.bias_exp}
         if neuron.is_readout:
             one["vth"] = neuron.vth
@@ -148,8 +150,8 @@ def _slow(decays: np.ndarray) -> np.ndarray:
 
 
 def _neurons(layer: Dense, dt: float) -> Node:
-    neuron, size = layer.neuron, layer.size
-    full = _parameters(layer, dt)
+    neuron, size = lif(layer, "layer", "which no node of NIR is"), layer.size
+    full = _parameters(neuron, size, dt)
     # Per step the membrane takes v_leak dv / 4096; the weights count 64 of its units.
     bias = neuron.shifted_bias(size) / (1 << fx.STATE_SHIFT)
     full["v_leak"] = bias * _slow(neuron.decays(size)[1])
@@ -159,9 +161,9 @@ def _neurons(layer: Dense, dt: float) -> Node:
     return Node(kind, full)
 
 
-def _parameters(layer: Dense, dt: float) -> dict[str, np.ndarray]:
-    slow_u, slow_v = _slow(layer.neuron.decays(layer.size))
-    if layer.neuron.forgetful:
+def _parameters(neuron: Neuron, size: int, dt: float) -> dict[str, np.ndarray]:
+    slow_u, slow_v = _slow(neuron.decays(size))
+    if neuron.forgetful:
         return {"tau": dt * slow_v, "r": slow_v}
     return {"tau_syn": dt * slow_u, "w_in": slow_u, "tau_mem": dt * slow_v, "r": slow_v}
 

@@ -44,7 +44,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse, span
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse, lif, span
 
 __all__ = ["LayerRelays", "RelayReport", "relay"]
 
@@ -205,26 +205,27 @@ class _Host:
             hops: int64 (neurons,), entering: int64 (channels,): of each sender's chain; 1 is none.
         """
         self.layer, self.longest = layer, longest
+        self.neuron = neuron = lif(layer, where, "among which relays, LIF neurons, cannot stand", _REMEDY)
         if layer.recurrent is not None:
             exponent = layer.recurrent.weight_exp
         elif entering.max() > 1:
             exponent = layer.synapse.weight_exp
         else:
             # Free to choose: the finest at which one sender is enough.
-            fits = [e for e in range(fx.WEIGHT_EXP_MAX + 1) if _parallel(layer.neuron.vth, e) == 1]
+            fits = [e for e in range(fx.WEIGHT_EXP_MAX + 1) if _parallel(neuron.vth, e) == 1]
             exponent = fits[0] if fits else fx.WEIGHT_EXP_MAX
-        self.weights, self.exponent = _drive(layer.neuron, exponent, where), exponent
+        self.weights, self.exponent = _drive(neuron, exponent, where), exponent
         width = len(self.weights)
         self.first: np.ndarray | None = None
         if entering.max() > 1:
-            self.first = _drive(layer.neuron, layer.synapse.weight_exp, where)
+            self.first = _drive(neuron, layer.synapse.weight_exp, where)
             if len(self.first) > 1:
                 largest = fx.WEIGHT_MAX << layer.synapse.weight_exp + 1 >> 1
                 raise InputError(
                     f"{where}: delay",
                     f"input {int(np.argmax(entering > 1))} has a lag of more than {longest} steps, and one "
                     f"weight of at most {largest} can't lift a relay "
-                    f"over the threshold {layer.neuron.vth}; inputs can't be copied",
+                    f"over the threshold {neuron.vth}; inputs can't be copied",
                     _REMEDY,
                 )
         self.size = layer.size
@@ -300,8 +301,8 @@ class _Host:
         w_in, d_in = np.zeros((size, direct.shape[1]), np.int16), np.zeros((size, direct.shape[1]), np.int16)
         w_in[:n], d_in[:n] = direct.weight, direct.delay
         bias, u_init, v_init = np.zeros((3, size), np.int32)
-        bias[:n] = layer.neuron.bias
-        u_init[:n], v_init[:n] = layer.neuron.initial(n)
+        bias[:n] = self.neuron.bias
+        u_init[:n], v_init[:n] = self.neuron.initial(n)
         for copy, sender in self.copies:
             for array in (weight, delay, w_in, d_in, bias, u_init, v_init):
                 array[copy] = array[sender]
@@ -313,7 +314,7 @@ class _Host:
             w_in[relays, channel], d_in[relays, channel] = self.first[0], self.longest - 1
         return Dense(
             Synapse(w_in, d_in, layer.synapse.weight_exp),
-            replace(layer.neuron, bias=bias, u_init=u_init, v_init=v_init),
+            replace(self.neuron, bias=bias, u_init=u_init, v_init=v_init),
             Synapse(weight, delay, self.exponent),
         )
 

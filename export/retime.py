@@ -29,7 +29,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse, time_constant_ms
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse, lif, time_constant_ms
 from delaynet_lava.neuron import BIAS_EXP_MAX
 from delaynet_lava.tasks.base import Task
 
@@ -189,7 +189,8 @@ def retime(network: Network, delay_max: int = fx.MAX_DELAY) -> tuple[Network, Re
                 + ", and values of several steps don't merge into one as spikes do",
                 "export with --delay-overflow relay, or train with shorter delays",
             )
-        neuron, error = _neuron(layer.neuron, factor, f"layer {k}")
+        old = lif(layer, f"layer {k}", "whose step cannot be made coarser", "train with shorter delays")
+        neuron, error = _neuron(old, factor, f"layer {k}")
         both = [layer.synapse] + ([] if layer.recurrent is None else [layer.recurrent])
         changed = [
             Synapse(s.weight, _coarse(s.delay.astype(np.int64) + 1, factor) - 1, s.weight_exp) for s in both
@@ -197,7 +198,7 @@ def retime(network: Network, delay_max: int = fx.MAX_DELAY) -> tuple[Network, Re
         layers.append(Dense(changed[0], neuron, changed[1] if len(changed) > 1 else None))
         lags = np.concatenate([_lags(s) for s in both])
         off = _coarse(lags, factor) * factor - lags
-        old, dt = layer.neuron, network.dt_ms
+        dt = network.dt_ms
         changes.append(
             LayerRetimed(
                 layer=k,

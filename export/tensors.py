@@ -26,10 +26,15 @@ _STATES = re.compile(
 )
 
 
-def quantize_weight(weight: torch.Tensor) -> np.ndarray:
-    """Integers of SLAYER's ``quantize_8bit``: float32 in units of 1/64 to int16."""
-    words = 2 * torch.round(weight.detach().to(torch.float32) * (fx.WEIGHT_SCALE / 2))
-    return words.clamp(fx.WEIGHT_MIN, fx.WEIGHT_MAX).to(torch.int16).numpy()
+def quantize_weight(weight: torch.Tensor, bits: int = 8) -> np.ndarray:
+    """Integers of SLAYER's ``quantize_8bit``: float32 in units of 1/64 to int16.
+
+    Args:
+        bits: 2 to 8, of the words: multiples of ``2**(9 - bits)``.
+    """
+    step = 1 << (9 - bits)
+    words = step * torch.round(weight.detach().to(torch.float32) * (fx.WEIGHT_SCALE / step))
+    return words.clamp(fx.WEIGHT_MIN, -fx.WEIGHT_MIN - step).to(torch.int16).numpy()
 
 
 class LayerTensors:
@@ -94,8 +99,11 @@ class LayerTensors:
             raise InputError(self.where, f"{name} has shape {tuple(weight.shape)}, expected (post, pre)")
         return weight
 
-    def matrix(self, synapse: str) -> np.ndarray:
+    def matrix(self, synapse: str, bits: int = 8) -> np.ndarray:
         """Quantised weights (post, pre), after weight norm and mask where the layer has them.
+
+        Args:
+            bits: of the words, see :func:`quantize_weight`.
 
         Raises:
             InputError: see :meth:`get`; or shapes that are none or do not fit each other.
@@ -124,15 +132,15 @@ class LayerTensors:
                     self.where, f"mask has shape {tuple(mask.shape)}, the weights {tuple(weight.shape)}"
                 )
             weight = weight * mask.reshape(weight.shape)
-        return quantize_weight(weight.reshape(weight.shape[:2]))
+        return quantize_weight(weight.reshape(weight.shape[:2]), bits)
 
-    def square(self, synapse: str, size: int) -> np.ndarray:
+    def square(self, synapse: str, size: int, bits: int = 8) -> np.ndarray:
         """:meth:`matrix` of a synapse between the layer's own neurons.
 
         Raises:
             InputError: see there; or not (size, size).
         """
-        weight = self.matrix(synapse)
+        weight = self.matrix(synapse, bits)
         if weight.shape != (size, size):
             raise InputError(self.where, f"{synapse} has shape {weight.shape}, expected {(size, size)}")
         return weight

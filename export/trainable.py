@@ -14,7 +14,7 @@ import torch
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.model_file import ModelFile
-from delaynet_lava.network import Dense, Network, Synapse
+from delaynet_lava.network import Dense, Network, Synapse, lif
 
 __all__ = ["model_of"]
 
@@ -45,7 +45,7 @@ def model_of(network: Network) -> ModelFile:
 
 
 def _block(layer: Dense, where: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    neuron = layer.neuron
+    neuron = lif(layer, where, "which are trained from their model.pt", "go on from that")
     if np.ndim(neuron.du) or np.ndim(neuron.dv):
         raise InputError(
             f"{where}: decays", "differ between its neurons, a block's neurons share theirs", _REMEDY

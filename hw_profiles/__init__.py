@@ -48,6 +48,7 @@ _NUMBERS: dict[str, tuple[str, type, float, float]] = {
     "delay_bits": ("bit", int, 0, 15),
     "synaptic_sum_bits": ("bit", int, 2, 64),
     "payload_bits_max": ("bit", int, 0, 64),
+    "microcode": ("1", int, 0, 1),
     "state_bits": ("bit", int, 2, 64),
     "threshold_max": ("1", int, 0, 2**32),
     "current_decay_min": ("1/4096 per time step", int, 0, 4096),

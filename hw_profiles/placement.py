@@ -27,7 +27,7 @@ from delaynet_lava.hw_profiles.cores import (
     least_cores,
     reached,
 )
-from delaynet_lava.network import Network
+from delaynet_lava.network import Network, Src
 from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
@@ -299,8 +299,18 @@ def place(network: Network, profile: HardwareProfile) -> Placement:
     return Placement(
         profile.name, tuple(cores), tuple(None if c is None else int(c) for c in known),
         least_cores(demand, capacity), per_chip, chips, systems,
-        _notes(profile, known, chips, systems, len(cores)),
+        (*_notes(profile, known, chips, systems, len(cores)), *_cells(network)),
     )  # fmt: skip
+
+
+def _cells(network: Network) -> list[str]:
+    which = [str(k) for k, layer in enumerate(network.layers) if isinstance(layer.neuron, Src)]
+    if not which:
+        return []
+    return [
+        f"Spiking Recurrent Cells (layer {', '.join(which)}) count as one neuron each; they have three "
+        "states, and no source says what a microcode neuron takes of a core"
+    ]
 
 
 def _notes(

@@ -14,7 +14,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.hw_profiles import HardwareProfile
-from delaynet_lava.network import Dense, Encoder, Network, Synapse
+from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Synapse
 
 __all__ = ["RULES", "Finding", "check"]
 
@@ -41,6 +41,7 @@ class Finding:
 Breach = tuple[str, str, str, str]
 """Name of the limit, where, problem, remedy."""
 Rule = Callable[[Network, HardwareProfile], Iterator[Breach]]
+_SIMULATE = "run it in the emulator or on Lava's simulator"
 
 
 def _synapses(network: Network) -> Iterator[tuple[str, Synapse]]:
@@ -49,6 +50,13 @@ def _synapses(network: Network) -> Iterator[tuple[str, Synapse]]:
             yield f"layer {i}: weight", layer.synapse
             if layer.recurrent is not None:
                 yield f"layer {i}: weight_rec", layer.recurrent
+
+
+def _lif(network: Network) -> Iterator[tuple[int, Layer, Neuron]]:
+    """Index, layer and neurons of those of leaky integrate-and-fire neurons; of others no limit is known."""
+    for i, layer in enumerate(network.layers):
+        if isinstance(layer.neuron, Neuron):
+            yield i, layer, layer.neuron
 
 
 def _arriving(layer: Dense) -> list[Synapse]:
@@ -116,9 +124,9 @@ def delay_range(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
 def threshold(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
     """Thresholds of neurons that spike fit the chip's mantissa."""
     limit = profile.get("threshold_max")
-    for i, layer in enumerate(network.layers):
-        vth = layer.neuron.vth
-        if limit is not None and vth > limit and not layer.neuron.is_readout:
+    for i, _, neuron in _lif(network):
+        vth = neuron.vth
+        if limit is not None and vth > limit and not neuron.is_readout:
             yield (
                 "threshold_max",
                 f"layer {i}: vth",
@@ -130,8 +138,8 @@ def threshold(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
 def decay(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
     """Decays fit the chip's registers. An encoder has no current."""
     limit = profile.get("voltage_decay_max")
-    for i, layer in enumerate(network.layers):
-        decays = layer.neuron.decays(layer.size)
+    for i, layer, neuron in _lif(network):
+        decays = neuron.decays(layer.size)
         (du_low, dv_low), (du, dv) = decays.min(axis=1).tolist(), decays.max(axis=1).tolist()
         if isinstance(layer, Dense):
             remedy = "choose another current_decay"
@@ -156,8 +164,8 @@ def decay(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
 
 def bias_mantissa(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
     """Mantissas of biases fit."""
-    for i, layer in enumerate(network.layers):
-        values = int(layer.neuron.bias.min()), int(layer.neuron.bias.max())
+    for i, _, neuron in _lif(network):
+        values = int(neuron.bias.min()), int(neuron.bias.max())
         remedy = "a larger exponent takes a smaller mantissa"
         yield from _range(profile, "bias_mantissa", f"layer {i}: bias", values, "mantissa ", remedy)
 
@@ -165,9 +173,9 @@ def bias_mantissa(network: Network, profile: HardwareProfile) -> Iterator[Breach
 def bias_exponent(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
     """Exponents of biases that are there fit."""
     limit = profile.get("bias_exp_max")
-    for i, layer in enumerate(network.layers):
-        exponent = layer.neuron.bias_exp
-        if limit is not None and exponent > limit and np.any(layer.neuron.bias):
+    for i, _, neuron in _lif(network):
+        exponent = neuron.bias_exp
+        if limit is not None and exponent > limit and np.any(neuron.bias):
             yield (
                 "bias_exp_max",
                 f"layer {i}: bias",
@@ -188,22 +196,40 @@ def membrane_width(network: Network, profile: HardwareProfile) -> Iterator[Breac
 def reset_kind(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
     """The chip knows the reset. A readout never spikes and needs none."""
     known = profile.get("resets")
-    for i, layer in enumerate(network.layers):
-        reset = layer.neuron.reset
-        if known is not None and reset not in known and not layer.neuron.is_readout:
+    for i, _, neuron in _lif(network):
+        reset = neuron.reset
+        if known is not None and reset not in known and not neuron.is_readout:
             where, problem = f"layer {i}: reset", f"{reset!r} is not one of {list(known)}"
             yield "resets", where, problem, f"train with reset={known[0]!r}"
 
 
 def neuron_kind(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
-    """The chip runs neurons that spike, and encoders where there is one."""
-    known = profile.get("neuron_kinds")
+    """The chip runs neurons that spike, encoders where there are any, and cells where it takes programs."""
+    known, programs = profile.get("neuron_kinds"), profile.get("microcode")
     for i, layer in enumerate(network.layers):
+        if layer.neuron.kind == "src":
+            if programs == 0:
+                problem = "Spiking Recurrent Cells are no LIF neurons, and it has no others"
+                yield "microcode", f"layer {i}", problem, _SIMULATE
+            continue
         kind = "encoder" if isinstance(layer, Encoder) else "lif"
         if known is None or kind in known or (kind == "lif" and layer.neuron.is_readout):
             continue
         remedy = "encode the input as spikes" if kind == "encoder" else ""
         yield "neuron_kinds", f"layer {i}", f"its kind {kind!r} is not one of {list(known)}", remedy
+
+
+def microcode(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
+    """A cell that a chip could run, but for which nobody has written the program, is named."""
+    for i, layer in enumerate(network.layers):
+        if layer.neuron.kind == "src" and profile.get("microcode"):
+            yield (
+                "microcode",
+                f"layer {i}",
+                "a neuron of microcode could be a Spiking Recurrent Cell (sums, products, comparisons: "
+                "inferred); nobody has written one, and no board runs this file",
+                _SIMULATE,
+            )
 
 
 def readout(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
@@ -212,23 +238,27 @@ def readout(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
     A readout (threshold of 131071 or more) must never spike; SLAYER's ``Affine`` asks for 262143.
     """
     known, limit = profile.get("neuron_kinds"), profile.get("threshold_max")
-    for i, layer in enumerate(network.layers):
-        if not layer.neuron.is_readout:
+    for i, _, neuron in _lif(network):
+        if not neuron.is_readout:
             continue
         if known is not None and "readout" not in known:
             problem, remedy = "its answer is a membrane, which the chip does not give out", "let it spike"
             yield "neuron_kinds", f"layer {i}", problem, remedy
-        if limit is not None and layer.neuron.vth > limit:
+        if limit is not None and neuron.vth > limit:
             remedy = f"use {limit}: it stays silent while no membrane exceeds {limit} << 6"
-            yield "threshold_max", f"layer {i}: vth", f"{layer.neuron.vth} exceeds {limit}", remedy
+            yield "threshold_max", f"layer {i}: vth", f"{neuron.vth} exceeds {limit}", remedy
 
 
 def payload(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
     """The chip's spikes carry numbers of so many bits; 0: none."""
-    limit, bits = profile.get("payload_bits_max"), network.payload.bits
-    if limit is not None and bits > limit and isinstance(network.layers[0], Dense):
-        can = f"{limit} bits" if limit else "none: its spikes are not graded"
+    limit = profile.get("payload_bits_max")
+    can = f"{limit} bits" if limit else "none: its spikes are not graded"
+    if limit is not None and network.payload.bits > limit and isinstance(network.layers[0], Dense):
         yield "payload_bits_max", "input", f"{network.payload} exceed {can}", "encode the input as spikes"
+    for i, layer in enumerate(network.layers):
+        sent = layer.neuron.sends
+        if limit is not None and sent.bits > limit:
+            yield "payload_bits_max", f"layer {i}", f"sends {sent}, beyond {can}", "train with output_bits 0"
 
 
 def synaptic_sum(network: Network, profile: HardwareProfile) -> Iterator[Breach]:
@@ -243,7 +273,8 @@ def synaptic_sum(network: Network, profile: HardwareProfile) -> Iterator[Breach]
             continue
         least, most = layer.synapse.sums(network.payload_into(i))
         if layer.recurrent is not None:
-            least, most = (a + b for a, b in zip((least, most), layer.recurrent.sums(), strict=True))
+            back = layer.recurrent.sums(layer.neuron.sends)
+            least, most = (a + b for a, b in zip((least, most), back, strict=True))
         # Two's complement reaches one further down than up.
         excess = np.maximum(most, -least - 1) - ((1 << bits - 1) - 1)
         worst = int(excess.argmax())
@@ -252,7 +283,8 @@ def synaptic_sum(network: Network, profile: HardwareProfile) -> Iterator[Breach]
                 "synaptic_sum_bits",
                 f"layer {i}: neuron {worst}",
                 f"its weights can add up to {least[worst]} or {most[worst]} in a step, beyond {bits} bits "
-                f"({np.count_nonzero(excess > 0)} neurons)" + _wrapping(least, most, profile),
+                f"({np.count_nonzero(excess > 0)} neurons)"
+                + (_wrapping(least, most, profile) if isinstance(layer.neuron, Neuron) else ""),
                 "scale weights and threshold down",
             )
 
@@ -345,6 +377,7 @@ RULES: dict[str, tuple[str, Rule]] = {
     "membrane-width": ("error", membrane_width),
     "reset-kind": ("error", reset_kind),
     "neuron-kind": ("error", neuron_kind),
+    "microcode": ("warning", microcode),
     "readout": ("error", readout),
     "payload": ("error", payload),
     # Declared by Lava's models, enforced by none of them; and no input may ever bring it about.

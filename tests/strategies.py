@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import emulate
-from delaynet_lava.network import Dense, Encoder, Layer, Network, Neuron, Payload, Synapse
+from delaynet_lava.network import Decision, Dense, Encoder, Layer, Network, Neuron, Payload, Src, Synapse
 
-__all__ = ["graded_networks", "inputs_for", "networks", "synapses", "with_initial_states"]
+__all__ = ["graded_networks", "inputs_for", "networks", "src_networks", "synapses", "with_initial_states"]
 
 # With |a| <= 2**18, |decay(u) + (a << 6)| <= 3 * 2**23 for every u of 24 bits.
 FAN_IN_LIMIT = 1 << 18
@@ -210,3 +210,61 @@ def graded_networks(draw: st.DrawFn, max_bits: int = fx.PAYLOAD_BITS_MAX, **opti
             unreached = replace(layers[k], neuron=replace(layers[k].neuron, vth=UNREACHED))
             layers[k] = _with_threshold([*layers[:k], unreached], draw(st.floats(0.8, 0.98)), k, payload)
     return network.with_(layers=tuple(layers), input_payload=payload)
+
+
+def _cells(draw: st.DrawFn, size: int, shift: int, bits: int) -> Src:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    activation, slow = (
+        draw(st.sampled_from(["parabola", "parabola", "clip"])),
+        draw(st.sampled_from(fx.SRC_SLOW)),
+    )
+    return Src(
+        rng.integers(fx.SRC_BIAS_MIN, fx.SRC_BIAS_MAX[activation, slow], size, endpoint=True),
+        draw(st.sampled_from([fx.SRC_DECAY, 100, 1000, 4096])),
+        shift,
+        draw(st.sampled_from(["parabola", "parabola", "clip", "sign"])),
+        activation,
+        slow,
+        bits,
+    )
+
+
+def _speaking(layers: Sequence[Layer], payload: Payload | None) -> Layer:
+    """The last layer, of cells, shifted so far that some of them spike."""
+    layer = layers[-1]
+    for shift in range(-6, 11, 2):
+        tried = replace(layer, neuron=replace(layer.neuron, shift=shift + layer.neuron.shift))
+        probe = Network((*layers[:-1], tried), input_payload=payload, decision=Decision("sum"))
+        if emulate(probe, inputs_for(probe, PROBE_STEPS, 1)).spike_counts[-1].sum() > 2:
+            return tried
+    return layer
+
+
+@st.composite
+def src_networks(draw: st.DrawFn, max_layers: int = 4, max_neurons: int = 20, **options) -> Network:
+    """Stacks of Spiking Recurrent Cells, LIF neurons among them, in which what arrives makes cells fire.
+
+    Payloads of 0 to 8 fraction bits, axonal and synaptic delays, recurrent ones too; the shift is the least
+    with which a layer speaks, nearly.
+    """
+    channels = draw(st.integers(1, max_neurons))
+    bits, layers = draw(st.sampled_from([0, 0, 4])), []
+    payload = Payload(bits) if bits else None
+    for k in range(draw(st.integers(1, max_layers))):
+        size = draw(st.integers(1, max_neurons))
+        recurrent = draw(st.booleans())
+        into = draw(synapses(size, layers[-1].size if layers else channels, max_weight_exp=0, **options))
+        back = draw(synapses(size, size, max_weight_exp=0, **options)) if recurrent else None
+        if k and draw(st.sampled_from([False, False, True])):
+            neuron: Neuron | Src = Neuron(
+                draw(st.integers(100 << bits, 1000 << bits)), 4096, draw(st.integers(50, 900))
+            )
+            bits = 0
+        else:
+            sent = bits if recurrent else draw(st.sampled_from([0, 0, 1, 4, 8]))
+            neuron = _cells(draw, size, draw(st.integers(0, 2)), sent)
+            bits = sent
+        layers.append(Dense(into, neuron, back))
+        if isinstance(neuron, Src):
+            layers[-1] = _speaking(layers, payload)
+    return Network(tuple(layers), input_payload=payload, decision=Decision("sum"))

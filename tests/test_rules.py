@@ -12,7 +12,7 @@ import pytest
 from delaynet_lava.formats import netx
 from delaynet_lava.hw_profiles import HardwareProfile, Limit, System, load_profile
 from delaynet_lava.hw_profiles.rules import RULES, Finding, check
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Payload, Synapse
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Payload, Src, Synapse
 
 SPIKING = 100
 
@@ -43,6 +43,13 @@ def one(*args: Any, **options: Any) -> Network:
 def encoder(*args: Any) -> Network:
     """An encoder and a layer."""
     return Network((Encoder(Neuron(SPIKING, 4096, 100), 1), dense(2)))
+
+
+def cells(weight: Any, recurrent: Any = None, **options: Any) -> Network:
+    """A layer of Spiking Recurrent Cells; with recurrent weights two of them."""
+    back = None if recurrent is None else Synapse(np.array(recurrent))
+    into = Synapse(np.full((1 if back is None else 2, 1), weight))
+    return Network((Dense(into, Src(-24576, **options), back),), decision="last")
 
 
 BOARD = {"board": System(1, 2, "documented", "a test")}
@@ -144,6 +151,38 @@ CASES: list[tuple[str, HardwareProfile, Any, Any, Any, str]] = [
         "input: whole numbers of 6 bits exceed 5 bits; encode the input as spikes",
     ),
     (
+        "neuron-kind",
+        chip(),
+        lambda make: make(2),
+        one,
+        cells,
+        "no LIF neurons, and it has no others; run it in",
+    ),
+    (
+        "microcode",
+        chip(microcode=1),
+        lambda make: make(2),
+        one,
+        cells,
+        "nobody has written one, and no board",
+    ),
+    (
+        "payload",
+        chip(payload_bits_max=4, microcode=None),
+        lambda g: cells(2, output_bits=g),
+        3,
+        4,
+        "layer 0: sends whole numbers of 5 bits, beyond 4 bits; train with output_bits 0",
+    ),
+    (
+        "synaptic-sum",
+        chip(payload_bits_max=9, microcode=None),
+        lambda g: cells(2, [[0, 254], [0, 0]], output_bits=g),
+        6,
+        7,
+        "add up to 0 or 64772 in a step, beyond 16 bits",
+    ),
+    (
         "payload",
         chip(),
         lambda w: one([2, 2]).with_(input_payload=Payload(w)),
@@ -213,7 +252,7 @@ def test_each_rule_finds_its_breach_and_no_other_rule_does(rule, profile, make, 
     assert check(make(good), profile) == []
     (finding,) = check(make(bad), profile)
     assert finding.rule == rule
-    assert finding.severity == ("warning" if rule == "synaptic-sum" else "error")
+    assert finding.severity == ("warning" if rule in ("synaptic-sum", "microcode") else "error")
     assert text in str(finding)
     assert "\n" not in str(finding)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import Network, time_constant_ms
+from delaynet_lava.network import Network, Neuron, time_constant_ms
 from delaynet_lava.pictures import COLOURS, GREY, bare
 
 if TYPE_CHECKING:
@@ -88,9 +88,11 @@ class LayerMemory(NamedTuple):
 
 
 def layer_memory(network: Network) -> list[LayerMemory]:
-    """One entry a layer, from its word and its membrane decay: of its slowest neuron where they differ."""
+    """One entry a layer of membranes, from their word and decay: of the slowest neuron where they differ."""
     found = []
     for k, layer in enumerate(network.layers):
+        if not isinstance(layer.neuron, Neuron):
+            continue
         dv, bits = layer.neuron.dv, layer.neuron.membrane_bits - 1
         tau = time_constant_ms(dv, network.dt_ms)
         if tau is None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import Extremes, extremes
-from delaynet_lava.network import Dense, Encoder, Layer, Network
+from delaynet_lava.network import Dense, Encoder, Layer, Network, Src
 
 __all__ = ["UNBOUNDED", "Bound", "bounds", "headroom_bits", "report", "worst_found"]
 
@@ -37,10 +37,12 @@ class Bound:
     """What the states of a layer can't leave, for any input.
 
     Attributes:
-        u_low, u_high: int64 (neurons,), current before the wrap; once it has wrapped, it may be anything.
-        v_low, v_high: int64 (neurons,), membrane before the reset and the clip.
+        u_low, u_high: int64 (neurons,), current before the wrap; once it has wrapped, it may be anything. i
+            of a Spiking Recurrent Cell, before it saturates.
+        v_low, v_high: int64 (neurons,), membrane before the reset and the clip; h of a cell.
         v_limit: the membrane's largest value, or a readout's threshold, beyond which its answer is reset.
         fires: bool (neurons,), can spike at all.
+        clips: whether the current saturates instead of wrapping.
     """
 
     u_low: np.ndarray
@@ -49,10 +51,13 @@ class Bound:
     v_high: np.ndarray
     v_limit: int
     fires: np.ndarray
+    clips: bool = False
 
     @property
     def wraps(self) -> np.ndarray:
-        """bool (neurons,): the current is not cleared of wrapping."""
+        """bool (neurons,): the current is not cleared of wrapping, or of saturating where it does that."""
+        if self.clips:
+            return fx.saturates(self.u_high) | fx.saturates(self.u_low)
         return fx.u_overflows(self.u_high) | fx.u_overflows(self.u_low)
 
     @property
@@ -80,6 +85,8 @@ def _driven(drive: np.ndarray, k: int | np.ndarray, start: np.ndarray) -> np.nda
 def _of_input(layer: Layer, low: np.ndarray, high: np.ndarray) -> Bound:
     """Bound of a layer whose synaptic input stays between ``low`` and ``high``."""
     neuron = layer.neuron
+    if isinstance(neuron, Src):
+        return _of_cells(neuron, low, high)
     du = fx.DECAY_ONE if isinstance(layer, Encoder) else neuron.du
     u_init, v_init = (state.astype(np.int64) for state in neuron.initial(layer.size))
     u_low, u_high = (
@@ -111,6 +118,15 @@ def _of_input(layer: Layer, low: np.ndarray, high: np.ndarray) -> Bound:
     return Bound(u_low, u_high, scaled[0], scaled[1], v_limit, fires)
 
 
+def _of_cells(neuron: Src, low: np.ndarray, high: np.ndarray) -> Bound:
+    """i as the current of other neurons; h is within +-1. A cell to which nothing comes never fires."""
+    shift, rest = neuron.shift, np.zeros_like(low)
+    least, most = ((a << shift) if shift >= 0 else (a >> -shift) for a in (low, high))
+    i_low, i_high = -_driven(-least, neuron.decay, rest), _driven(most, neuron.decay, rest)
+    one = np.full_like(low, fx.DECAY_ONE)
+    return Bound(i_low, i_high, -one, one, fx.V_MAX, (low != 0) | (high != 0), clips=True)
+
+
 def bounds(network: Network) -> list[Bound]:
     """What no input can drive the states of each layer beyond."""
     found: list[Bound] = []
@@ -129,7 +145,8 @@ def bounds(network: Network) -> list[Bound]:
 def _of_recurrence(layer: Dense, low: np.ndarray, high: np.ndarray) -> Bound:
     fires = np.ones(layer.size, bool)
     while True:
-        back = (0, 0) if layer.recurrent is None else layer.recurrent.sums(senders=fires)
+        sent = layer.neuron.sends
+        back = (0, 0) if layer.recurrent is None else layer.recurrent.sums(sent, fires)
         bound = _of_input(layer, low + back[0], high + back[1])
         if layer.recurrent is None or np.array_equal(bound.fires, fires):
             return bound

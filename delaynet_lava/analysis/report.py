@@ -25,7 +25,7 @@ from delaynet_lava.evaluation import Evaluation, evaluate
 from delaynet_lava.hw_profiles import HardwareProfile
 from delaynet_lava.hw_profiles.placement import Placement, place
 from delaynet_lava.hw_profiles.rules import Finding, check
-from delaynet_lava.network import Dense, Network, Synapse, span, time_constant_ms
+from delaynet_lava.network import Dense, Layer, Network, Neuron, Synapse, span, time_constant_ms
 from delaynet_lava.nn.lattice import lattice_positions, outwards
 from delaynet_lava.notebook import bar
 from delaynet_lava.tables import notebook
@@ -153,21 +153,16 @@ class Report:
     def layers(self) -> list[dict[str, Any]]:
         """A row a layer; a time constant is None where nothing decays, 0 where all is forgotten at once.
 
-        Where neurons differ, a decay is their least and their largest, a time constant the longest.
+        Where neurons differ, a decay is their least and their largest, a time constant the longest. Spiking
+        Recurrent Cells have no membrane: None and "".
         """
         return [
             {
                 "layer": k,
                 "neurons": layer.size,
-                "kind": type(layer).__name__.lower() + (" readout" if layer.neuron.is_readout else ""),
-                "vth": layer.neuron.vth,
-                "du": span(layer.neuron.du) if np.ndim(layer.neuron.du) else layer.neuron.du,
-                "dv": span(layer.neuron.dv) if np.ndim(layer.neuron.dv) else layer.neuron.dv,
-                "tau_u_ms": time_constant_ms(layer.neuron.du, self.network.dt_ms),
-                "tau_ms": time_constant_ms(layer.neuron.dv, self.network.dt_ms),
-                "reset": layer.neuron.reset,
-                "membrane_bits": layer.neuron.membrane_bits,
-                "biased": int(np.count_nonzero(layer.neuron.shifted_bias(layer.size))),
+                "kind": type(layer).__name__.lower()
+                + (" readout" if layer.neuron.is_readout else " src" * (layer.neuron.kind == "src")),
+                **_parameters(layer, self.network.dt_ms),
             }
             for k, layer in enumerate(self.network.layers)
         ]
@@ -226,6 +221,26 @@ class Report:
             "sweep": None if self.sweep is None else self.sweep.as_dict(),
             "left_out": list(self.left_out),
         }
+
+
+def _parameters(layer: Layer, dt_ms: float) -> dict[str, Any]:
+    neuron = layer.neuron
+    if not isinstance(neuron, Neuron):
+        tau = time_constant_ms(neuron.decay, dt_ms)
+        return {
+            "vth": None, "du": neuron.decay, "dv": None, "tau_u_ms": tau, "tau_ms": None, "reset": "",
+            "membrane_bits": None, "biased": layer.size,
+        }  # fmt: skip
+    return {
+        "vth": neuron.vth,
+        "du": span(neuron.du) if np.ndim(neuron.du) else neuron.du,
+        "dv": span(neuron.dv) if np.ndim(neuron.dv) else neuron.dv,
+        "tau_u_ms": time_constant_ms(neuron.du, dt_ms),
+        "tau_ms": time_constant_ms(neuron.dv, dt_ms),
+        "reset": neuron.reset,
+        "membrane_bits": neuron.membrane_bits,
+        "biased": int(np.count_nonzero(neuron.shifted_bias(layer.size))),
+    }
 
 
 def _synapses(where: str, synapse: Synapse) -> dict[str, Any]:

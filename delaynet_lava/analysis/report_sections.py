@@ -124,9 +124,13 @@ def _layers(report: Report) -> Section:
     names = {name: name.replace("_", " ") for name in report.layers()[0]}
     names |= {"tau_u_ms": "tau of u, ms", "tau_ms": "tau of v, ms"}
     layers = [
-        [_ms(row[name], ".3f") if "tau" in name else str(row[name]) for name in names]
+        [
+            "-" if row["dv"] is None and name in ("vth", "dv", "tau_ms", "reset", "membrane_bits")
+            else _ms(row[name], ".3f") if "tau" in name else str(row[name])
+            for name in names
+        ]
         for row in report.layers()
-    ]
+    ]  # fmt: skip
     synapses = [
         [
             row["synapses"],
@@ -196,7 +200,10 @@ def _cleared(report: Report) -> str:
 
 
 def _overflow(report: Report) -> Section:
-    lines = ["A current beyond its limit wraps, a membrane saturates. What is cleared can't, for any input."]
+    lines = [
+        "A current beyond its limit wraps, a membrane saturates, and so does i of a cell. What is cleared "
+        "can't, for any input."
+    ]
     bound, seen = [], []
     for row in report.overflow:
         name = f"layer {row['layer']} {STATES[row['state']]}"

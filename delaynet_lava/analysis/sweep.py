@@ -16,7 +16,7 @@ from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import evaluate
-from delaynet_lava.network import Dense, Layer, Network, Synapse
+from delaynet_lava.network import Dense, Layer, Network, Synapse, lif
 from delaynet_lava.pictures import COLOURS, GREY, bare
 from delaynet_lava.tasks.base import Task, require_samples
 
@@ -76,18 +76,22 @@ class Point:
 
 # ------------------------------------------------------------------ networks with less
 
+_NO_SWEEP = "whose states have no fewer bits and whose decays are fixed"
+_SWEEP = "sweep the bits of weights, or delays"
+
 
 def narrow_membranes(network: Network, bits: int, full_scale_exps: Sequence[int]) -> Network:
     """All membranes as words of so many bits, each layer with its own full scale."""
     return network.with_(
         layers=tuple(
-            _narrowed(layer, bits, exp) for layer, exp in zip(network.layers, full_scale_exps, strict=True)
+            _narrowed(layer, bits, exp, f"layer {k}")
+            for k, (layer, exp) in enumerate(zip(network.layers, full_scale_exps, strict=True))
         )
     )
 
 
-def _narrowed(layer: Layer, bits: int, full_scale_exp: int) -> Layer:
-    old = layer.neuron
+def _narrowed(layer: Layer, bits: int, full_scale_exp: int, where: str) -> Layer:
+    old = lif(layer, where, _NO_SWEEP, _SWEEP)
     unit_exp, limit = fx.membrane_grid(bits, full_scale_exp)
     # To the nearest multiple of the unit, halves up, as what comes in is rounded.
     start = np.clip(old.v_init + ((1 << unit_exp) >> 1) >> unit_exp << unit_exp, -limit, limit)
@@ -134,9 +138,10 @@ def requantise_decays(network: Network, bits: int) -> Network:
         return np.where(np.equal(decay, 0), 0, np.maximum(units, 1) * unit)
 
     layers = []
-    for layer in network.layers:
-        neuron = replace(layer.neuron, du=nearest(layer.neuron.du), dv=nearest(layer.neuron.dv))
-        neuron = neuron.quietened() if layer.neuron.starts_quiet else neuron
+    for k, layer in enumerate(network.layers):
+        old = lif(layer, f"layer {k}", _NO_SWEEP, _SWEEP)
+        neuron = replace(old, du=nearest(old.du), dv=nearest(old.dv))
+        neuron = neuron.quietened() if old.starts_quiet else neuron
         layers.append(replace(layer, neuron=neuron))
     return network.with_(layers=tuple(layers))
 
@@ -214,7 +219,7 @@ def _full_scales(network: Network, held: _Held) -> list[list[int]]:
             top = int(np.abs(largest[k].astype(np.int64)).max()).bit_length()
             exps = range(top - SCALES + 1, top + 1)
         else:
-            first = fx.full_scale_above(layer.neuron.vth)
+            first = fx.full_scale_above(lif(layer, f"layer {k}", _NO_SWEEP, _SWEEP).vth)
             exps = range(first, first + SCALES)
         found.append([min(max(exp, 1), fx.FULL_SCALE_EXP) for exp in exps])
     return found
@@ -230,7 +235,7 @@ def _best_scales(network: Network, bits: int, candidates: list[list[int]], held:
         tried = []
         for exp in sorted({max(exp, bits - 1) for exp in exps}):
             layers = list(network.layers)
-            layers[k] = _narrowed(layers[k], bits, exp)
+            layers[k] = _narrowed(layers[k], bits, exp, f"layer {k}")
             tried.append(network.with_(layers=tuple(layers)))
         if len(tried) == 1:
             network = tried[0]
@@ -303,7 +308,7 @@ def sweep(
         variants = ((value, _CHANGES[kind](network, value)) for value in chosen)
     points = []
     for value, variant in variants:
-        exps = tuple(layer.neuron.full_scale_exp for layer in variant.layers)
+        exps = tuple(lif(layer, "layer", _NO_SWEEP).full_scale_exp for layer in variant.layers)
         point = Point(
             value,
             tuple(evaluate(variant, task, samples).right for task in held),

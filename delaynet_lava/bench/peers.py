@@ -17,7 +17,7 @@ import torch
 from delaynet_lava.bench.harness import Work
 from delaynet_lava.bench.subject import Subject, inputs_and_labels, parts
 from delaynet_lava.bench.training import WIDTH, neuron_params, training_work
-from delaynet_lava.network import Network
+from delaynet_lava.network import Network, lif
 
 __all__ = ["PlainLoop", "TunedLoop", "loop", "norse", "slayer", "snntorch", "spikingjelly", "tuned"]
 
@@ -43,7 +43,7 @@ def _weights(network: Network) -> list[torch.Tensor]:
 def _keep(network: Network) -> tuple[float, float]:
     """What hidden membranes and readout membranes keep from one step to the next."""
     hidden, _, out = parts(network)
-    return 1 - int(hidden.neuron.dv) / 4096, 1 - int(out.neuron.dv) / 4096
+    return 1 - int(lif(hidden).dv) / 4096, 1 - int(lif(out).dv) / 4096
 
 
 class Spike(torch.autograd.Function):
@@ -95,7 +95,7 @@ class TunedLoop(torch.nn.Module):
         delay = torch.from_numpy(np.array(synapse.delay, np.int64))
         self.delays = sorted({int(d) for d in delay.unique()})
         self.register_buffer("masks", torch.stack([delay == d for d in self.delays]).to(dtype))
-        self.keep, self.threshold = _keep(network)[0], hidden.neuron.vth / 64
+        self.keep, self.threshold = _keep(network)[0], lif(hidden).vth / 64
 
     def _spike(self, v: torch.Tensor, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         v = self.keep * v + a
@@ -211,7 +211,7 @@ def snntorch(subject: dict[str, Any], samples: int, steps: int, inputs: str = "t
     cell = RLeaky(
         beta=_keep(network)[0],
         linear_features=len(back),
-        threshold=network.layers[0].neuron.vth / 64,
+        threshold=lif(network.layers[0]).vth / 64,
         reset_mechanism="zero",
     )
     cell.recurrent = torch.nn.Linear(len(back), len(back), bias=False)
@@ -243,7 +243,7 @@ def norse(subject: dict[str, Any], samples: int, steps: int, inputs: str = "task
     parameters = LIFParameters(
         tau_syn_inv=torch.tensor(1000.0),
         tau_mem_inv=torch.tensor(leak),
-        v_th=torch.tensor(network.layers[0].neuron.vth / 64 * leak * 0.001),
+        v_th=torch.tensor(lif(network.layers[0]).vth / 64 * leak * 0.001),
     )
     hidden = LIFRecurrent(
         network.channels,
@@ -271,7 +271,7 @@ def spikingjelly(subject: dict[str, Any], samples: int, steps: int, inputs: str 
     node = neuron.LIFNode(
         tau=1 / (1 - _keep(network)[0]),
         decay_input=False,
-        v_threshold=network.layers[0].neuron.vth / 64,
+        v_threshold=lif(network.layers[0]).vth / 64,
         surrogate_function=surrogate.ATan(),
     )
     cell = layer.LinearRecurrentContainer(node, n, n, bias=False)

@@ -11,7 +11,7 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx
-from delaynet_lava.network import Dense, Network, Neuron, Synapse
+from delaynet_lava.network import Dense, Network, Neuron, Synapse, lif
 from delaynet_lava.tasks.registry import task
 
 __all__ = [
@@ -144,10 +144,11 @@ def _read(path: str, wanted: tuple[int, int]) -> Network:
     first, last = network.layers[0], network.layers[-1]
     shape = (network.channels, len(network.layers), last.size)
     fits = shape == (channels, 2, classes) and first.recurrent is not None and last.neuron.is_readout
-    if not fits or (first.neuron.du, first.neuron.reset) != (fx.DECAY_ONE, "zero"):
+    neuron = lif(first, path)
+    if not fits or (neuron.du, neuron.reset) != (fx.DECAY_ONE, "zero"):
         raise InputError(
             path,
-            f"is {network.summary()}, current decay {first.neuron.du}, reset {first.neuron.reset}",
+            f"is {network.summary()}, current decay {neuron.du}, reset {neuron.reset}",
             f"give {channels} inputs, a recurrent layer with decay 4096 that resets to zero, "
             f"and a readout of {classes}",
         )
@@ -157,7 +158,7 @@ def _read(path: str, wanted: tuple[int, int]) -> Network:
 def with_threshold(network: Network, vth: int) -> Network:
     """The same network with another threshold of the hidden layer."""
     hidden, _, readout = parts(network)
-    return network.with_(layers=(replace(hidden, neuron=replace(hidden.neuron, vth=vth)), readout))
+    return network.with_(layers=(replace(hidden, neuron=replace(lif(hidden), vth=vth)), readout))
 
 
 def hidden_rate(network: Network, inputs: np.ndarray) -> float:

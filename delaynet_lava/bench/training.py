@@ -11,7 +11,7 @@ import torch
 from delaynet_lava.bench.harness import Work
 from delaynet_lava.bench.subject import inputs_and_labels, made, parts
 from delaynet_lava.errors import InputError
-from delaynet_lava.network import Dense, Network
+from delaynet_lava.network import Dense, Network, lif
 
 __all__ = ["WIDTH", "blocks", "neuron_params", "training", "training_work"]
 
@@ -53,7 +53,7 @@ def training_work(
 
 def neuron_params(layer: Dense) -> dict[str, Any]:
     """A layer's neuron in SLAYER's units."""
-    neuron = layer.neuron
+    neuron = lif(layer)
     return {
         "threshold": neuron.vth / 64,
         "current_decay": neuron.du / 4096,

@@ -22,13 +22,18 @@ from delaynet_lava.cli.output import (
 )
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
 from delaynet_lava.evaluation import Evaluation, class_rows, evaluate, unwanted
+from delaynet_lava.network import Network
 from delaynet_lava.tasks.base import SPLITS
 from delaynet_lava.trace import Trace
 
 SAMPLES = 256
 
 
-def _print(result: Evaluation) -> None:
+def _cells(network: Network) -> bool:
+    return any(layer.neuron.kind == "src" for layer in network.layers)
+
+
+def _print(result: Evaluation, network: Network) -> None:
     def by_layer(values: Sequence[float], form: str) -> str:
         return " / ".join(format(v, form) for v in values)
 
@@ -58,7 +63,8 @@ def _print(result: Evaluation) -> None:
     if result.comparison is not None:
         say(
             f"{result.comparison.mismatches} mismatches between {result.backend} and {result.check} in "
-            f"{result.comparison.compared:,} integers (spikes and membranes of every layer at every step)"
+            f"{result.comparison.compared:,} integers (spikes and membranes of every layer at every step"
+            f"{', i and h_s of cells' * _cells(network)})"
         )
 
 
@@ -101,11 +107,12 @@ def run(
     content = {"net": net, "task": of.word, "split": split, "seed": of.seed, **result.as_dict()}
     write_json(json, content)
     say(f"{net}: {network.summary()}, {samples} {split} samples of {of.word}{seed_words(of)}")
-    _print(result)
+    _print(result, network)
     for note in result.silence.notes():
         complain("delaynet run", f"note: {note}")
     clipped = unwanted(network, result.v_saturations)
-    for name, counts in (("u wrapped", result.u_wraps), ("v saturated", clipped)):
+    wide = "u wrapped or i saturated" if _cells(network) else "u wrapped"
+    for name, counts in ((wide, result.u_wraps), ("v saturated", clipped)):
         if any(counts):
             complain("delaynet run", f"warning: {name} {sum(counts)} times (by layer: {counts})")
     if result.comparison is not None and not result.comparison:

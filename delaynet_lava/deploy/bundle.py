@@ -43,7 +43,7 @@ from delaynet_lava.deploy.untrusted import (
 from delaynet_lava.errors import InputError
 from delaynet_lava.files import replace_file, temporary_folder
 from delaynet_lava.formats import netx
-from delaynet_lava.network import Encoder, Network, Payload
+from delaynet_lava.network import Encoder, Network, Neuron, Payload
 from delaynet_lava.trace import check_inputs, require_32_bits, with_tail
 
 __all__ = ["BACKENDS", "Loihi", "Manifest", "read_inputs", "read_manifest", "unpacked", "write_bundle"]
@@ -221,6 +221,13 @@ def _require_stock(network: Network) -> None:
                 where,
                 "is an encoder, whose bias no host of a bundle writes at every step",
                 "use delaynet run",
+            )
+        if not isinstance(layer.neuron, Neuron):
+            raise InputError(
+                where,
+                "has Spiking Recurrent Cells, for which no board has a neuron, and a bundle runs with Lava's "
+                "own processes only",
+                "use delaynet run --backend lava",
             )
         if layer.neuron.reset != "zero":
             raise InputError(

@@ -19,6 +19,9 @@ something that NetX's keys do not:
     neuron/reset                "subtract"; absent: "zero"
     neuron/{membraneBits, fullScaleExp}     a membrane of fewer bits; absent: 24 and 23
     neuron/{vInit, uInit}       int32 (neurons,) or one value, state before step 0; absent: 0
+    neuron/type                 "SRC": Spiking Recurrent Cells, whose bias is b_h, with
+    neuron/{iDecay, inShift, slow, outputBits}      whole numbers, and
+    neuron/{squash, activation}     words, all of :class:`~delaynet_lava.network.Src`. Cells begin at rest.
     layer/0/{messageBits, messageSigned}    bits of the whole numbers that come in, and whether one is the
                                 sign (NetX has messageBits for what neurons send); absent: spikes, and
                                 8 bits without sign for an input with a neuron
@@ -51,12 +54,13 @@ from delaynet_lava.formats.netx_read import (
     MAX_LAYERS,
     MAX_PENDING,
     MAX_TEXT,
+    SRC_KEYS,
     pending,
     read_network,
     seal,
 )
 from delaynet_lava.formats.untrusted_hdf5 import MAX_BYTES, MAX_ELEMENTS, open_untrusted, root_of
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Src, Synapse
 
 __all__ = ["NetxWarning", "read", "write", "write_layer"]
 
@@ -215,7 +219,12 @@ def _words(synapse: Synapse) -> tuple[np.ndarray, int]:
     return synapse.weight, synapse.weight_exp
 
 
-def _write_neuron(group: h5py.Group, neuron: Neuron) -> None:
+def _write_neuron(group: h5py.Group, neuron: Neuron | Src) -> None:
+    if isinstance(neuron, Src):
+        group["type"] = "SRC"
+        for name, key in SRC_KEYS.items():
+            group[key] = getattr(neuron, name)
+        return
     group["type"] = "CUBA"
     group["iDecay"], group["vDecay"], group["vThMant"] = neuron.du, neuron.dv, neuron.vth
     group["refDelay"], group["gradedSpike"] = 1, False

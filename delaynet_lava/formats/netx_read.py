@@ -20,9 +20,29 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.content_hash import KEY, Digest, Seal
 from delaynet_lava.formats.untrusted_hdf5 import MAX_ELEMENTS, MAX_FEW, Group
-from delaynet_lava.network import TAIL_MAX, Decision, Dense, Encoder, Layer, Network, Neuron, Payload, Synapse
+from delaynet_lava.network import (
+    TAIL_MAX,
+    Decision,
+    Dense,
+    Encoder,
+    Layer,
+    Network,
+    Neuron,
+    Payload,
+    Src,
+    Synapse,
+)
 
-__all__ = ["FORMAT_VERSION", "MAX_LAYERS", "MAX_PENDING", "MAX_TEXT", "pending", "read_network", "seal"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_LAYERS",
+    "MAX_PENDING",
+    "MAX_TEXT",
+    "SRC_KEYS",
+    "pending",
+    "read_network",
+    "seal",
+]
 
 FORMAT_VERSION = 1
 MAX_LAYERS = 4096
@@ -78,6 +98,11 @@ _LIF_ONLY = "only input, flatten, dense, dense_rec and a last average can be rea
 _REQUIRED = {"vth": "vThMant", "du": "iDecay", "dv": "vDecay"}
 _OPTIONAL = {"bias_exp": "biasExp", "membrane_bits": "membraneBits", "full_scale_exp": "fullScaleExp"}
 _STATES = {"v_init": "vInit", "u_init": "uInit"}
+SRC_KEYS = {
+    "decay": "iDecay", "shift": "inShift", "slow": "slow", "output_bits": "outputBits", "squash": "squash",
+    "activation": "activation",
+}  # fmt: skip
+"""Attributes of a :class:`Src` and the keys that hold them, beside the layer's bias."""
 _NEURON_KEYS = {
     name: f"neuron/{key}" for name, key in (_REQUIRED | _OPTIONAL | _STATES | {"reset": "reset"}).items()
 }
@@ -167,16 +192,28 @@ def _shape(layer: Group) -> tuple[int, ...]:
     return shape
 
 
-def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron:
+def _cells(layer: Group, group: Group, stack: _Stack, bias: np.ndarray) -> Src:
+    parameters: dict[str, Any] = {
+        name: group.text(key) if name in ("squash", "activation") else group.array(key, MAX_FEW)
+        for name, key in SRC_KEYS.items()
+    }
+    stack.note_unknown(group, frozenset(SRC_KEYS.values()) | {"type"})
+    with _named(layer, {name: f"neuron/{key}" for name, key in SRC_KEYS.items()}):
+        return Src(bias, **parameters)
+
+
+def _neuron(layer: Group, stack: _Stack, bias: np.ndarray = _ZERO) -> Neuron | Src:
     if "neuron" not in layer.keys:
         with _named(layer, {}):
             # NetX's neuron for a layer without one; it never spikes and never forgets its current.
             return Neuron(vth=1 << 17, du=0, dv=fx.DECAY_ONE, bias=bias)
     group = layer.group("neuron")
     kind = group.text("type")
+    if kind == "SRC":
+        return _cells(layer, group, stack, bias)
     if kind not in ("CUBA", "LOIHI"):
         what = _REFUSED_NEURONS.get(kind, "unknown to this package")
-        raise group.refuse("type", f"is {kind!r} ({what})", "only CUBA (or LOIHI) neurons can be read")
+        raise group.refuse("type", f"is {kind!r} ({what})", "only CUBA (or LOIHI) and SRC can be read")
     for key in ("gradedSpike", "messageBits"):
         if group.has_value(key) and np.any(group.array(key, MAX_FEW)):
             raise group.refuse(key, "is not zero: graded spikes", "only binary spikes can be read")
@@ -215,6 +252,10 @@ def _input(layer: Group, kind: str, stack: _Stack) -> None:
         stack.note_unknown(layer, _KEYS["encoder"])
         stack.input_shape = _shape(layer)
         neuron = _neuron(layer, stack)
+        if not isinstance(neuron, Neuron):
+            raise layer.refuse(
+                "neuron/type", "is 'SRC' of an input, whose values have no synapse", "use CUBA"
+            )
         low, high = fx.WEIGHT_MIN, fx.WEIGHT_MAX
         weight = _one(layer, "weight", low, high, absent=fx.WEIGHT_SCALE)
         bias = _one(layer, "bias", low, high, absent=0)

@@ -10,9 +10,9 @@ import math
 import numba as nb
 import numpy as np
 
-from delaynet_lava import fixedpoint as fx
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.recurrence import GROUPS
+from delaynet_lava.kernels.src_layer import step_cells
 
 __all__ = ["backward", "find_events", "run_floats", "run_integers", "settle", "watch"]
 
@@ -106,7 +106,7 @@ def run_integers(
         for t in range(steps):
             fractions += _arrive(x[b, t], senders[b, ends[b, t] : ends[b, t + 1]], t, w, delay, ring)
             now = ring[t % ring.shape[0]]
-            over += _step_integers(now, bias, form, i, h, slow, p, sent)
+            over += step_cells(now, bias, form, i, h, slow, p, sent)
             if wanted:
                 _slopes(p, i, form, slope_h[b, t], slope_x[b, t])
             if t + late < steps:
@@ -119,27 +119,12 @@ def run_integers(
         counts[b, 0], counts[b, 1] = over, fractions
 
 
-@nb.njit
-def _step_integers(now, bias, form, i, h, slow, p, sent):
-    over = 0
-    for n in range(now.shape[0]):
-        wide = fx.src_current(i[n], now[n], form.input_decay, form.shift)
-        over += fx.saturates(wide)
-        current = fx.src_saturated(wide)
-        potential = fx.src_potential(current, h[n], slow[n], bias[n], form.squash, form.slow)
-        slower = fx.src_slower(slow[n], h[n])
-        i[n], p[n], slow[n] = current, potential, slower
-        h[n] = fx.src_activated(potential, form.activation)
-        sent[n] = fx.src_payload(h[n], form.output_bits)
-    return over
-
-
 @compiled()
 def settle(bias, form, state, steps):
     """Advance i, h and h_s, int32 or float (3, P), by silent steps; arguments as of :func:`run_integers`."""
     nothing, p, sent = np.zeros(bias.shape[0], np.int32), np.empty_like(bias), np.empty_like(bias)
     for _ in range(steps):
-        _step_integers(nothing, bias, form, state[0], state[1], state[2], p, sent)
+        step_cells(nothing, bias, form, state[0], state[1], state[2], p, sent)
 
 
 @compiled()
@@ -153,7 +138,7 @@ def watch(arriving, bias, form, state, seen):
     """
     p = np.empty_like(bias)
     for t in range(arriving.shape[0]):
-        _step_integers(arriving[t], bias, form, state[0], state[1], state[2], p, seen[3, t])
+        step_cells(arriving[t], bias, form, state[0], state[1], state[2], p, seen[3, t])
         seen[:3, t] = state
 
 

@@ -37,10 +37,10 @@ class Block(AbstractProcess):
     """A layer of neurons with what leads to it.
 
     Attributes:
-        neuron: LIF, of the shape (W, H, C) that NetX gives to an input layer or (neurons,).
+        neuron: LIF, of the shape (W, H, C) that NetX gives to an input layer or (neurons,); or SRC.
         inp, out: ports to the layers before and after.
         shape: of the output.
-        input_message_bits: of the payloads that come in; 0: spikes. output_message_bits: 0.
+        input_message_bits, output_message_bits: of the payloads that come in and go out; 0: spikes.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Block(AbstractProcess):
     ) -> None:
         super().__init__(shape=shape)
         self.shape = shape
-        self.input_message_bits, self.output_message_bits = message_bits, 0
+        self.input_message_bits, self.output_message_bits = message_bits, _message_bits(layer.neuron.sends)
         neuron = layer.neuron
         if isinstance(layer, ir.Encoder):
             # The input is all there is to an encoder's current: nothing of it lasts.
-            neuron = replace(neuron, du=fx.DECAY_ONE)
+            neuron = replace(layer.neuron, du=fx.DECAY_ONE)
         self.neuron = neuron_process(neuron, shape, **neuron_params)
         self.out = OutPort(shape=shape)
         self.neuron.s_out.connect(self.out)
@@ -105,7 +105,7 @@ class RecurrentDense(Dense):
     def __init__(self, *, layer: ir.Dense, shape: tuple[int, ...], **neuron_params: Any) -> None:
         assert layer.recurrent is not None
         super().__init__(layer=layer, shape=shape, **neuron_params)
-        self.synapse_rec = synapse_process(layer.recurrent)
+        self.synapse_rec = synapse_process(layer.recurrent, _message_bits(layer.neuron.sends))
         self.neuron.s_out.connect(self.synapse_rec.s_in)
         self.synapse_rec.a_out.connect(self.neuron.a_in)
 
@@ -158,9 +158,9 @@ def require_supported(network: ir.Network) -> None:
                 )
 
 
-def _message_bits(network: ir.Network, layer: int) -> int:
+def _message_bits(payload: ir.Payload) -> int:
     """All 24 for payloads of any size: Lava checks none of them, and a board's adapter has no others."""
-    return fx.PAYLOAD_BITS_MAX if network.payload_into(layer).bits else 0
+    return fx.PAYLOAD_BITS_MAX if payload.bits else 0
 
 
 def build_blocks(network: ir.Network, neuron_params: Sequence[dict[str, Any]] | None = None) -> list[Block]:
@@ -175,7 +175,9 @@ def build_blocks(network: ir.Network, neuron_params: Sequence[dict[str, Any]] | 
     require_supported(network)
     blocks: list[Block] = []
     for k, layer in enumerate(network.layers):
-        params = dict(neuron_params[k] if neuron_params else {}, message_bits=_message_bits(network, k))
+        params = dict(
+            neuron_params[k] if neuron_params else {}, message_bits=_message_bits(network.payload_into(k))
+        )
         if isinstance(layer, ir.Encoder):
             block: Block = Input(layer=layer, shape=network.input_shape[::-1], **params)
         elif layer.recurrent is not None:

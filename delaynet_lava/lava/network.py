@@ -112,7 +112,7 @@ class Network(hdf5.Network):
             )
             self.inp.connect(self.in_layer.inp)
             self.out_layer.out.connect(self.out)
-            self.output_message_bits = 0
+            self.output_message_bits = self.out_layer.output_message_bits
 
     def _create(self) -> list[Block]:
         layers = build_blocks(self.network)

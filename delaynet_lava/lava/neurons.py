@@ -1,6 +1,6 @@
 """Neurons: Lava's LIF, one with a soft reset, and the models that count and record for the runner.
 
-The arithmetic is that of Lava's own fixed-point model in every one of them; what stands here only
+The arithmetic is that of Lava's own fixed-point model in every LIF neuron; what stands here only
 looks at the state before the current wraps and the membrane is clipped, which is where Lava forgets
 both.
 """
@@ -15,9 +15,18 @@ from lava.proc.lif.process import LIF
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.lava.session import CLIPS, LOST, WRAPS, Record
-from delaynet_lava.network import Neuron
+from delaynet_lava.lava.src.models import SRCFixedModel
+from delaynet_lava.lava.src.process import SRC
+from delaynet_lava.network import Neuron, Src
 
-__all__ = ["RecordingLIF", "RecordingSubtractLIF", "SubtractLIF", "SubtractLIFModel", "neuron_process"]
+__all__ = [
+    "RecordingLIF",
+    "RecordingSRC",
+    "RecordingSubtractLIF",
+    "SubtractLIF",
+    "SubtractLIFModel",
+    "neuron_process",
+]
 
 
 class SubtractLIF(LIF):
@@ -70,19 +79,47 @@ class RecordingLIF(PyLifModelBitAcc):
             return
         super().run_spk()
         # Lava orders the axes of an input layer W, H, C; channels are counted in C, H, W order.
-        self.record.write(step, self.s_out_buff.T.reshape(-1), self.v.T.reshape(-1))
+        fired, v, u = (state.T.reshape(-1) for state in (self.s_out_buff, self.v, self.u))
+        self.record.write(step, fired, v, current=u)
 
 
 class RecordingSubtractLIF(RecordingLIF, SubtractLIFModel):
     """:class:`RecordingLIF` for the soft reset."""
 
 
-def neuron_process(neuron: Neuron, shape: tuple[int, ...], **params: Any) -> LIF:
+class RecordingSRC(SRCFixedModel):
+    """The fixed-point model of :class:`~delaynet_lava.lava.src.process.SRC` with a ``record``."""
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self.record: Record = proc_params["record"]
+        self._initial: tuple[np.ndarray, ...] | None = None
+
+    def run_spk(self) -> None:
+        """One step of a sample, or of the pause between two."""
+        if self._initial is None:
+            self._initial = self.i.copy(), self.h.copy(), self.h_s.copy()
+        step = self.record.clock.step(self.time_step)
+        if step < 0:
+            self.a_in.recv()
+            self.i[:], self.h[:], self.h_s[:] = self._initial
+            self.s_out.send(np.zeros(self.i.shape, np.int32))
+            return
+        super().run_spk()
+        self.record.counts[WRAPS] += self.saturated
+        self.record.write(step, self.sent, self.h, current=self.i, slow=self.h_s)
+
+
+def neuron_process(neuron: Neuron | Src, shape: tuple[int, ...], **params: Any) -> LIF | SRC:
     """The Lava process of a layer's neurons; ``params`` are handed to its process model.
 
     Lava adds 1 to ``du`` (a register of the chip) but not to ``dv``. Its CPU models take a decay for each
     neuron as they take one for all, element by element.
     """
+    if isinstance(neuron, Src):
+        i, h, h_s = neuron.initial(int(np.prod(shape)))
+        bias = np.broadcast_to(neuron.bias, shape)
+        return SRC(shape=shape, form=neuron.form, bias=bias, i=i, h=h, h_s=h_s, **params)
     process = SubtractLIF if neuron.reset == "subtract" else LIF
 
     def laid_out(values: int | np.ndarray) -> np.ndarray:

@@ -14,13 +14,14 @@ from lava.proc.lif.process import LIF
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.lava import blocks
-from delaynet_lava.lava.neurons import RecordingLIF, RecordingSubtractLIF, SubtractLIF
+from delaynet_lava.lava.neurons import RecordingLIF, RecordingSRC, RecordingSubtractLIF, SubtractLIF
 from delaynet_lava.lava.session import CLIPS, LOST, SPIKES, WRAPS, Clock, Feed, Record
 from delaynet_lava.lava.simulation import Simulation, building
 from delaynet_lava.lava.source import Source, SourceModel
+from delaynet_lava.lava.src.process import SRC
 from delaynet_lava.lava.synapses import FastDelayDense, FastDelayDenseFloat, load_loop
 from delaynet_lava.network import Encoder, Network
-from delaynet_lava.trace import Trace, check_inputs, recorded_layers, require_32_bits, with_tail
+from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers, require_32_bits, with_tail
 
 __all__ = ["MODELS", "run", "run_config"]
 
@@ -34,6 +35,7 @@ _SELECTED = {
     Dense: PyDenseModelBitAcc,
     LIF: RecordingLIF,
     SubtractLIF: RecordingSubtractLIF,
+    SRC: RecordingSRC,
     blocks.Input: blocks.InputModel,
     blocks.Dense: blocks.DenseModel,
     blocks.RecurrentDense: blocks.RecurrentDenseModel,
@@ -76,7 +78,8 @@ def run(
 
     Args:
         inputs: integers or bool (batch, steps, channels), as for :func:`delaynet_lava.emulate`.
-        record: any of "spikes" and "voltage"; final voltages and counters are always kept.
+        record: any of "spikes", "voltage", "current" and "slow" (:class:`Trace`); final voltages and counters
+            are always kept.
         layers: indices of the layers to record (negative ones count from the end); None: all.
         models: "fast" or "stock", see :func:`run_config`.
         progress: called with the number of samples done and their total after each.
@@ -107,8 +110,8 @@ def run(
         Record(
             clock,
             layer.size,
-            spikes=k in chosen and "spikes" in record,
-            voltage=k in chosen and "voltage" in record,
+            [name for name in record if k in chosen and (name != "slow" or layer.neuron.kind == "src")],
+            layer.neuron.sends.dtype,
             decision=network.answer if k == last else None,
         )
         for k, layer in enumerate(network.layers)
@@ -164,8 +167,10 @@ def _read(records: list[Record], steps: int, wall_s: float) -> Trace:
         u_wraps=[int(r.counts[WRAPS]) for r in records],
         v_saturations=[int(r.counts[CLIPS]) for r in records],
         spike_counts=[r.counts[[SPIKES]] for r in records],
-        spikes={k: r.spikes[None].copy() for k, r in enumerate(records) if r.spikes is not None},
-        voltage={k: r.voltage[None].copy() for k, r in enumerate(records) if r.voltage is not None},
+        **{
+            name: {k: r.states[name][None].copy() for k, r in enumerate(records) if name in r.states}
+            for name in RECORDABLE
+        },
         scores=None if records[-1].scores is None else records[-1].scores[None].copy(),
         wall_s=wall_s,
     )

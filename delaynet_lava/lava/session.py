@@ -8,6 +8,7 @@ Lava's processes inherit when they are forked.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -65,8 +66,8 @@ class Record:
     """What the neurons of one layer write while a sample runs.
 
     Attributes:
-        spikes: uint8 (steps, neurons), or None where not wanted.
-        voltage: int32 (steps, neurons), the membrane after the reset, or None.
+        states: (steps, neurons) by name, those wanted: what is sent, of the type ``sends``, and int32
+            the membrane after the reset and the current; h, i and h_s ("slow") of Spiking Recurrent Cells.
         final: int32 (neurons,), the membrane after the last step.
         counts: int64 (4,): wraps of u, saturations of v, spikes, and steps at which u went so far
             that Lava's single wrap could not bring it back to 24 bits.
@@ -74,23 +75,29 @@ class Record:
     """
 
     def __init__(
-        self, clock: Clock, neurons: int, spikes: bool, voltage: bool, decision: Decision | None = None
+        self,
+        clock: Clock,
+        neurons: int,
+        wanted: Collection[str],
+        sends: np.dtype,
+        decision: Decision | None = None,
     ) -> None:
         self.clock, self.decision = clock, decision
         adds = decision is not None and decision.kind != "last"
         self.scores = _shared((neurons,), np.int64) if adds else None
-        self.spikes = _shared((clock.steps, neurons), np.uint8) if spikes else None
-        self.voltage = _shared((clock.steps, neurons), np.int32) if voltage else None
+        kinds: dict[str, type | np.dtype] = {
+            "spikes": sends, "voltage": np.int32, "current": np.int32, "slow": np.int32
+        }  # fmt: skip
+        self.states = {name: _shared((clock.steps, neurons), kinds[name]) for name in wanted}
         self.final = _shared((neurons,), np.int32)
         self.counts = _shared((4,), np.int64)
 
-    def write(self, step: int, spikes: np.ndarray, voltage: np.ndarray) -> None:
-        """Keep one step; both arrays hold one value a neuron."""
+    def write(self, step: int, spikes: np.ndarray, voltage: np.ndarray, **more: np.ndarray) -> None:
+        """Keep one step; every array holds one value a neuron. ``more``: current and slow."""
         self.counts[SPIKES] += np.count_nonzero(spikes)
-        if self.spikes is not None:
-            self.spikes[step] = spikes
-        if self.voltage is not None:
-            self.voltage[step] = voltage
+        for name, values in {"spikes": spikes, "voltage": voltage, **more}.items():
+            if name in self.states:
+                self.states[name][step] = values
         if step == self.clock.steps - 1:
             self.final[:] = voltage
         if self.scores is not None and self.decision is not None and self.decision.covers(step):

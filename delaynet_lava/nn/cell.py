@@ -16,10 +16,10 @@ from delaynet_lava.kernels.recurrence import GROUPS
 from delaynet_lava.nn.axon import delays_of
 from delaynet_lava.nn.parts import Synapse
 
-__all__ = ["BIAS_MAX", "BIAS_MIN", "SpikingRecurrentCell", "quantize"]
+__all__ = ["BIAS_MAX", "BIAS_MIN", "SpikingRecurrentCell", "bias_max", "quantize"]
 
-BIAS_MIN, BIAS_MAX = fx.SRC_BIAS_MIN / fx.DECAY_ONE, fx.SRC_BIAS_MAX / fx.DECAY_ONE
-"""b_h in which a cell is silent without input, -8 to -5."""
+BIAS_MIN, BIAS_MAX = fx.SRC_BIAS_MIN / fx.DECAY_ONE, fx.SRC_BIAS_MAX["parabola", 7] / fx.DECAY_ONE
+"""b_h in which a cell of the paper's is silent without input, -8 to -5; others: :func:`bias_max`."""
 FIRES = 1.6
 """A constant x under which a cell of b_h = -6 fires."""
 SETTLE = 1000
@@ -29,6 +29,11 @@ _DEFAULTS: dict[str, Any] = {
     "bias": -6.0, "current_decay": fx.SRC_DECAY / fx.DECAY_ONE, "squash": "parabola",
     "activation": "parabola", "slow": 7, "requires_grad": True,
 }  # fmt: skip
+
+
+def bias_max(activation: str, slow: int) -> float:
+    """The largest b_h with which such a cell is silent without input."""
+    return fx.SRC_BIAS_MAX[activation, slow] / fx.DECAY_ONE
 
 
 def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
@@ -188,7 +193,7 @@ class SpikingRecurrentCell(torch.nn.Module):
         delay_shift, count_log: as for SLAYER's blocks.
 
     Attributes:
-        bias: parameter (out,), b_h; kept in -8 to -5, where the cell is silent without input.
+        bias: parameter (out,), b_h; kept from -8 to :func:`bias_max`, where the cell is silent without input.
         overflows: int64 (2,), how often i saturated in the last forward pass, and 0.
     """
 
@@ -306,7 +311,7 @@ class SpikingRecurrentCell(torch.nn.Module):
     @torch.no_grad()
     def clamp(self) -> None:
         """Keep b_h in the silent range, and shadow weights where their words can follow."""
-        self.bias.clamp_(BIAS_MIN, BIAS_MAX)
+        self.bias.clamp_(BIAS_MIN, bias_max(self.activation, self.slow))
         for synapse in (self.synapse, self.recurrent_synapse):
             if synapse is not None:
                 synapse.weight.clamp_(fx.WEIGHT_MIN / 64, -fx.WEIGHT_MIN / 64)
@@ -385,10 +390,11 @@ def _check(where: str, params: dict[str, Any], **options: Any) -> None:
         raise InputError(f"{where}: mode", f"is {options['mode']!r}, expected integer or float")
     if options["mode"] == "integer" and (options["output_bits"] is None or options["gate"] != "step"):
         raise InputError(where, "has output_bits None or a gate, which are of floats", "use mode='float'")
-    if not BIAS_MIN <= params["bias"] <= BIAS_MAX:
+    most = bias_max(params["activation"], params["slow"])
+    if not BIAS_MIN <= params["bias"] <= most:
         raise InputError(
-            f"{where}: bias", f"is {params['bias']}, expected {BIAS_MIN} to {BIAS_MAX}",
-            "above, the cell fires without input",
+            f"{where}: bias", f"is {params['bias']}, expected {BIAS_MIN} to {most}",
+            "above, such a cell fires without input",
         )  # fmt: skip
     if not 0 <= params["current_decay"] <= 1:
         raise InputError(f"{where}: current_decay", f"is {params['current_decay']}, expected 0 to 1")

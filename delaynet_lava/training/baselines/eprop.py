@@ -22,6 +22,7 @@ from delaynet_lava.kernels.eligibility import accumulate
 from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.recurrence import GROUPS, SPAN
 from delaynet_lava.kernels.vectors import BLOCK
+from delaynet_lava.network import lif
 from delaynet_lava.neuron import RESETS
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout
 
@@ -86,7 +87,8 @@ def _sweep(hidden: DelayRecurrent | Dense, readout: Readout, bits: np.ndarray, w
     second_run = lay_out(out, batch, int(hidden.delay_shift), spiking=False)
     fired, silent = first_run.room(steps), second_run.room(steps)
     membrane = np.empty((batch, min(_CHUNK, steps), first_run.lanes), np.int32)
-    threshold, reset = layer.neuron.threshold, RESETS[layer.neuron.reset]
+    neuron = lif(layer)
+    threshold, reset = neuron.threshold, RESETS[neuron.reset]
     # Spikes of later steps reach no membrane that the loss sees.
     seen = steps - int(readout.delay_shift)
     useful = seen - int(hidden.delay_shift)
@@ -97,7 +99,7 @@ def _sweep(hidden: DelayRecurrent | Dense, readout: Readout, bits: np.ndarray, w
     latest, faded = np.zeros((batch, erased, width), np.float32), np.zeros((batch, erased), np.float32)
     filtered = np.zeros((batch, n), np.float32)
     summed = np.zeros((GROUPS, n if want_sum else 0, width), np.float32)
-    alpha, kappa = (1 - part.neuron.dv / DECAY_ONE for part in (layer, out))
+    alpha, kappa = (1 - lif(part).dv / DECAY_ONE for part in (layer, out))
     population = np.empty((batch, steps), np.float32)
     for first in range(0, steps, _CHUNK):
         length = min(_CHUNK, steps - first)
