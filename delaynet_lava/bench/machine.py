@@ -13,7 +13,9 @@ from delaynet_lava._version import __version__
 
 __all__ = ["cores", "describe", "memory_mib", "versions"]
 
-_PACKAGES = ("numpy", "numba", "torch", "lava-nc", "lava-dl", "snntorch", "norse", "spikingjelly")
+_PACKAGES = (
+    "numpy", "numba", "torch", "lava-nc", "lava-dl", "jax", "spyx", "snntorch", "norse", "spikingjelly"
+)  # fmt: skip
 
 
 def cores() -> int:

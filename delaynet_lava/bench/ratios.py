@@ -7,26 +7,41 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from delaynet_lava.bench.harness import Figure, Job, LeftOut, groups, installed, measure
-from delaynet_lava.bench.subject import RATE, TASK, Subject, calibrated, task_inputs
+from delaynet_lava.bench.shapes import CELLS, SHAPES
+from delaynet_lava.bench.subject import Subject, calibrated, probe, task_inputs
 from delaynet_lava.errors import InputError
 from delaynet_lava.tasks.registry import task
 
-__all__ = ["PARTS", "SLAYER", "Plan", "Ratio", "Report", "measure_ratios", "plan_ratios"]
+__all__ = ["PARTS", "SLAYER", "Plan", "Ratio", "Report", "measure_ratios", "parts_of", "plan_ratios"]
 
 PARTS = ("training", "emulator", "lava")
 
 LAVA = {"lava-nc": "lava.magma", "lava-dl": "lava.lib.dl.slayer"}
 SLAYER = {"lava-dl": "lava.lib.dl.slayer"}
+JAX = {"jax": "jax"}
 OURS, LARGE = "delaynet_lava", 512
 # name of the peer, its workload, the packages it needs
 PEERS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("SLAYER", "slayer", SLAYER),
     ("plain loop", "loop", {}),
     ("tuned loop", "tuned", {}),
+    ("torch.compile", "compiled", {}),
+    ("JAX scan", "scan", JAX),
+    ("Spyx", "spyx", {"spyx": "spyx"}),
     ("snnTorch", "snntorch", {"snntorch": "snntorch"}),
     ("Norse", "norse", {"norse": "norse"}),
     ("SpikingJelly", "spikingjelly", {"spikingjelly": "spikingjelly"}),
 )
+CELL_PEERS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("plain loop", "cells loop", {}),
+    ("tuned loop", "cells tuned", {}),
+    ("torch.compile", "cells compiled", {}),
+    ("JAX scan", "cells scan", JAX),
+)
+GOALS = {
+    "cue": {"slayer": 25.0, "loop": 55.0, "scan": 17.0},
+    "psmnist": {workload: 10.0 for _, workload, _ in PEERS},
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,41 @@ class Sizes:
     fill_s: float
 
 
-FULL = Sizes(64, 2250, 256, 2250, 300, 5, 3.0)
 QUICK = Sizes(16, 150, 64, 300, 50, 2, 0.2)
+LAVA_STEPS, REPEATS, FILL_S = 300, 5, 3.0
+
+
+def _sizes(shape: str, quick: bool) -> Sizes:
+    """Of a shape's runs; quick ones are at most those of :data:`QUICK`."""
+    if shape == CELLS:
+        from delaynet_lava.bench.cells import SAMPLES, STEPS
+
+        samples, steps, emulated = SAMPLES, STEPS, SAMPLES
+    else:
+        kind = SHAPES[shape]
+        samples, steps, emulated = kind.samples, kind.steps, kind.emulator_samples
+    if not quick:
+        return Sizes(samples, steps, emulated, steps, LAVA_STEPS, REPEATS, FILL_S)
+    return replace(
+        QUICK,
+        train_samples=min(QUICK.train_samples, samples),
+        train_steps=min(QUICK.train_steps, steps),
+        emulator_samples=min(QUICK.emulator_samples, emulated),
+        emulator_steps=min(QUICK.emulator_steps, steps),
+    )
+
+
+def parts_of(shape: str) -> tuple[str, ...]:
+    """What can be measured of a shape.
+
+    Raises:
+        InputError: there is no such shape.
+    """
+    if shape == CELLS:
+        return ("training", "emulator")
+    if shape not in SHAPES:
+        raise InputError("--shape", f"{shape!r} is not known", f"choose from: {', '.join([*SHAPES, CELLS])}")
+    return SHAPES[shape].parts
 
 
 @dataclass(frozen=True)
@@ -94,10 +142,10 @@ class Plan:
     """What is to be measured.
 
     Attributes:
-        network: on which network, and how often its hidden neurons spike.
+        networks: on which networks, and how often their hidden neurons spike.
     """
 
-    network: dict[str, Any]
+    networks: list[dict[str, Any]]
     sizes: Sizes
     jobs: list[Job]
     pairs: list[_Pair]
@@ -112,7 +160,7 @@ class Plan:
 class Report:
     """What was measured, and how it compares."""
 
-    network: dict[str, Any]
+    networks: list[dict[str, Any]]
     sizes: Sizes
     figures: list[Figure]
     ratios: list[Ratio]
@@ -121,12 +169,30 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
-            "network": self.network,
+            "networks": self.networks,
             "sizes": asdict(self.sizes),
             "figures": [f.as_dict() for f in self.figures],
             "ratios": [r.as_dict() for r in self.ratios],
             "left_out": [asdict(one) for one in self.left_out],
         }
+
+
+def _named(part: str, subject: Subject) -> str:
+    """A second network's figures are called by its layers."""
+    return f"{part} {'-'.join(map(str, subject.layers))}" if subject.layers else part
+
+
+def _against(
+    name: str, workload: str, options: dict[str, Any], needs: dict[str, str], sizes: Sizes, shape: str
+) -> tuple[list[Job], list[_Pair]]:
+    """A training step of ours and of all peers, called by ``name``."""
+    ours = f"{name}: {OURS}"
+    jobs = [Job(ours, workload, options, needs, sizes.repeats, sizes.fill_s)]
+    pairs = []
+    for peer, work, wanted in CELL_PEERS if shape == CELLS else PEERS:
+        jobs.append(Job(f"{name}: {peer}", work, options, wanted, sizes.repeats, sizes.fill_s))
+        pairs.append(_Pair(f"{name} vs {peer}", ours, jobs[-1].name, GOALS.get(shape, {}).get(work)))
+    return jobs, pairs
 
 
 def _training(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
@@ -135,20 +201,13 @@ def _training(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
         "samples": sizes.train_samples,
         "steps": sizes.train_steps,
     }
-    ours = f"training: {OURS}"
-    jobs = [Job(ours, "training", options, SLAYER, sizes.repeats, sizes.fill_s)]
-    pairs = []
-    for name, workload, needs in PEERS:
-        jobs.append(Job(f"training: {name}", workload, options, needs, sizes.repeats, sizes.fill_s))
-        goal = 25.0 if workload in ("slayer", "loop") else None
-        pairs.append(_Pair(f"training vs {name}", ours, jobs[-1].name, goal))
-    return jobs, pairs
+    return _against(_named("training", subject), "training", options, SLAYER, sizes, subject.shape)
 
 
 def _lava_job(name: str, subject: Subject, sizes: Sizes, **options: Any) -> Job:
     options = {"subject": subject.options(), "steps": sizes.lava_steps, **options}
     # A step is a dozen messages between processes; how long one takes changes from minute to minute.
-    turns = f"Lava, {subject.neurons}"
+    turns = f"Lava, {'-'.join(map(str, subject.layers or subject.kind.layers))}"
     return Job(f"Lava: {name}", "lava", options, LAVA, sizes.repeats, sizes.fill_s, turns=turns)
 
 
@@ -158,17 +217,18 @@ def _emulator(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
         "samples": sizes.emulator_samples,
         "steps": sizes.emulator_steps,
     }
-    jobs = [
-        Job(f"emulator: {OURS}", "emulator", options, {}, sizes.repeats, sizes.fill_s),
-        _lava_job("stock", subject, sizes, models="stock"),
-    ]
-    return jobs, [_Pair("emulator vs stock Lava", jobs[0].name, jobs[1].name, 20000.0)]
+    name = f"{_named('emulator', subject)}: {OURS}"
+    jobs = [Job(name, "emulator", options, {}, sizes.repeats, sizes.fill_s)]
+    if "lava" not in subject.kind.parts:
+        return jobs, []
+    jobs.append(_lava_job("stock", subject, sizes, models="stock"))
+    return jobs, [_Pair("emulator vs stock Lava", jobs[0].name, jobs[1].name, 50000.0)]
 
 
 def _lava(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
-    large = replace(subject, model=None, neurons=LARGE, vth=-1)
+    large = replace(subject, model=None, layers=(LARGE,), vth=())
     if all(installed(module) for module in LAVA.values()):
-        large, _ = calibrated(large, task_inputs(4, word=subject.task)[0])
+        large, _ = calibrated(large, task_inputs(4, word=subject.word)[0])
     jobs = [
         _lava_job("FastDelayDense", subject, sizes, models="fast"),
         _lava_job("stock", subject, sizes, models="stock"),
@@ -193,14 +253,14 @@ def _ratio(pair: _Pair, figures: dict[str, Figure]) -> Ratio:
     return Ratio(pair.name, pair.ours, pair.theirs, value, pair.goal, pair.at_most)
 
 
-def _for_task(sizes: Sizes, word: str) -> Sizes:
+def _for_task(sizes: Sizes, word: str, payloads: bool) -> Sizes:
     """As many steps and samples as the task has.
 
     Raises:
         InputError: inputs that the peers do not take, or no classes.
     """
     source = task(word)
-    if source.payload_bits or source.classes is None:
+    if (source.payload_bits and not payloads) or source.classes is None:
         raise InputError(f"task {word}", "sends payloads or has no classes", "name one of spikes and classes")
     size = source.size("test")
     return replace(
@@ -213,28 +273,69 @@ def _for_task(sizes: Sizes, word: str) -> Sizes:
 
 
 def plan_ratios(
-    model: str | None = None, quick: bool = False, parts: Sequence[str] = PARTS, word: str | None = None
+    model: str | None = None,
+    quick: bool = False,
+    parts: Sequence[str] = PARTS,
+    word: str | None = None,
+    shape: str = "cue",
 ) -> Plan:
     """What to measure for the ratios.
 
     Args:
-        model: a model.pt or net.h5 of the task's shape; None: a seeded network of the shipped
-            model's shape whose neurons spike as often.
+        model: a model.pt or net.h5 of the shape of cue; None: a seeded network of the shape whose neurons
+            spike as often as they should.
         quick: few and short runs, for a look; the ratios are not those of the goals.
-        parts: which of :data:`PARTS`.
-        word: of the task whose inputs are run; None: the one that the goals are for.
+        parts: which of :data:`PARTS`; those that the shape has.
+        word: of the task whose inputs are run; None: the shape's.
+        shape: of :data:`bench.shapes.SHAPES`, or :data:`bench.shapes.CELLS`.
 
     Raises:
-        InputError: a model that can't be read or has another shape, or a task of payloads.
+        InputError: a model that can't be read or has another shape, an unknown shape, a task of payloads.
     """
-    word = word or TASK
-    sizes = _for_task(QUICK if quick else FULL, word)
-    probe, _ = task_inputs(min(16, sizes.emulator_samples), sizes.train_steps, word)
-    subject, rate = calibrated(Subject(model, task=word), probe)
-    plans = [_PLANS[part](subject, sizes) for part in PARTS if part in parts]
-    about = {"summary": subject.network().summary(), "rate": rate, "rate_wanted": RATE, **subject.options()}
-    jobs = {job.name: job for jobs, _ in plans for job in jobs}
-    return Plan(about, sizes, list(jobs.values()), [pair for _, pairs in plans for pair in pairs])
+    known, sizes = parts_of(shape), _sizes(shape, quick)
+    if model and shape != "cue":
+        raise InputError("--model", f"goes with the shape cue, not {shape}", "leave one of them out")
+    if shape == CELLS:
+        if word:
+            raise InputError("--task", f"the shape {CELLS} has its own inputs", "leave it out")
+        return _plan_cells(sizes, parts)
+    first = Subject(model, shape, task=word or "")
+    if first.word:
+        sizes = _for_task(sizes, first.word, bool(SHAPES[shape].payload_bits))
+    about, pairs = [], []
+    jobs: dict[str, Job] = {}
+    deeper = SHAPES[shape].deeper
+    for subject in [first, *([replace(first, layers=deeper)] if deeper else [])]:
+        shown, _ = probe(subject, min(16, sizes.emulator_samples), sizes.train_steps)
+        subject, rate = calibrated(subject, shown)
+        about.append(
+            {"summary": subject.network().summary(), "rate": rate, "rate_wanted": subject.kind.rate}
+            | subject.options()
+        )
+        for part in known:
+            if part in parts:
+                planned, compared = _PLANS[part](subject, sizes)
+                jobs |= {job.name: job for job in planned}
+                pairs += compared
+    return Plan(about, sizes, list(jobs.values()), pairs)
+
+
+def _plan_cells(sizes: Sizes, parts: Sequence[str]) -> Plan:
+    from delaynet_lava.bench import cells
+
+    options = {"samples": sizes.train_samples, "steps": sizes.train_steps}
+    jobs, pairs = (
+        _against("training", "cells", options, {}, sizes, CELLS) if "training" in parts else ([], [])
+    )
+    if "emulator" in parts:
+        options = {"samples": sizes.emulator_samples, "steps": sizes.emulator_steps}
+        name = f"emulator: {OURS}"
+        jobs.append(Job(name, "cells emulator", options, {}, sizes.repeats, sizes.fill_s))
+    channels, neurons, classes = cells.SIZES
+    about = {"summary": f"{channels} - {neurons} Spiking Recurrent Cells - {classes}", "shape": CELLS}
+    work = cells.ours(sizes.train_samples, sizes.train_steps)
+    work.run()
+    return Plan([about | {"rate": work.facts()["rate"], "model": None, "seed": 0}], sizes, jobs, pairs)
 
 
 def measure_ratios(plan: Plan, start: Callable[[str], None] = lambda name: None) -> Report:
@@ -249,7 +350,7 @@ def measure_ratios(plan: Plan, start: Callable[[str], None] = lambda name: None)
         results += measure(group)
     figures = {r.name: r for r in results if isinstance(r, Figure)}
     return Report(
-        network=plan.network,
+        networks=plan.networks,
         sizes=plan.sizes,
         figures=list(figures.values()),
         ratios=[_ratio(p, figures) for p in plan.pairs if p.ours in figures and p.theirs in figures],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava.bench.harness import Figure, Job, LeftOut, measure
-from delaynet_lava.bench.ratios import FULL, QUICK, SLAYER
+from delaynet_lava.bench.ratios import FILL_S, QUICK, REPEATS, SLAYER
 from delaynet_lava.bench.subject import RATE, Subject, calibrated, random_inputs
 
 __all__ = ["SCALED", "Plan", "Scaling", "Series", "measure_scaling", "plan_scaling"]
@@ -93,10 +93,8 @@ def _series(name: str, over: str, quick: bool, points: Points) -> Plan:
     if part == "training":
         # Over many thousand steps the exact gradient leaves the range of floats.
         needs, points = SLAYER, [(x, {**options, "feedback": FEEDBACK}) for x, options in points]
-    sizes = QUICK if quick else FULL
-    jobs = [
-        (x, Job(f"{name}: {x:g}", part, options, needs, sizes.repeats, sizes.fill_s)) for x, options in points
-    ]
+    repeats, fill_s = (QUICK.repeats, QUICK.fill_s) if quick else (REPEATS, FILL_S)
+    jobs = [(x, Job(f"{name}: {x:g}", part, options, needs, repeats, fill_s)) for x, options in points]
     return Plan(name, over, jobs)
 
 
@@ -116,7 +114,7 @@ def plan_scaling(quick: bool = False, parts: Sequence[str] = SCALED) -> list[Pla
 
     def sized(samples: int, largest: int, rate: Callable[[int], float], fan_out: int | None = None) -> Points:
         sizes = [n for n in SIZES if n <= largest][: QUICK_POINTS if quick else None]
-        return [(n, run(Subject(neurons=n, fan_out=fan_out), samples, 500 // few, rate(n))) for n in sizes]
+        return [(n, run(Subject(layers=(n,), fan_out=fan_out), samples, 500 // few, rate(n))) for n in sizes]
 
     plans: list[tuple[str, str, Points]] = []
     for part, samples, largest in (("training", 4, 128), ("emulator", 32, 1024)):
@@ -133,7 +131,7 @@ def plan_scaling(quick: bool = False, parts: Sequence[str] = SCALED) -> list[Pla
         return RATE * SIZES[0] / neurons
 
     rates = RATES[: QUICK_POINTS if quick else None]
-    by_rate = [(r, run(Subject(neurons=1024), 32, 500 // few, r)) for r in rates]
+    by_rate = [(r, run(Subject(layers=(1024,)), 32, 500 // few, r)) for r in rates]
     plans += [
         ("training over neurons, all to all", "neurons", sized(8, 1024, same)),
         (f"emulator over neurons, {FAN_OUT} synapses each", "neurons", sized(32, 8192, same, FAN_OUT)),

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 from delaynet_lava.bench.harness import Work
-from delaynet_lava.bench.subject import inputs_and_labels, made, parts
+from delaynet_lava.bench.subject import inputs_and_labels, made, stack
 from delaynet_lava.errors import InputError
 from delaynet_lava.network import Dense, Network, lif
 
-__all__ = ["WIDTH", "blocks", "neuron_params", "training", "training_work"]
+__all__ = ["WIDTH", "blocks", "neuron_params", "trained", "training", "training_work"]
 
 WIDTH = 1.39  # of the surrogate, in thresholds, as `delaynet train` has it
 
 
 def training_work(
-    forward: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+    forward: Callable[[], tuple[torch.Tensor, list[torch.Tensor]]],
     parameters: list[torch.nn.Parameter],
     labels: np.ndarray,
     amount: float,
@@ -28,10 +28,10 @@ def training_work(
 
     Args:
         forward: gives the readout's membranes after the last step, (samples, classes), and the
-            hidden spikes in any layout.
+            spikes of each hidden layer in any layout.
     """
     target = torch.from_numpy(labels)
-    seen: dict[str, torch.Tensor] = {}
+    seen: dict[str, Any] = {}
 
     def run() -> None:
         for parameter in parameters:
@@ -43,12 +43,17 @@ def training_work(
     def facts() -> dict[str, Any]:
         grads = [p.grad for p in parameters if p.grad is not None]
         return {
-            "rate": float(seen["spikes"].detach().mean()),
+            "rate": float(np.mean([float(spikes.detach().mean()) for spikes in seen["spikes"]])),
             "loss": float(seen["loss"].detach()),
             "gradient_finite": all(bool(torch.isfinite(g).all()) for g in grads),
         }
 
     return Work(run, amount, facts)
+
+
+def trained(net: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Its parameters that have a gradient."""
+    return [p for p in net.parameters() if p.requires_grad]
 
 
 def neuron_params(layer: Dense) -> dict[str, Any]:
@@ -72,25 +77,31 @@ def blocks(network: Network, feedback: float = 1.0) -> torch.nn.Sequential:
     """
     from delaynet_lava.nn import DelayRecurrent, Readout
 
-    hidden, back, out = parts(network)
-    synapses = (hidden.synapse, back, out.synapse)
-    delay = np.where(back.weight != 0, back.delay, 0).max(axis=0).astype(int)
-    if any(s.weight_exp for s in synapses) or ((back.weight != 0) & (back.delay != delay)).any():
-        raise InputError("network", "has weight exponents, or delays that are not axonal")
+    hidden, out = stack(network)
+    layers: list[torch.nn.Module] = []
     more = {"tau_grad": WIDTH, "requires_grad": True}
-    first = DelayRecurrent(
-        neuron_params(hidden) | more, network.channels, hidden.size, delay, feedback_grad=feedback
-    )
-    last = Readout(neuron_params(out) | more, hidden.size, out.size)
-    with torch.no_grad():
-        for block in (first, last):
-            # The paper's LIF has no current memory, before training and after it.
-            block.neuron.current_decay.requires_grad_(False)
-        for part, synapse in zip(
-            (first.input_synapse, first.recurrent_synapse, last.synapse), synapses, strict=True
-        ):
-            part.weight.copy_(torch.from_numpy(synapse.weight / 64.0).reshape(part.weight.shape))
-    return torch.nn.Sequential(first, last)
+    for layer, back in hidden:
+        delay = np.where(back.weight != 0, back.delay, 0).max(axis=0).astype(int)
+        exponents = layer.synapse.weight_exp, back.weight_exp, out.synapse.weight_exp
+        if any(exponents) or ((back.weight != 0) & (back.delay != delay)).any():
+            raise InputError("network", "has weight exponents, or delays that are not axonal")
+        block = DelayRecurrent(
+            neuron_params(layer) | more, layer.synapse.shape[1], layer.size, delay, feedback_grad=feedback
+        )
+        _set(block.input_synapse, layer.synapse.weight)
+        _set(block.recurrent_synapse, back.weight)
+        layers.append(block)
+    readout = Readout(neuron_params(out) | more, out.synapse.shape[1], out.size)
+    _set(readout.synapse, out.synapse.weight)
+    for part in (*layers, readout):
+        # The paper's LIF has no current memory, before training and after it.
+        part.neuron.current_decay.requires_grad_(False)
+    return torch.nn.Sequential(*layers, readout)
+
+
+@torch.no_grad()
+def _set(synapse: torch.nn.Module, weight: np.ndarray) -> None:
+    synapse.weight.copy_(torch.from_numpy(weight / 64.0).reshape(synapse.weight.shape))
 
 
 def training(
@@ -101,13 +112,15 @@ def training(
     rate: float | None = None,
     feedback: float = 1.0,
 ) -> Work:
-    """A training step of DelayRecurrent and Readout."""
+    """A training step of DelayRecurrent, one or several, and Readout."""
     spikes, labels = inputs_and_labels(subject, inputs, samples, steps)
     net = blocks(made(subject, spikes, rate), feedback)
     x = torch.from_numpy(spikes).transpose(1, 2).to(torch.float32).contiguous()
 
-    def forward() -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = net[0](x)
-        return net[1](hidden)[..., -1], hidden
+    def forward() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        spikes = [x]
+        for block in net[:-1]:
+            spikes.append(block(spikes[-1]))
+        return net[-1](spikes[-1])[..., -1], spikes[1:]
 
-    return training_work(forward, [p for p in net.parameters() if p.requires_grad], labels, samples * steps)
+    return training_work(forward, trained(net), labels, samples * steps)

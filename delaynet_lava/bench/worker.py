@@ -32,9 +32,18 @@ WORKLOADS = {
     "slayer": "peers:slayer",
     "loop": "peers:loop",
     "tuned": "peers:tuned",
+    "compiled": "peers:compiled",
+    "scan": "peers_jax:scan",
+    "spyx": "peers_jax:spyx",
     "snntorch": "peers:snntorch",
     "norse": "peers:norse",
     "spikingjelly": "peers:spikingjelly",
+    "cells": "cells:ours",
+    "cells emulator": "cells:emulator",
+    "cells loop": "cells:loop",
+    "cells tuned": "cells:tuned",
+    "cells compiled": "cells:compiled",
+    "cells scan": "cells:scan",
 }
 
 

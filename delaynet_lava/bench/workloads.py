@@ -29,9 +29,9 @@ def emulator(
 
     def facts() -> dict[str, Any]:
         (trace,) = traces
-        spikes = int(trace.spike_counts[0].sum())
+        spikes = sum(int(counts.sum()) for counts in trace.spike_counts[:-1])
         return {
-            "rate": spikes / (samples * steps * network.layers[0].size),
+            "rate": spikes / (samples * steps * sum(layer.size for layer in network.layers[:-1])),
             "spikes": spikes,
             "overflows": sum(trace.u_wraps) + sum(trace.v_saturations),
         }
@@ -63,7 +63,7 @@ def lava(subject: dict[str, Any], steps: int, models: str, delayed: bool = True)
     from lava.magma.core.run_conditions import RunSteps
     from lava.proc.io.source import RingBuffer
 
-    x, _ = task_inputs(1, word=subject["task"])
+    x, _ = task_inputs(1, word=Subject.of(subject).word)
     network = Subject.of(subject).network()
     if not delayed:
         network = undelayed(network)

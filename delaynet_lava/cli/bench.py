@@ -27,7 +27,7 @@ COLUMNS = ["median", "sample-steps/s", "threads", "rate", "peak MiB"]
 def _parts(chosen: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
     for part in chosen or ():
         if part not in known:
-            raise InputError("--part", f"{part!r} is not known", f"choose from: {', '.join(known)}")
+            raise InputError("--part", f"{part!r} is not known here", f"choose from: {', '.join(known)}")
     return tuple(part for part in known if not chosen or part in chosen)
 
 
@@ -53,16 +53,19 @@ def _head(machine: dict[str, Any], versions: dict[str, str]) -> None:
     say(", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
-def _show_ratios(report: Any, quick: bool) -> None:
-    network, sizes = report.network, report.sizes
-    kind = network["model"] or f"seeded {network['seed']}"
-    say(f"{network['summary']} ({kind}), rate: {network['rate']:.3f} spikes of a hidden neuron in a step")
+def _show_ratios(report: Any, quick: bool, parts: tuple[str, ...]) -> None:
+    sizes = report.sizes
+    for network in report.networks:
+        kind = network["model"] or f"seeded {network['seed']}"
+        say(f"{network['summary']} ({kind}), rate: {network['rate']:.3f} spikes of a hidden neuron in a step")
     runs = f"a warm-up, then medians of at least {sizes.repeats} runs"
     say(f"quick, so too short for the goals: {runs}" if quick else runs)
-    say(
-        f"a run: training step of {sizes.train_samples} samples x {sizes.train_steps} steps, emulator "
-        f"{sizes.emulator_samples} x {sizes.emulator_steps}, Lava {sizes.lava_steps} steps"
-    )
+    each = {
+        "training": f"training step of {sizes.train_samples} samples x {sizes.train_steps} steps",
+        "emulator": f"emulator {sizes.emulator_samples} x {sizes.emulator_steps}",
+        "lava": f"Lava {sizes.lava_steps} steps",
+    }
+    say("a run: " + ", ".join(each[part] for part in parts))
     say("")
     lines(["measured", *COLUMNS], [[f.name, *_row(f)] for f in report.figures])
     if not report.ratios:
@@ -101,12 +104,19 @@ def bench(
     scaling: Annotated[
         bool, typer.Option("--scaling", help="How time grows with steps, samples, neurons and spikes.")
     ] = False,
+    shape: Annotated[
+        str,
+        typer.Option(
+            help="cue: 40-125-2 at 2 % spikes; psmnist: 1-216-10 and 1-48-112-112-10, graded inputs, at 8 %; "
+            "src: 784-100-10, Spiking Recurrent Cells."
+        ),
+    ] = "cue",
     model: Annotated[
         str | None,
         typer.Option(help="A model.pt or net.h5 to measure; default: a seeded network that spikes as often."),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help=f"Whose inputs are run, such as {WORDS}. [default: cue]")
+        str | None, typer.Option(help=f"Whose inputs are run, such as {WORDS}. [default: the shape's own]")
     ] = None,
     part: Annotated[
         list[str] | None, typer.Option(help="Only this: training, emulator or lava; repeatable.")
@@ -122,15 +132,17 @@ def bench(
     out and said.
     Exit code 1 where Lava's simulator and the emulator disagree. Example: delaynet bench --json bench.json
     """
-    from delaynet_lava.bench import PARTS, SCALED, machine, plots
+    from delaynet_lava.bench import SCALED, machine, parts_of, plots
     from delaynet_lava.bench.ratios import measure_ratios, plan_ratios
     from delaynet_lava.bench.scaling import measure_scaling, plan_scaling
 
     require_folder("--json", json)
     require_picture("--plot", plot)
-    if scaling and (model or task):
-        raise InputError("--scaling", "takes many sizes, --model and --task one", "leave them or it out")
-    parts = _parts(part, SCALED if scaling else PARTS)
+    if scaling and (model or task or shape != "cue"):
+        raise InputError(
+            "--scaling", "takes many sizes, --shape, --model and --task one", "leave them or it out"
+        )
+    parts = _parts(part, SCALED if scaling else parts_of(shape))
     about: dict[str, Any] = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick}
     report: Any
     if scaling:
@@ -138,12 +150,12 @@ def bench(
         with progress("measuring", sum(len(one.points) for one in series)) as advance:
             report = measure_scaling(series, _announce(advance))
     else:
-        plan = plan_ratios(model, quick, parts, task)
+        plan = plan_ratios(model, quick, parts, task, shape)
         with progress("measuring", len(plan.groups)) as advance:
             report = measure_ratios(plan, _announce(advance))
     write_json(json, {**about, **report.as_dict()})
     if plot is not None:
-        title = f"{about['machine']['cpu']}, {about['machine']['cores']} cores" + (", quick" if quick else "")
+        title = f"{shape}: {about['machine']['cpu']}, {about['machine']['cores']} cores" + ", quick" * quick
         drawn = (
             plots.draw_scaling(report.series, title) if scaling else plots.draw_ratios(report.ratios, title)
         )
@@ -152,7 +164,7 @@ def bench(
     if scaling:
         _show_scaling(report)
     else:
-        _show_ratios(report, quick)
+        _show_ratios(report, quick, parts)
     _left_out(report.left_out)
     differ = [] if scaling else [f.name for f in report.figures if not f.facts.get("emulator_agrees", True)]
     for name in differ:
