@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from delaynet_lava.formats.netx import write as save
     from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
     from delaynet_lava.nn.model import load_model, save_model
+    from delaynet_lava.sparse import SparseSynapse
     from delaynet_lava.tasks.registry import task
     from delaynet_lava.trace import Trace
     from delaynet_lava.training.trainer import train
@@ -28,6 +29,7 @@ __all__ = [
     "Encoder",
     "Network",
     "Neuron",
+    "SparseSynapse",
     "Synapse",
     "Trace",
     "__version__",
@@ -50,6 +52,7 @@ _LATER = {
     "Encoder": ("network", "Encoder"),
     "Network": ("network", "Network"),
     "Neuron": ("network", "Neuron"),
+    "SparseSynapse": ("sparse", "SparseSynapse"),
     "Synapse": ("network", "Synapse"),
     "Trace": ("trace", "Trace"),
     "check": ("export.agreement", "check"),

@@ -12,11 +12,12 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes as bits_of
-from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list
+from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list, sorted_list
 from delaynet_lava.kernels.layer import NO_BITS, NO_VALUES, LayerRun
 from delaynet_lava.kernels.src_layer import SrcRun
 from delaynet_lava.network import SPIKES, Dense, Layer, Network, Payload, Src, Synapse
 from delaynet_lava.neuron import RESETS
+from delaynet_lava.sparse import SparseSynapse
 from delaynet_lava.trace import RECORDABLE, Trace, check_inputs, recorded_layers
 
 __all__ = ["Extremes", "emulate", "extremes", "lay_out"]
@@ -33,7 +34,7 @@ def lay_out(
 
     Args:
         payload: what comes in.
-        lead: lag of an undelayed input, see :func:`kernels.events.run_layer`.
+        lead: lag of an undelayed input, see :class:`kernels.events.Parameters`.
         spiking: whether its membranes are compared with the threshold.
     """
     neuron, size = layer.neuron, layer.size
@@ -60,7 +61,11 @@ def lay_out(
 def _events(synapse: Synapse) -> EventList:
     """Sorted once for each synapse, whose arrays never change: of thousands of neurons that takes seconds."""
     if synapse not in _SORTED:
-        _SORTED[synapse] = event_list(synapse.weight, synapse.delay, synapse.weight_exp)
+        if isinstance(synapse, SparseSynapse):
+            of = synapse.start, synapse.post, synapse.words, synapse.lags
+            _SORTED[synapse] = sorted_list(synapse.shape[0], *of, synapse.weight_exp)
+        else:
+            _SORTED[synapse] = event_list(synapse.weight, synapse.delay, synapse.weight_exp)
     return _SORTED[synapse]
 
 

@@ -98,6 +98,7 @@ class Synapse:
     weight_exp: int = 0
 
     def __post_init__(self) -> None:
+        require(not hasattr(self.weight, "tocsc"), "weight", "is sparse", "give it to SparseSynapse")
         weight = integers(self.weight, "weight", fx.WEIGHT_MIN, fx.WEIGHT_MAX, np.int16)
         require(weight.ndim == 2, "weight", f"has shape {weight.shape}, expected (post, pre)")
         require(weight.size > 0, "weight", f"is empty, shape {weight.shape}")
@@ -122,13 +123,23 @@ class Synapse:
         object.__setattr__(self, "weight_exp", integer(self.weight_exp, "weight_exp", -1, fx.WEIGHT_EXP_MAX))
 
     def __repr__(self) -> str:
-        spans = f"weights {_span(self.weight)}, delays {_span(self.delay)}"
-        return f"<Synapse {self.shape[0]}x{self.shape[1]}, {spans}>"
+        weights, delays = self.spans
+        return f"<Synapse {self.shape[0]}x{self.shape[1]}, weights {weights}, delays {delays}>"
 
     @property
     def shape(self) -> tuple[int, int]:
         """(post, pre)."""
         return self.weight.shape  # type: ignore[return-value]
+
+    @property
+    def count(self) -> int:
+        """Number of synapses, whose weight is not zero."""
+        return int(np.count_nonzero(self.weight))
+
+    @property
+    def spans(self) -> tuple[str, str]:
+        """Least and largest weight and delay, for people."""
+        return _span(self.weight), _span(self.delay)
 
     def sums(
         self, payload: Payload = SPIKES, senders: np.ndarray | None = None
@@ -397,8 +408,7 @@ class Network:
                 spans = ["-", _span(of.decay), "-", "-", "-"]
             layers.append([str(k), kind, str(layer.size), *spans])
         synapses = [
-            [name, "x".join(map(str, s.shape)), f"{np.count_nonzero(s.weight):,}", _span(s.weight),
-             str(s.weight_exp), _span(s.delay)]
+            [name, "x".join(map(str, s.shape)), f"{s.count:,}", s.spans[0], str(s.weight_exp), s.spans[1]]
             for name, s in self._matrices()
         ]  # fmt: skip
         heads = ("layer", "kind", "neurons", "vth", "du", "dv", "reset", "membrane bits")

@@ -1,7 +1,9 @@
-"""What was compiled is compiled anew when the arithmetic that it calls has changed."""
+"""What is compiled: anew when the arithmetic that it calls has changed, and never without a plain version."""
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -41,3 +43,38 @@ def test_loops_follow_the_functions_that_they_call(tmp_path, decorator, after):
     assert ran(tmp_path) == "75 1"
     arithmetic.write_text(ARITHMETIC.replace("* 3 // 4", "* 2 // 4"))
     assert ran(tmp_path) == after
+
+
+def loops(repository: Path) -> dict[str, tuple[Path, str]]:
+    """Every compiled loop of the kernels: its module, and its docstring."""
+    found = {}
+    for path in sorted((repository / "delaynet_lava" / "kernels").glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and "compiled(" in " ".join(
+                map(ast.unparse, node.decorator_list)
+            ):
+                found[f"{path.stem}.{node.name}"] = path, ast.get_docstring(node) or ""
+    return found
+
+
+def test_every_compiled_loop_names_the_plain_version_that_defines_it(repository):
+    found = loops(repository)
+    assert {"events.run_layer", "recurrence.backward_segment", "spikes.tally"} <= found.keys()
+    for name, (path, text) in found.items():
+        if name.startswith("src_"):
+            continue  # two forward loops, defined by kernels/src_steps.py
+        plain = re.search(r"Plain version: ``(\w+)`` in (this module|tests/\w+\.py)", text)
+        assert plain is not None, f"{name} names no plain version"
+        where = path if plain[2] == "this module" else repository / plain[2]
+        assert re.search(rf"^(def|class) {plain[1]}\b", where.read_text(), re.MULTILINE), (
+            f"{name}: {plain[0]}"
+        )
+
+
+def test_no_loop_takes_more_arguments_than_one_can_hold_in_mind(repository):
+    for name, (path, _) in loops(repository).items():
+        (loop,) = (
+            n for n in ast.parse(path.read_text()).body if getattr(n, "name", "") == name.split(".")[1]
+        )
+        many = 20 if path.stem in ("src_layer", "src_training", "adaptive", "eligibility") else 12
+        assert len(loop.args.args) <= many, f"{name} takes {len(loop.args.args)}: group them"

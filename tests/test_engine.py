@@ -29,7 +29,7 @@ from delaynet_lava.kernels.events import (
     state_type,
 )
 from delaynet_lava.kernels.layer import NO_VALUES
-from delaynet_lava.kernels.state import advance
+from delaynet_lava.kernels.state import Rows, Rule, advance
 from delaynet_lava.kernels.vectors import (
     BLOCK,
     LANES,
@@ -199,6 +199,11 @@ def test_bits_and_spikes_are_the_same(shape, seed):
     back = np.full(shape, 7, np.float32)
     spikes.unpack_tensor(bits, 1, back)
     assert np.array_equal(back[:, 1:], values[:, :-1]) and not back[:, 0].any()
+    counts, totals = np.full(shape[:2], 7, np.float32), np.ones((shape[0], shape[2]), np.int64)
+    spikes.count(bits, 1, counts)
+    assert np.array_equal(counts[:, 1:], values[:, :-1].sum(axis=2)) and (counts[:, 0] == 7).all()
+    spikes.tally(bits, 1, shape[1], totals)
+    assert np.array_equal(totals, 1 + values[:, 1:].sum(axis=1))
 
 
 @pytest.mark.parametrize("other", [2.0, 0.5, -1.0, np.nan])
@@ -257,11 +262,12 @@ def test_words_added_in_vectors_keep_their_sign(total, row):
 
 @numba.njit
 def advanced(u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit, each):
-    advance(
-        u, u.size // LANES, u.ctypes.data, v.ctypes.data, slot.ctypes.data, bias.ctypes.data,
+    rows = Rows(
+        u.ctypes.data, v.ctypes.data, slot.ctypes.data, bias.ctypes.data,
         u_out.ctypes.data, v_out.ctypes.data, fired.ctypes.data, counts.ctypes.data,
-        du, dv, threshold, unit_exp, limit, each.ctypes.data if each.size else 0,
     )  # fmt: skip
+    own = each.ctypes.data if each.size else 0
+    advance(u, u.size // LANES, rows, Rule(du, dv, threshold, unit_exp, limit, own))
 
 
 @pytest.mark.parametrize("word", [np.int32, np.int64])

@@ -45,6 +45,8 @@ def run(bits, w_in, w_rec, beta, alpha, rho, threshold, fired, distance):
         a[t] = rho a[t-1] + z[t-1]
         z[t] = v[t] > threshold + beta a[t]
 
+    Plain version: ``plain`` in tests/test_adaptive.py.
+
     Args:
         bits: uint64 (B, T, words), input spikes.
         w_in, w_rec: float32 (C or N, P), pre x post; (0, P): no recurrence.
@@ -99,6 +101,8 @@ def back_propagate(
         g_z[t] = dL/dz[t] + feedback_grad W_rec^T g_v[t+1] - reset_grad threshold g_v[t+1] + g_a[t+1]
         g_v[t] = psi[t] g_z[t] + alpha g_v[t+1]
         g_a[t] = rho g_a[t+1] - beta psi[t] g_z[t]
+
+    Plain version: ``plain`` in tests/test_adaptive.py, and autograd.
 
     Args:
         grad_spikes: float32 (B, T, N); the gradient of the spikes of step t is at ``t + shift``.

@@ -120,15 +120,19 @@ class _DelayedRecurrence(torch.autograd.Function):
         grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else _NOTHING
         scalars = np.zeros((recurrence.GROUPS, 3))
         grad_delay = np.zeros((recurrence.GROUPS if learns else 0, n))
+        arriving = recurrence.Arriving(outer_s, outer_p, outer_v, dyn.shift)
+        sent = recurrence.Sent(layer.bits, layer.lead, layer.fired)
+        synapses = recurrence.Synapses(into_x, feedback, delay)
+        rule = recurrence.Rule(
+            layer.du, layer.dv, layer.threshold, layer.reset, dyn.surrogate, dyn.width, dyn.height,
+            dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad, dyn.delay_window, dyn.max_delay,
+        )  # fmt: skip
+        flight = recurrence.Flight(gv, gu, g_ring, p_ring)
+        gradients = recurrence.Gradients(grad_x, grad_in, grad_rec, scalars, grad_delay)
         for first, length, v, u in layer.membranes():
             recurrence.backward_segment(
-                first, length, outer_s, outer_p, outer_v, dyn.shift, v, u,
-                layer.bits, layer.lead, layer.fired, into_x, feedback, delay, layout,
-                layer.du, layer.dv, layer.threshold, layer.reset,
-                dyn.surrogate, dyn.width, dyn.height, dyn.reset_grad, dyn.feedback_grad, dyn.membrane_grad,
-                gv, gu, g_ring, p_ring, grad_x, grad_in, grad_rec, scalars,
-                grad_delay, dyn.delay_window, dyn.max_delay,
-            )  # fmt: skip
+                first, length, arriving, v, u, sent, synapses, layout, rule, flight, gradients
+            )
         if dyn.initial is not None:
             # The loop ends at the first step; what that step decayed was the initial state.
             for k, (g, start) in enumerate(zip((gu, gv), dyn.initial, strict=True)):

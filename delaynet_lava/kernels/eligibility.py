@@ -123,6 +123,8 @@ def accumulate(
 
     where r is the step in which neuron j last fired.
 
+    Plain version: ``through_time`` in tests/test_eprop.py, whose gradient is the same where e-prop is exact.
+
     Args:
         first, steps: the segment's first step and how many it has.
         bits: uint64 (B, T, words), input spikes; those of step t act at step t.

@@ -19,18 +19,23 @@ import numpy as np
 from delaynet_lava.fixedpoint import STATE_SHIFT, UV_HALF, reset_membrane
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
-from delaynet_lava.kernels.state import advance
+from delaynet_lava.kernels.state import Rows, Rule, advance
 from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times
 
 __all__ = [
     "NO_SYNAPSES",
     "EventList",
+    "Incoming",
+    "Parameters",
+    "Record",
+    "State",
     "event_list",
     "largest_sum",
     "longest_delay",
     "padded",
     "ring_length",
     "run_layer",
+    "sorted_list",
     "state_type",
 ]
 
@@ -86,9 +91,78 @@ class EventList(NamedTuple):
     weight: np.ndarray
 
 
+class Incoming(NamedTuple):
+    """What a layer takes in. The one of the two that is not used has a first axis of 0.
+
+    Attributes:
+        bits: uint64 (B, T, words), spikes of the layer before.
+        values: int32 (B, T, channels), what comes in where it is not spikes.
+    """
+
+    bits: np.ndarray
+    values: np.ndarray
+
+
+class Parameters(NamedTuple):
+    """What of a layer is the same in every step.
+
+    Attributes:
+        lead: lag of an undelayed input: 1, or 0 where the input is already late by one step.
+        encode: int64 (2,), neuron i takes ``encode[0] * x + encode[1]`` for the value x of channel i; or
+            (0,): values are payloads, which go through the forward synapses.
+        decays: of current and membrane, 0 to 4096, of :func:`state_type`: (2, 1) for all neurons or (2, P).
+        bias: (P,), of that type, already shifted.
+        threshold: ``vth << 6``, a multiple of the membrane's unit; a spike is ``v > threshold``.
+        reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
+        unit_exp, limit: of the membrane, see :func:`fixedpoint.membrane_grid`.
+    """
+
+    lead: int
+    encode: np.ndarray
+    decays: np.ndarray
+    bias: np.ndarray
+    threshold: int
+    reset: int
+    unit_exp: int
+    limit: int
+
+
+class State(NamedTuple):
+    """What a layer goes on from; replaced by what it goes on from next.
+
+    Attributes:
+        u, v: (B, P), of :func:`state_type`, current and membrane.
+        pending: (B, L, P) of the same type, ring of synaptic inputs to come, of :func:`ring_length`.
+        counts: int64 (B, 3), added to: u wraps, v saturations, spikes.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    pending: np.ndarray
+    counts: np.ndarray
+
+
+class Record(NamedTuple):
+    """What is written of the steps that run. The last axis of each array lies close together.
+
+    Attributes:
+        fired: uint64 (B, T, words), spikes.
+        current: int32 (B, steps, P), current after the wrap; or (0, 0, 0).
+        voltage: int32 (B, steps, N or P), membrane; or (0, 0, 0).
+        before_reset: whether the membrane is the one that is compared with the threshold or what is left.
+    """
+
+    fired: np.ndarray
+    current: np.ndarray
+    voltage: np.ndarray
+    before_reset: bool
+
+
 @compiled()
 def _survey(weight, delay, count, lag):
     """Count each sender's synapses, and note the delay of the last.
+
+    Plain version: ``sorted_list`` in this module.
 
     Args:
         weight, delay: (post, pre). count, lag: (pre,), zeros.
@@ -109,7 +183,10 @@ def _survey(weight, delay, count, lag):
 
 @compiled()
 def _sort(weight, delay, exponent, place, lag, target, word):
-    """Write the synapses, those of sender j from ``place[j]`` on, which is moved behind the last."""
+    """Write the synapses, those of sender j from ``place[j]`` on, which is moved behind the last.
+
+    Plain version: ``sorted_list`` in this module.
+    """
     for post in range(weight.shape[0]):
         for pre in range(weight.shape[1]):
             if weight[post, pre] != 0:
@@ -127,14 +204,12 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     neurons, senders = weight.shape
     count, lag = np.zeros(senders, np.int64), np.zeros(senders, np.int32)
     axonal, lowest, highest = _survey(weight, delay, count, lag)
-    short = int(lowest) << weight_exp >= -(1 << 15) and int(highest) << weight_exp < 1 << 15
-    kind = np.dtype(np.int16 if short else np.int32)
+    kind = _word(lowest, highest, weight_exp)
     entries = int(count.sum())
-    # To pass over all neurons in order costs no more than to look up a few of them.
-    if axonal and DENSE * entries >= weight.size:
+    if axonal and _as_rows(entries, weight.size):
         rows = np.zeros((senders, padded(neurons)), kind)
         rows[:, :neurons] = (weight.astype(np.int32) << weight_exp).T
-        return EventList(True, True, lag, rows, _NONE, _NONE.astype(np.uint32), rows[:0, 0])
+        return _of_rows(lag, rows)
     start = np.concatenate(([0], np.cumsum(count))).astype(np.uint64)
     target, word = np.empty(entries, np.uint32), np.empty(entries, kind)
     each = np.empty(0 if axonal else entries, np.int32)
@@ -142,6 +217,52 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     return EventList(
         False, bool(axonal), lag if axonal else each, np.zeros((0, 0), kind), start, target, word
     )
+
+
+def sorted_list(
+    neurons: int,
+    start: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray,
+    delay: np.ndarray,
+    weight_exp: int,
+) -> EventList:
+    """The :class:`EventList` of synapses that are sorted by sender; no matrix is made of few of them.
+
+    Args:
+        neurons: how many receive.
+        start: int (pre + 1,); target, weight, delay: (synapses,), no weight 0: as in an :class:`EventList`.
+    """
+    if weight_exp < 0:
+        weight, weight_exp = weight >> -weight_exp, 0
+    kind = _word(weight.min(initial=0), weight.max(initial=0), weight_exp)
+    count, lag = np.diff(start), np.zeros(len(start) - 1, np.int32)
+    lag[count > 0] = delay[start[:-1][count > 0]]
+    axonal = bool((np.repeat(lag, count) == delay).all())
+    if axonal and _as_rows(len(weight), neurons * len(lag)):
+        rows = np.zeros((len(lag), padded(neurons)), kind)
+        rows[np.repeat(np.arange(len(lag)), count), target] = weight.astype(np.int32) << weight_exp
+        return _of_rows(lag, rows)
+    word = (weight.astype(np.int32) << weight_exp).astype(kind)
+    each = lag if axonal else delay.astype(np.int32)
+    return EventList(
+        False, axonal, each, np.zeros((0, 0), kind), start.astype(np.uint64), target.astype(np.uint32), word
+    )
+
+
+def _word(lowest: int, highest: int, weight_exp: int) -> np.dtype:
+    """Type that holds such words, exponent included."""
+    short = int(lowest) << weight_exp >= -(1 << 15) and int(highest) << weight_exp < 1 << 15
+    return np.dtype(np.int16 if short else np.int32)
+
+
+def _as_rows(entries: int, size: int) -> bool:
+    """Whether to pass over all neurons in order costs no more than to look up those few."""
+    return DENSE * entries >= size
+
+
+def _of_rows(lag: np.ndarray, rows: np.ndarray) -> EventList:
+    return EventList(True, True, lag, rows, _NONE, _NONE.astype(np.uint32), rows[:0, 0])
 
 
 def largest_sum(synapses: EventList) -> int:
@@ -196,39 +317,36 @@ def _holds(record, batch, steps, width):
 
 
 @compiled(parallel=True)
-def run_layer(
-    bits, values, first, steps, lead, forward, recurrent, encode, decays, bias, threshold, reset, unit_exp,
-    limit, clock, u, v, pending, fired, u_record, v_record, before_reset, counts,
-):  # fmt: skip
-    """Advance one layer by some steps; state and results are the arguments of the last line.
+def run_layer(incoming, first, steps, forward, recurrent, parameters, clock, state, record):
+    """Advance one layer by some steps, from ``state`` to the next one.
+
+    With x what comes in, s the layer's own spikes, ``decay``, ``wrap`` and ``clip`` of
+    :mod:`delaynet_lava.fixedpoint`:
+
+        a[t, i] = sum_j w[i, j] x[t - lead - d[i, j], j]  +  the same of recurrent synapses, s and 1 for lead
+        u[t] = wrap(decay(u[t-1], du) + (a[t] << 6))
+        v[t] = clip(decay(v[t-1], dv) + u[t] + bias)
+        s[t] = v[t] > threshold;  then the reset
+
+    Plain version: ``plain`` in tests/plain.py, one neuron and one synapse at a time.
 
     Args:
-        bits: uint64 (B, T, words), spikes of the layer before.
-        values: int32 (B, T, channels), what comes in where it is not spikes. The one of the two that is
-            not used has a first axis of 0.
-        first, steps: where in ``bits``, ``values`` and ``fired`` the steps begin and how many there
+        incoming: :class:`Incoming`.
+        first, steps: where in what comes in and in ``record.fired`` the steps begin and how many there
             are. (Not slices: every layout of a slice would be compiled anew.)
-        lead: lag of an undelayed input: 1, or 0 where the input is already late by one step.
-        forward, recurrent: :class:`EventList`; recurrent may be empty.
-        encode: int64 (2,), neuron i takes ``encode[0] * x + encode[1]`` for the value x of channel i; or
-            (0,): values are payloads, which go through the forward synapses.
-        decays: of current and membrane, 0 to 4096, of :func:`state_type`: (2, 1) for all neurons or (2, P).
-        bias: (P,), of that type, already shifted.
-        threshold: ``vth << 6``, a multiple of the membrane's unit; a spike is ``v > threshold``.
-        reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
-        unit_exp, limit: of the membrane, see :func:`fixedpoint.membrane_grid`.
+        forward, recurrent: :class:`EventList`; recurrent may be empty. (Numba takes no tuple apart in a
+            parallel loop that came in another one.)
+        parameters: :class:`Parameters`.
         clock: number of steps that were run before.
-        u, v: (B, P), of :func:`state_type`.
-        pending: (B, L, P) of the same type, ring of synaptic inputs to come, of :func:`ring_length`.
-        fired: uint64 (B, T, words), spikes. Of this and the records the last axis lies close together.
-        u_record: int32 (B, steps, P), current after the wrap; or (0, 0, 0).
-        v_record: int32 (B, steps, N or P), membrane; or (0, 0, 0).
-        before_reset: whether ``v_record`` is what is compared with the threshold or what is left.
-        counts: int64 (B, 3), added to: u wraps, v saturations, spikes.
+        state: :class:`State`; record: :class:`Record`.
 
     Raises:
         ValueError: an array that is written by address has another shape.
     """
+    bits, values = incoming
+    lead, encode, decays, bias, threshold, reset, unit_exp, limit = parameters
+    u, v, pending, counts = state
+    fired, u_record, v_record, before_reset = record
     batch, lanes = u.shape
     last, vectors, words = pending.shape[1] - 1, lanes // LANES, fired.shape[2]
     if (
@@ -272,14 +390,15 @@ def run_layer(
                 while word != 0:
                     _deliver(forward, 64 * w + lowest_bit(word), t + lead, ring)
                     word &= word - ONE
-            advance(
-                current, vectors, at_current, at_membrane, at_ring + ring.itemsize * lanes * (t & last),
-                at_bias,
+            rows = Rows(
+                at_current, at_membrane, at_ring + ring.itemsize * lanes * (t & last), at_bias,
                 at_u + b * u_record.strides[0] + step * u_record.strides[1] if keep_u else at_unread,
                 at_v + b * v_record.strides[0] + step * v_record.strides[1] if keep_v else at_unread,
                 at_fired + b * fired.strides[0] + (first + step) * fired.strides[1], at_sums,
-                decays[0, 0], decays[1, 0], threshold, unit_exp, limit, at_each,
             )  # fmt: skip
+            advance(
+                current, vectors, rows, Rule(decays[0, 0], decays[1, 0], threshold, unit_exp, limit, at_each)
+            )
             if before_reset and not keep_v:
                 for i in range(v_record.shape[2]):
                     v_record[b, step, i] = membrane[i]

@@ -9,6 +9,10 @@ import numpy as np
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.kernels.events import (
     EventList,
+    Incoming,
+    Parameters,
+    Record,
+    State,
     largest_sum,
     longest_delay,
     padded,
@@ -34,7 +38,7 @@ class LayerRun:
         threshold: shifted; :data:`kernels.events.NEVER` for neurons that do not spike.
         reset, grid: ``RESET_ZERO`` or ``RESET_SUBTRACT``; see :func:`fixedpoint.membrane_grid`.
         bias: (neurons,), shifted; None: none.
-        lead: see :func:`kernels.events.run_layer`.
+        lead: see :class:`kernels.events.Parameters`.
         encode: of values, see there; None where spikes or payloads come in.
         largest: bound on what a value adds to a synaptic input, with ``encode``; else on |payload|.
         initial: int32 (neurons,) each, current and membrane before the first step; None: at rest.
@@ -74,9 +78,8 @@ class LayerRun:
         for row, k in zip(kept, decays, strict=True):
             row[: neurons if varied else 1] = k
         weighted = np.array(() if encode is None else encode, np.int64)
-        self._parameters = (
-            lead, forward, recurrent, weighted, kept, full, threshold, reset, *grid,
-        )  # fmt: skip
+        self._synapses = forward, recurrent
+        self._parameters = Parameters(lead, weighted, kept, full, threshold, reset, *grid)
         ring = ring_length(max(longest_delay(forward), longest_delay(recurrent)))
         shapes = (batch, self.lanes), (batch, self.lanes), (batch, ring, self.lanes)
         self.state: tuple[np.ndarray, ...] = tuple(np.zeros(shape, word) for shape in shapes)
@@ -110,8 +113,9 @@ class LayerRun:
         current: np.ndarray = NO_RECORD,
         before_reset: bool = True,
     ) -> None:
-        """Run some steps; the arguments are those of :func:`kernels.events.run_layer`."""
+        """Run some steps; the arguments are those of :func:`kernels.events.run_layer` and its tuples."""
+        u, v, pending = self.state
         run_layer(
-            bits, values, first, steps, *self._parameters, clock, *self.state, fired, current, voltage,
-            before_reset, self.counts,
+            Incoming(bits, values), first, steps, *self._synapses, self._parameters, clock,
+            State(u, v, pending, self.counts), Record(fired, current, voltage, before_reset),
         )  # fmt: skip

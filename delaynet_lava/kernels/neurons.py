@@ -8,6 +8,8 @@ foresee as well as forward: the rows of the next steps are fetched ahead.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 from llvmlite import ir
@@ -17,7 +19,7 @@ from delaynet_lava.fixedpoint import V_MAX
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
-__all__ = ["SCALE", "SMALLEST", "UNIT", "ZERO", "step_back"]
+__all__ = ["SCALE", "SMALLEST", "UNIT", "ZERO", "Factors", "Rows", "step_back"]
 
 SCALE = np.float32(1.0 / 4096.0)
 SMALLEST = np.float32(1e-30)
@@ -202,17 +204,11 @@ _triangle_zero, _triangle_soft = _row(SURROGATE_TRIANGLE, False), _row(SURROGATE
 _given_zero, _given_soft = _row(_GIVEN, False), _row(_GIVEN, True)
 
 
-@nb.njit(inline="always")
-def step_back(
-    vectors, v, v_stride, slope, products, base, mask, offsets, starts, grads, grads_stride, edge, outer_v,
-    gv, gu, g_a, sums, alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset, damp,
-    population,
-):  # fmt: skip
-    """One step back for the neurons of one sample: see :func:`kernels.recurrence.backward_segment`.
+class Rows(NamedTuple):
+    """Addresses of the rows of one sample's neurons in one step, and how they go on from step to step.
 
-    Args:
-        vectors: neurons of the layout, in vectors of :data:`kernels.vectors.LANES`.
-        v: address of the membranes before the reset, int32; v_stride: from step to step, in numbers.
+    Attributes:
+        v: membranes before the reset, int32; v_stride: from step to step, in numbers.
         slope: of the surrogate derivatives, float32; read where the surrogate is neither the paper's nor
             the triangle, or the neurons do not spike.
         products, base, mask: address of a ring, float32. Neuron j receives, times ``damp``, the number at
@@ -225,28 +221,82 @@ def step_back(
         gv, gu: of g_v and g_u of the step after, float32; replaced by those of this one.
         g_a: of float32, written.
         sums: of float32 (2, LANES), added to: shares of the gradients of dv and threshold.
-        threshold: above :data:`fixedpoint.V_MAX` for neurons that do not spike.
-        population: added to what each neuron receives.
-        The rest: float32 factors; ``soft``: whether the reset subtracts.
     """
+
+    v: int
+    v_stride: int
+    slope: int
+    products: int
+    base: int
+    mask: int
+    offsets: int
+    starts: int
+    grads: int
+    grads_stride: int
+    edge: int
+    outer_v: int
+    gv: int
+    gu: int
+    g_a: int
+    sums: int
+
+
+class Factors(NamedTuple):
+    """float32 factors of a step, except as said.
+
+    Attributes:
+        alpha_u, alpha_v: what a step leaves of current and membrane.
+        threshold: integer; above :data:`fixedpoint.V_MAX` for neurons that do not spike.
+        soft: whether the reset subtracts. surrogate: number of it.
+        width, height: of the surrogate.
+        through_reset, damp: on the gradient through the reset, and on what the ring holds.
+    """
+
+    alpha_u: float
+    alpha_v: float
+    threshold: int
+    soft: bool
+    surrogate: int
+    width: float
+    height: float
+    through_reset: float
+    damp: float
+
+
+@nb.njit(inline="always")
+def step_back(vectors, rows, factors, population):
+    """One step back for the neurons of one sample, by the equations of :mod:`kernels.recurrence`.
+
+    Plain version: ``Plain`` in tests/test_recurrent_gradients.py, a loop over steps and autograd.
+
+    Args:
+        vectors: neurons of the layout, in vectors of :data:`kernels.vectors.LANES`.
+        rows: :class:`Rows`; factors: :class:`Factors`.
+        population: added to what each neuron receives.
+    """
+    alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset, damp = factors
     th, top = np.float32(threshold) * SCALE, np.int32(min(threshold, V_MAX))
     spiking = threshold <= V_MAX
-    rows = (
+    (
+        v, v_stride, slope, products, base, mask, offsets, starts, grads, grads_stride, edge, outer_v, gv, gu,
+        g_a, sums,
+    ) = rows  # fmt: skip
+    at = (
         v, v_stride, slope, products, base, mask, offsets, starts, grads, grads_stride, edge, outer_v, gv, gu,
         g_a, sums,
     )  # fmt: skip
     scalars = alpha_u, alpha_v, top, th, UNIT / width, height, through_reset, damp, population
     if spiking and surrogate == SURROGATE_PAPER:
         if soft:
-            _paper_soft(vectors, *rows, *scalars)
+            _paper_soft(vectors, *at, *scalars)
         else:
-            _paper_zero(vectors, *rows, *scalars)
+            _paper_zero(vectors, *at, *scalars)
     elif spiking and surrogate == SURROGATE_TRIANGLE:
         if soft:
-            _triangle_soft(vectors, *rows, *scalars)
+            _triangle_soft(vectors, *at, *scalars)
         else:
-            _triangle_zero(vectors, *rows, *scalars)
+            _triangle_zero(vectors, *at, *scalars)
     elif soft:
-        _given_soft(vectors, *rows, *scalars)
+        _given_soft(vectors, *at, *scalars)
     else:
-        _given_zero(vectors, *rows, *scalars)
+        _given_zero(vectors, *at, *scalars)

@@ -23,11 +23,24 @@ import numpy as np
 from delaynet_lava.fixedpoint import V_MAX
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
-from delaynet_lava.kernels.neurons import SCALE, ZERO, step_back
+from delaynet_lava.kernels.neurons import SCALE, ZERO, Factors, Rows, step_back
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, add_rows, multiply_at
 
-__all__ = ["CHUNK", "GROUPS", "SPAN", "Columns", "backward_segment", "columns_of"]
+__all__ = [
+    "CHUNK",
+    "GROUPS",
+    "SPAN",
+    "Arriving",
+    "Columns",
+    "Flight",
+    "Gradients",
+    "Rule",
+    "Sent",
+    "Synapses",
+    "backward_segment",
+    "columns_of",
+]
 
 GROUPS = 16
 """Samples are summed in this many groups: the grouping, not the threads, fixes the order of sums."""
@@ -58,6 +71,114 @@ class Columns(NamedTuple):
     offsets: np.ndarray
     starts: np.ndarray
     width: int
+
+
+class Arriving(NamedTuple):
+    """Gradients of what a layer gave, over all steps; (0, 0, 0) or (0, 0) where nothing comes in.
+
+    Attributes:
+        spikes: float32 (B, T, N), that of the spikes of step t at ``t + shift``.
+        population: float32 (B, T), likewise, added to the gradient of every neuron's spikes.
+        voltage: float32 (B, T, N), of the membrane before the reset.
+    """
+
+    spikes: np.ndarray
+    population: np.ndarray
+    voltage: np.ndarray
+    shift: int
+
+
+class Sent(NamedTuple):
+    """Spikes over all steps, uint64 (B, T, words).
+
+    Attributes:
+        bits: of the input, those that act at step t at ``t - late``; or (0, 0, 0).
+        fired: of the layer itself.
+    """
+
+    bits: np.ndarray
+    late: int
+    fired: np.ndarray
+
+
+class Synapses(NamedTuple):
+    """Weights of a layer in SLAYER's units, and the delays of its neurons.
+
+    Attributes:
+        w_in, w_rec: float32, of :func:`kernels.vectors.in_blocks`, post x pre; an axis of 0 where the input
+            is added as it is (or its gradient not wanted), or there is no recurrence. The columns of w_rec
+            are in the order of the layout.
+        delay: int32 (N,).
+    """
+
+    w_in: np.ndarray
+    w_rec: np.ndarray
+    delay: np.ndarray
+
+
+class Rule(NamedTuple):
+    """How a layer's neurons step, and how a gradient goes back through them.
+
+    Attributes:
+        du, dv, threshold, reset: as in :class:`kernels.events.Parameters`; a threshold above the membrane's
+            range stands for neurons that do not spike.
+        surrogate, width, height, reset_grad, feedback_grad, membrane_grad: see
+            :class:`kernels.dynamics.Dynamics`.
+        window, most: half-width in steps of the window over which the gradient of a delay is taken; the
+            largest delay that may be learned.
+    """
+
+    du: int
+    dv: int
+    threshold: int
+    reset: int
+    surrogate: int
+    width: float
+    height: float
+    reset_grad: float
+    feedback_grad: float
+    membrane_grad: float
+    window: int
+    most: int
+
+
+class Flight(NamedTuple):
+    """What goes back from one segment to the one before it.
+
+    Attributes:
+        gv, gu: float32 (B, P), g_v and g_u of the step after; left at those of the first step.
+        g_ring, p_ring: float32 (at least B, a multiple of ROWS; L; P or the layout's width), g_a and p by
+            step modulo L; zero at the start. Each L is a power of two, that of p above the largest delay + 1,
+            that of g above the largest delay + SPAN.
+    """
+
+    gv: np.ndarray
+    gu: np.ndarray
+    g_ring: np.ndarray
+    p_ring: np.ndarray
+
+
+class Gradients(NamedTuple):
+    """What the backward pass is for; what is not wanted has a first axis of 0.
+
+    Attributes:
+        x: float32 (B, T, C), written: of the input.
+        w_in, w_rec: float32 (GROUPS, C or N, P), pre x post, added to.
+        scalars: float64 (GROUPS, 3), added to: of du, dv (as decays of 0 to 4096) and of the threshold.
+        delay: float64 (GROUPS, N), added to. With p around the arrival of each spike, at delays D = 0 to
+            ``most`` and no others,
+
+                sum over t of s[t, j] sum_k (p[t + 1 + min(d + k, D)] - p[t + 1 + max(d - k, 0)]) / distance
+
+            for d = delay[j] and k = 1 to ``window``, where the distance is the sum of those between the two.
+            L of p then has to be above D + SPAN.
+    """
+
+    x: np.ndarray
+    w_in: np.ndarray
+    w_rec: np.ndarray
+    scalars: np.ndarray
+    delay: np.ndarray
 
 
 def columns_of(delay: np.ndarray, lanes: int) -> Columns:
@@ -91,7 +212,7 @@ def _finish_chunk(b, t, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_input):
 
     Args:
         x_tile: float32 (CHUNK, columns of w_in), overwritten.
-        The rest: as for :func:`backward_segment`, of sample b.
+        The rest: as in the tuples of :func:`backward_segment`, of sample b.
     """
     (_, in_g, lanes), (_, in_p, width) = g_ring.shape, p_ring.shape
     at_g = g_ring.ctypes.data + 4 * lanes * (b * in_g + (t & in_g - 1))
@@ -137,7 +258,7 @@ def _add_delays(spikes, b, first, ring, offsets, delay, window, most, totals):
     Args:
         spikes, b, first: as for :func:`_add_senders`.
         ring: float32 (L, width), products with the recurrent weights; offsets, delay: of the senders.
-        window, most: see :func:`backward_segment`.
+        window, most: see :class:`Rule`.
         totals: float64 (senders,).
     """
     mask, width = ring.shape[0] - 1, ring.shape[1]
@@ -156,13 +277,8 @@ def _add_delays(spikes, b, first, ring, offsets, delay, window, most, totals):
 
 
 @compiled(parallel=True, fastmath=FAST)
-def backward_segment(
-    first, steps, grad_spikes, grad_population, grad_voltage, shift, v, u,
-    bits, late, fired, w_in, w_rec, delay, layout,
-    du, dv, threshold, reset, surrogate, width, height, reset_grad, feedback_grad, membrane_grad,
-    gv, gu, g_ring, p_ring, grad_input, grad_w_in, grad_w_rec, grad_scalars, grad_delay, window, most,
-):  # fmt: skip
-    """Back-propagate the steps of one segment, the last first; results go into the last line's arguments.
+def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule, flight, gradients):
+    """Back-propagate the steps of one segment, the last first.
 
     With alpha = 1 - decay / 4096, h the surrogate derivative and r the membrane after the reset:
 
@@ -176,45 +292,25 @@ def backward_segment(
     is ``1 - s``; for the soft reset c is the threshold and the factor 1. (Without the bound on c a
     neuron that fires step after step far above its threshold makes the gradient explode by itself.)
 
+    Plain version: ``Plain`` in tests/test_recurrent_gradients.py, a loop over steps and autograd.
+
     Args:
         first, steps: the segment's first step, a multiple of :data:`SPAN`, and how many it has.
-        grad_spikes, grad_voltage: float32 (B, T, N) over all steps, or (0, 0, 0) where nothing comes
-            in. The gradient of the spikes of step t is at ``t + shift``; the voltage is the one before
-            the reset.
-        grad_population: float32 (B, T) or (0, 0), added to the gradient of every neuron's spikes.
+        arriving: :class:`Arriving`.
         v, u: int32 (B, K, P), membrane before the reset and current of the segment; ``u`` of shape
             (0, 0, 0) leaves the gradient of the current decay at zero.
-        bits: uint64 (B, T, words), input spikes, those that act at step t at ``t - late``; or (0, 0, 0).
-        fired: uint64 (B, T, words), spikes of the layer itself.
-        w_in, w_rec: float32, of :func:`kernels.vectors.in_blocks`, post x pre, weights in SLAYER's units;
-            an axis of 0 where the input is added as it is (or its gradient not wanted), or there is no
-            recurrence. The columns of w_rec
-            are in the order of the layout.
-        delay: int32 (N,); layout: of :func:`columns_of`.
-        du, dv, threshold, reset: as for :func:`kernels.events.run_layer`; a threshold above the
-            membrane's range stands for neurons that do not spike.
-        surrogate, width, height, reset_grad, feedback_grad, membrane_grad: see
-            :class:`kernels.dynamics.Dynamics`.
-        gv, gu: float32 (B, P), g_v and g_u of the step after; left at those of the first step.
-        g_ring, p_ring: float32 (at least B, a multiple of ROWS; L; P or the layout's width), g_a and p by
-            step modulo L; zero at the start. Each L is a power of two, that of p above the largest delay + 1,
-            that of g above the largest delay + SPAN.
-        grad_input: float32 (B, T, C), or (0, 0, 0) where not wanted.
-        grad_w_in, grad_w_rec: float32 (GROUPS, C or N, P), pre x post, added to; (0, 0, 0): not wanted.
-        grad_scalars: float64 (GROUPS, 3), added to: gradients of du, dv (as decays of 0 to 4096) and of
-            the threshold.
-        grad_delay: float64 (GROUPS, N), added to; (0, 0): not wanted. With p around the arrival of each
-            spike, at delays D = 0 to ``most`` and no others,
-
-                sum over t of s[t, j] sum_k (p[t + 1 + min(d + k, D)] - p[t + 1 + max(d - k, 0)]) / distance
-
-            for d = delay[j] and k = 1 to ``window``, where the distance is the sum of those between the two.
-            L of p then has to be above D + SPAN.
-        window: half-width in steps; most: D.
+        sent: :class:`Sent`; synapses: :class:`Synapses`; layout: of :func:`columns_of`; rule: :class:`Rule`.
+        flight: :class:`Flight`, replaced; gradients: :class:`Gradients`, written or added to.
 
     Raises:
         ValueError: an array that is read or written by address has another shape.
     """
+    grad_spikes, grad_population, grad_voltage, shift = arriving
+    bits, late, fired = sent
+    w_in, w_rec, delay = synapses
+    gv, gu, g_ring, p_ring = flight
+    grad_input, grad_w_in, grad_w_rec, grad_scalars, grad_delay = gradients
+    threshold, surrogate, window, most = rule.threshold, rule.surrogate, rule.window, rule.most
     batch, lanes = gv.shape
     n = delay.shape[0]
     total_steps = fired.shape[1]
@@ -230,10 +326,13 @@ def backward_segment(
     ):
         raise ValueError("state, records and gradients have not the shapes of one layout")
     in_g, in_p = g_ring.shape[1] - 1, p_ring.shape[1] - 1
-    alpha_u = np.float32((4096 - du) / 4096.0 * membrane_grad)
-    alpha_v = np.float32((4096 - dv) / 4096.0 * membrane_grad)
-    damp, through_reset = np.float32(feedback_grad), np.float32(reset_grad)
-    width, height, soft = np.float32(width), np.float32(height), reset != 0
+    width, height = np.float32(rule.width), np.float32(rule.height)
+    factors = Factors(
+        np.float32((4096 - rule.du) / 4096.0 * rule.membrane_grad),
+        np.float32((4096 - rule.dv) / 4096.0 * rule.membrane_grad),
+        threshold, rule.reset != 0, surrogate, width, height,
+        np.float32(rule.reset_grad), np.float32(rule.feedback_grad),
+    )  # fmt: skip
     recurrent, undelayed = w_rec.shape[0] > 0, np.zeros(grad_w_in.shape[1], np.int64)
     tiles = (batch + ROWS - 1) // ROWS
     vectors, inner = lanes // LANES, lanes - LANES
@@ -284,14 +383,13 @@ def backward_segment(
                             distance = abs(np.float32(v[b, k, j]) * SCALE - th)
                             slope[j] = height * np.exp(-distance / width)
                     row = 4 * lanes * b
-                    step_back(
-                        vectors, at_v + 4 * lanes * (b * v.shape[1] + k), lanes, at_slope,
+                    at = Rows(
+                        at_v + 4 * lanes * (b * v.shape[1] + k), lanes, at_slope,
                         at_p + 4 * width_p * p_ring.shape[1] * b, (t + 1) * width_p, mask, at_offsets,
                         at_starts, at_grads, n, at_last, at_outer, at_gv + row, at_gu + row,
                         at_g + 4 * lanes * (b * g_ring.shape[1] + (t & in_g)), at_sums,
-                        alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset, damp,
-                        population,
                     )  # fmt: skip
+                    step_back(vectors, at, factors, population)
                 if recurrent:
                     multiply_at(
                         ROWS, at_g + 4 * lanes * (base * g_ring.shape[1] + (t & in_g)),

@@ -56,7 +56,7 @@ def pack_tensor(values: np.ndarray, bits: np.ndarray) -> bool:
 
 @compiled(parallel=True)
 def _pack_by_step(values, bits):
-    """:func:`pack_tensor` of (B, T, N), C order."""
+    """:func:`pack_tensor` of (B, T, N), C order. Plain version: ``pack`` in this module."""
     batch, steps, n = values.shape
     others = 0
     for b in nb.prange(batch):
@@ -74,7 +74,10 @@ def _pack_by_step(values, bits):
 
 @compiled(parallel=True)
 def _pack_by_neuron(values, bits):
-    """:func:`pack_tensor` of (B, N, T), C order: many steps of a neuron at once."""
+    """:func:`pack_tensor` of (B, N, T), C order: many steps of a neuron at once.
+
+    Plain version: ``pack`` in this module.
+    """
     batch, n, steps = values.shape
     others = 0
     for b in nb.prange(batch):
@@ -112,7 +115,10 @@ def _ones(_, word):
 
 @compiled()
 def count(bits, shift, totals):
-    """Write the number of spikes of step t to float32 (B, T) at step ``t + shift``; the first stay."""
+    """Write the number of spikes of step t to float32 (B, T) at step ``t + shift``; the first stay.
+
+    Plain version: ``unpack`` in this module, summed over neurons.
+    """
     for b in range(totals.shape[0]):
         for t in range(totals.shape[1] - shift):
             total = 0
@@ -123,7 +129,10 @@ def count(bits, shift, totals):
 
 @compiled(parallel=True)
 def tally(bits, first, stop, totals):
-    """Add the number of spikes of each neuron in steps ``first`` to ``stop - 1`` to int64 (B, N)."""
+    """Add the number of spikes of each neuron in steps ``first`` to ``stop - 1`` to int64 (B, N).
+
+    Plain version: ``unpack`` in this module, summed over steps.
+    """
     for b in nb.prange(totals.shape[0]):
         for t in range(first, stop):
             for w in range(bits.shape[2]):
@@ -135,7 +144,10 @@ def tally(bits, first, stop, totals):
 
 @compiled(parallel=True)
 def unpack_tensor(bits, shift, values):
-    """Write the spikes of step t to float32 (B, T, N) at step ``t + shift``; the first are 0."""
+    """Write the spikes of step t to float32 (B, T, N) at step ``t + shift``; the first are 0.
+
+    Plain version: ``unpack`` in this module.
+    """
     batch, steps, n = values.shape
     for b in nb.prange(batch):
         values[b, :shift] = 0

@@ -7,6 +7,8 @@ product of the decay for one of 64 bits, of which a vector holds half as many.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 from llvmlite import ir
@@ -24,7 +26,7 @@ from delaynet_lava.fixedpoint import (
 )
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
-__all__ = ["advance"]
+__all__ = ["Rows", "Rule", "advance"]
 
 _INDEX, _INT, _HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
 
@@ -185,34 +187,68 @@ _forgetful, _remembering, _narrow = _stepper(False, False), _stepper(True, False
 _varied = _stepper(True, True, True)
 
 
-@nb.njit(inline="always")
-def advance(
-    kind, vectors, u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit, each
-):  # fmt: skip
-    """One step of the neurons of one sample, before the reset; rows are given by their addresses.
+class Rows(NamedTuple):
+    """Addresses of the rows of one sample's neurons.
 
-    Args:
-        kind: any array of the state's type, int32 or int64.
-        vectors: neurons of the layout, in vectors of :data:`kernels.vectors.LANES`.
-        u, v: current and membrane, of that type; replaced.
+    Attributes:
+        u, v: current and membrane, of the state's type, int32 or int64; replaced.
         slot: synaptic inputs of this step, of that type; emptied.
         bias: of that type, already shifted.
         u_out, v_out: int32, written: current after the wrap, membrane.
-        fired: uint64, written: bits of the neurons whose membrane is above ``threshold``.
+        fired: uint64, written: bits of the neurons whose membrane is above the threshold.
         counts: (2, LANES) of the state's type, added to: u wraps, v saturations.
-        du, dv, threshold, unit_exp, limit: as for :func:`kernels.events.run_layer`.
-        each: (2, neurons of the layout), of the state's type, decays of currents and membranes, read instead
-            of du and dv; 0: they are those of all neurons.
     """
-    rows = u, v, slot, bias, u_out, v_out, fired, counts
+
+    u: int
+    v: int
+    slot: int
+    bias: int
+    u_out: int
+    v_out: int
+    fired: int
+    counts: int
+
+
+class Rule(NamedTuple):
+    """What is done to them.
+
+    Attributes:
+        du, dv, threshold, unit_exp, limit: as in :class:`kernels.events.Parameters`.
+        each: address of (2, neurons of the layout), of the state's type, decays of currents and membranes,
+            read instead of du and dv; 0: they are those of all neurons.
+    """
+
+    du: int
+    dv: int
+    threshold: int
+    unit_exp: int
+    limit: int
+    each: int
+
+
+@nb.njit(inline="always")
+def advance(kind, vectors, rows, rule):
+    """One step of the neurons of one sample, before the reset.
+
+    Plain version: ``test_a_step_in_vectors_is_the_plain_arithmetic`` in tests/test_engine.py, which calls
+    :mod:`delaynet_lava.fixedpoint` on arrays.
+
+    Args:
+        kind: any array of the state's type.
+        vectors: neurons of the layout, in vectors of :data:`kernels.vectors.LANES`.
+        rows: :class:`Rows`; rule: :class:`Rule`.
+    """
+    u, v, slot, bias, u_out, v_out, fired, counts = rows
+    at = u, v, slot, bias, u_out, v_out, fired, counts
     du, dv, threshold, unit_exp, limit = (
-        np.int64(du), np.int64(dv), np.int64(threshold), np.int64(unit_exp), np.int64(limit)
+        np.int64(rule.du), np.int64(rule.dv), np.int64(rule.threshold), np.int64(rule.unit_exp),
+        np.int64(rule.limit),
     )  # fmt: skip
-    if each != 0:
-        _varied(kind, vectors, *rows, du, dv, threshold, unit_exp, limit, np.int64(each))
+    if rule.each != 0:
+        _varied(kind, vectors, *at, du, dv, threshold, unit_exp, limit, np.int64(rule.each))
     elif limit != V_MAX:
-        _narrow(kind, vectors, *rows, du, dv, threshold, unit_exp, limit, np.int64(0))
+        _narrow(kind, vectors, *at, du, dv, threshold, unit_exp, limit, np.int64(0))
     elif du == DECAY_ONE:
-        _forgetful(kind, vectors, *rows, du, dv, threshold, unit_exp, limit, np.int64(0))
+        _forgetful(kind, vectors, *at, du, dv, threshold, unit_exp, limit, np.int64(0))
     else:
-        _remembering(kind, vectors, *rows, du, dv, threshold, unit_exp, limit, np.int64(0))
+        _remembering(kind, vectors, *at, du, dv, threshold, unit_exp, limit, np.int64(0))

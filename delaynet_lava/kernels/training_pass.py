@@ -40,7 +40,7 @@ class LayerPass:
         n, lanes: neurons, and those of the layout. ring: steps that the ring of inputs holds.
         threshold: shifted, and out of reach for neurons that do not spike.
         fired: uint64 (B, T, words), spikes.
-        counts: int64 (B, 3), see :func:`kernels.events.run_layer`.
+        counts: int64 (B, 3), see :class:`kernels.events.State`.
         voltage: int32 (B, T, N), membrane before the reset, where the dynamics want it.
     """
 
