@@ -98,6 +98,39 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+GARBAGE = """
+import gc, os
+from lava.magma.core.model.py.model import AbstractPyProcessModel
+
+class Waits:
+    # As torch's Gloo does, for threads that are not where it is forked to.
+    def __del__(self):
+        if os.getpid() != parent:
+            open(SEEN, "a").write("waits for ever")
+
+def collected(model):
+    collect()
+    start(model)
+
+parent, start, collect = os.getpid(), AbstractPyProcessModel.start, gc.collect
+AbstractPyProcessModel.start = collected
+gc.disable()
+if WITHOUT:
+    gc.collect = gc.freeze = lambda: None
+for _ in range(2):
+    waits = Waits()
+    waits.itself = waits
+    run(3)
+"""
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_garbage_of_the_program_is_not_collected_in_lavas_processes(tmp_path, without):
+    code = GARBAGE.replace("WITHOUT", str(without)).replace("SEEN", repr(str(tmp_path / "seen")))
+    assert [line.split()[0] for line in said(code, tmp_path)] == ["spikes", "spikes"]
+    assert (tmp_path / "seen").exists() == without
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_program(tmp_path, how):
     program = tmp_path / "program.py"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import logging
 import multiprocessing
 import os
@@ -120,6 +121,23 @@ def _require_fork() -> None:
         )
 
 
+@contextlib.contextmanager
+def _garbage_stays() -> Iterator[None]:
+    """Let processes that are forked inside never collect the garbage of this one.
+
+    A destructor may wait for a thread, as that of torch's Gloo does; threads are not forked, so that it
+    would wait for ever.
+    """
+    gc.collect()
+    frozen = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
+
+
 class Simulation:
     """Context in which connected Lava processes are compiled and run; none of them outlives it.
 
@@ -145,7 +163,7 @@ class Simulation:
     def __enter__(self) -> Simulation:
         try:
             _require_fork()
-            with _interrupt_later(), _tied.here():
+            with _interrupt_later(), _tied.here(), _garbage_stays():
                 self._first.create_runtime(run_cfg=self._config)
         except BaseException as error:
             self._runtime = self._first.runtime
