@@ -14,7 +14,7 @@ from delaynet_lava.analysis import overflow
 from delaynet_lava.analysis.bitdepth import layer_memory
 from delaynet_lava.analysis.cost import cost
 from delaynet_lava.analysis.report import Sweep, gather, lattice
-from delaynet_lava.analysis.report_sections import sections
+from delaynet_lava.analysis.report_sections import sections, verdict
 from delaynet_lava.analysis.sweep import KINDS, sweep
 from delaynet_lava.cli import main
 from delaynet_lava.emulator import extremes
@@ -197,6 +197,35 @@ def test_a_broken_rule_is_exit_code_1_and_all_findings_are_shown(tmp_path, capsy
     mine.write_text(f'name = "mine"\ntitle = "narrow sums"\n[limits]\nsynaptic_sum_bits = {entry}\n')
     report = report_of(capsys, net, *SHORT, "--profile", str(mine))
     assert {f["severity"] for f in report["findings"]} == {"warning"}
+
+
+def test_the_verdict_names_the_rule_and_what_overflowed():
+    heavy = Dense(Synapse(np.full((12, 40), 254), 0, 7), Neuron(4000, 100, 50))
+    readout = Dense(Synapse(np.full((2, 12), 2)), Neuron(131071, 4096, 50))
+    chip, of = load_profile("loihi2"), CueAccumulation(1, 150)
+    said = verdict(gather(Network((heavy, readout)), chip, of, "cue", 2))
+    assert (said.kind, said.word) == ("warn", "Overflow")
+    assert said.text.startswith(
+        "on the samples current u of layer 0 wrapped, membrane v of layer 0 saturated"
+    )
+    soft = replace(heavy, neuron=replace(heavy.neuron, reset="subtract"))
+    said = verdict(gather(Network((soft, readout)), chip, of, "cue", 2))
+    assert (said.kind, said.word) == ("bad", "Broken")
+    assert said.text.startswith("a rule of loihi2: reset-kind, layer 0: reset: 'subtract' is not one of")
+    assert "On the samples current u of layer 0 wrapped" in said.text
+    assert verdict(gather(Network((soft, readout)), chip)).text.endswith("['zero']")
+    narrow = replace(
+        heavy,
+        synapse=Synapse(np.full((12, 40), 2)),
+        neuron=Neuron(20, 4096, 50, membrane_bits=6, full_scale_exp=8),
+    )
+    report = gather(Network((narrow, readout)), load_profile("generic"), of, "cue", 2)
+    assert report.run.evaluation.v_saturations[0] > 0 and verdict(report).word == "Kept"
+    rules = next(
+        part for part in sections(gather(Network((soft, readout)), chip)) if part.title.startswith("Rules")
+    )
+    rows = {row[0]: row[1] for row in rules.tables[0].rows}
+    assert (rows["reset-kind"], rows["synaptic-sum"], rows["weight-range"]) == ("broken", "warning", "kept")
 
 
 def test_a_neuron_too_large_for_a_core_leaves_the_placement_out(tmp_path, capsys):

@@ -30,7 +30,8 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    room = 12 * (side - 1) / len(names)  # letters that have room below a column
+    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > room else 0)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("decision")
     axes.set_ylabel("label")

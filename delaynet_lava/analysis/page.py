@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "Section", "Table", "Verdict", "page", "write_page"]
 
 _WIDE = 480  # pixels; a wider picture keeps a size that can be read on a phone, and is moved sideways there
-_BROAD = 90  # letters; likewise
+# Likewise: a table of more letters side by side than these is of this class.
+_BROAD = ((110, "widest"), (72, "wider"), (56, "wide"))
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2329; --soft: #5b6670; --line: #d5dade; --ground: #ffffff;
   --stripe: #f4f6f8; --accent: #2d5f93; --good: #1c6b3a; --good-ground: #e6f4ea; --warn: #7a4d00;
@@ -62,7 +63,9 @@ figure img { display: block; max-width: 100%; height: auto; }
 @media (max-width: 40rem) {
   body { padding: 1rem .75rem 3rem; }
   td, th { padding: .3rem .45rem; }
-  .wide table { min-width: 44rem; }
+  .wide table { min-width: 34rem; }
+  .wider table { min-width: 46rem; }
+  .widest table { min-width: 60rem; }
   .wide img { max-width: none; width: 34rem; }
 }
 @media print {
@@ -116,8 +119,8 @@ def _paragraphs(text: str) -> str:
 def _table(table: Table) -> str:
     # What its cells hold side by side; on a phone such a table is moved sideways instead of squeezed.
     width = sum(max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True))
-    wide = " wide" if len(table.columns) > 2 and width > _BROAD else ""
-    return f'<div class="scroll{wide}" tabindex="0">{as_html(table)}</div>\n'
+    kinds = [name for letters, name in _BROAD if len(table.columns) > 2 and width > letters]
+    return f'<div class="{" ".join(["scroll", *kinds[:1]])}" tabindex="0">{as_html(table)}</div>\n'
 
 
 def _picture(picture: Picture) -> str:

@@ -15,7 +15,7 @@ from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.analysis.page import Picture, Section, Table, Verdict
 from delaynet_lava.analysis.report import KEPT, Report, Run, Sweep, lattice, recorded_findings
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import class_rows
+from delaynet_lava.evaluation import class_rows, unwanted
 from delaynet_lava.hw_profiles import placement
 from delaynet_lava.hw_profiles.rules import RULES
 
@@ -52,21 +52,23 @@ def sections(report: Report, page: bool = True) -> list[Section]:
     if report.sweep is not None:
         parts.append(_sweep(report.sweep, page))
     provenance = [(_line(key), _line(_short(value))) for key, value in report.network.provenance.items()]
-    parts.append(Section("Provenance", tables=[Table(("", "value"), provenance)] if provenance else []))
+    if provenance:
+        parts.append(Section("Provenance", tables=[Table(("", "value"), provenance)]))
     return parts
 
 
 def verdict(report: Report) -> Verdict:
     """Of the rules, which decide the exit code, and of overflows that were seen."""
     name, warned = report.profile.name, len(report.findings) - report.broken
-    seen = [row for row in report.overflow if report.run is not None and _overflows(report.run, row)]
+    seen = [row for row in report.overflow if _lost(report, row)]
     if report.broken:
-        first = next(str(finding) for finding in report.findings if finding.severity == "error")
-        more = f", and {report.broken - 1} more" if report.broken > 1 else ""
-        return Verdict("bad", "Broken", f"{report.broken} of the rules of {name}: {first}{more}")
+        first = next(finding for finding in report.findings if finding.severity == "error")
+        count = "a rule" if report.broken == 1 else f"{report.broken} rules"
+        lost = f". On the samples {_seen(seen)}." if seen else ""
+        what = f"{count} of {name}: {first.rule}, {first.where}: {first.problem}"
+        return Verdict("bad", "Broken", what + (", and more" if report.broken > 1 else "") + lost)
     if seen:
-        where = ", ".join(f"layer {row['layer']} {STATES[row['state']]}" for row in seen)
-        return Verdict("warn", "Overflow", f"on the samples, in {where}; the rules of {name} are kept")
+        return Verdict("warn", "Overflow", f"on the samples {_seen(seen)}; the rules of {name} are kept")
     if warned:
         return Verdict("warn", "Kept with warnings", f"the rules of {name}: {report.findings[0]}")
     return Verdict("good", "Kept", f"all rules of {name}")
@@ -75,6 +77,20 @@ def verdict(report: Report) -> Verdict:
 def _overflows(run: Run, row: dict[str, Any]) -> int:
     counts = run.evaluation.u_wraps if row["state"] == "u" else run.evaluation.v_saturations
     return counts[row["layer"]]
+
+
+def _lost(report: Report, row: dict[str, Any]) -> int:
+    """Overflows that nobody wanted: narrow membranes are made to clip."""
+    if report.run is None:
+        return 0
+    if row["state"] == "u":
+        return _overflows(report.run, row)
+    return unwanted(report.network, report.run.evaluation.v_saturations)[row["layer"]]
+
+
+def _seen(rows: Sequence[dict[str, Any]]) -> str:
+    does = {"u": "wrapped", "v": "saturated"}
+    return ", ".join(f"{STATES[row['state']]} of layer {row['layer']} {does[row['state']]}" for row in rows)
 
 
 def _cores(placed: placement.Placement) -> str:
@@ -88,7 +104,7 @@ def _glance(report: Report) -> list[tuple[str, str]]:
     warned = len(report.findings) - report.broken
     verdict = "all kept"
     if report.findings:
-        verdict = f"{report.broken} broken, {warned} warnings"
+        verdict = f"{report.broken} broken, {warned} warning{'s' * (warned != 1)}"
     rows = [(f"rules of {report.profile.name}", verdict), ("overflow", _cleared(report))]
     for row in report.bit_depth():
         if row["lag_ms"] is not None:
@@ -162,13 +178,11 @@ def _delays(delays: Sequence[int]) -> str:
 
 
 def _rules(report: Report, page: bool) -> Section:
-    found = [finding.rule for finding in report.findings]
+    # An error comes last, so that it is what is said where there are warnings too.
+    words = {"warning": "warning", "error": "broken"}
+    found = {f.rule: words[f.severity] for f in sorted(report.findings, key=lambda f: f.severity == "error")}
     rows = [
-        [
-            name,
-            (rule.__doc__ or "").split(".")[0],
-            f"{found.count(name)} findings" if name in found else "kept",
-        ]
+        [name, found.get(name, "kept"), (rule.__doc__ or "").split(".")[0]]
         for name, (_, rule) in RULES.items()
     ]
     lines = [str(finding) for finding in report.findings] or [f"All rules of {report.profile.name} are kept."]
@@ -180,7 +194,7 @@ def _rules(report: Report, page: bool) -> Section:
         of = _line(report.network.profile or "an unnamed profile")
         listed = "\n\n".join(map(_line, recorded))
         lines.append(f"Written down at the export for {of}: {listed or 'no findings'}")
-    tables = [Table(("rule", "asks", "verdict"), rows)] if page else []
+    tables = [Table(("rule", "verdict", "asks"), rows)] if page else []
     return Section(f"Rules of {report.profile.name}", "\n\n".join(lines), tables)
 
 
@@ -190,8 +204,8 @@ def _rules(report: Report, page: bool) -> Section:
 def _cleared(report: Report) -> str:
     wrong = [row for row in report.overflow if row["uncleared"]]
     if wrong:
-        return "; ".join(
-            f"not cleared: {len(row['uncleared'])} of {row['neurons']} neurons of layer {row['layer']} "
+        return "not cleared: " + ", ".join(
+            f"{len(row['uncleared'])} of {row['neurons']} neurons of layer {row['layer']} "
             f"({STATES[row['state']]})"
             for row in wrong
         )
@@ -231,7 +245,7 @@ def _overflow(report: Report) -> Section:
 
 
 def _bits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}".replace("-0.00", "0.00")
 
 
 def _few(entries: Sequence[str]) -> str:
