@@ -12,7 +12,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from delaynet_lava.errors import DelayNetError, InputError, reason
+from delaynet_lava.errors import DelayNetError, InputError, one_line
 
 if TYPE_CHECKING:
     from delaynet_lava.export.agreement import Agreement
@@ -207,7 +207,7 @@ def abilities() -> Iterator[Ability]:
         except DelayNetError as error:
             yield Ability(what, False, str(error).partition(";")[0], remedy)
         except Exception as error:  # a broken package may raise anything
-            yield Ability(what, False, reason(error), remedy)
+            yield Ability(what, False, one_line(str(error), 200) or type(error).__name__, remedy)
 
 
 def self_test(samples: int = 2) -> Agreement:

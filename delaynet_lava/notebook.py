@@ -8,7 +8,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-__all__ = ["Bar", "bar", "is_notebook"]
+__all__ = ["Bar", "bar", "is_notebook", "no_bar"]
 
 _PAUSE_S = 0.1  # between two drawings
 
@@ -57,3 +57,7 @@ class Bar:
 def bar(label: str, total: float) -> Callable[[int], None] | None:
     """A :class:`Bar` in a notebook; None elsewhere."""
     return Bar(label, total) if is_notebook() else None
+
+
+def no_bar(count: int) -> None:
+    """For work that is part of another, which has a bar."""

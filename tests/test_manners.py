@@ -404,6 +404,16 @@ def test_no_letter_of_a_table_is_lost(rows, columns):
     assert found in [sorted("".join((once + first * n).split())) for n in groups]
 
 
+def test_a_path_is_broken_behind_its_points_and_strokes():
+    rows = [["lava.magma.runtime.message_infrastructure", "not needed, as was found here by a look at it"]]
+    shown = layout.table(["module", "here"], rows, 50)
+    assert [line.split("  ")[0] for line in shown] == [
+        "module",
+        "lava.magma.runtime.",
+        "message_infrastructure",
+    ]
+
+
 def test_columns_that_do_not_fit_come_below():
     heads = [f"column{k}" for k in range(12)]
     shown = layout.table(heads, [[f"value{k}" for k in range(12)]], 60)

@@ -93,16 +93,22 @@ def test_paths_that_are_not_utf8_are_shown_and_written(net, tmp_path):
 # ------------------------------------------------------------------ a terminal
 
 
-def on_a_terminal(folder: Path, *words: str, columns: int = 80) -> str:
-    """All that a command writes to a terminal, cursor movements included."""
+def on_a_terminal(folder: Path, *words: str, columns: int = 80, stdout: Path | None = None) -> str:
+    """All that a command writes to a terminal, cursor movements included.
+
+    Args:
+        stdout: the file that gets what is printed, so that stderr alone is the terminal's.
+    """
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
     mine, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     variables = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "TERM")}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "delaynet_lava", *words],
-        stdin=subprocess.DEVNULL, stdout=its, stderr=its, cwd=folder, env={**variables, "TERM": "xterm"},
-    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        out = its if stdout is None else stack.enter_context(stdout.open("wb"))
+        running = subprocess.Popen(
+            [sys.executable, "-m", "delaynet_lava", *words],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=its, cwd=folder, env={**variables, "TERM": "xterm"},
+        )  # fmt: skip
     os.close(its)
     shown = b""
     with contextlib.suppress(OSError):  # how Linux says that nobody writes any more
@@ -139,7 +145,14 @@ def test_training_shows_how_far_it_is_on_a_terminal_and_nothing_of_it_in_a_pipe(
     assert max(map(len, left)) <= 80
     epochs = [line for line in left if line.startswith("epoch ")]
     assert len(epochs) >= 2 and any(line.startswith("model") for line in left)
-    piped = shell(f"{DELAYNET} {' '.join(train)} --force", tmp_path)
+    # Into a file goes what is printed, all of it, and the bar stays on the terminal.
+    again = [*train, "--force"]
+    shown = on_a_terminal(tmp_path, *again, stdout=tmp_path / "log.txt")
+    assert "\u2501" in shown and "epoch 1: cue" not in shown
+    log = (tmp_path / "log.txt").read_text()
+    assert len(re.findall("^epoch ", log, re.M)) == len(epochs) and "validation accuracy" in log
+    # In a pipe there is none, also where a notebook says that it has colours.
+    piped = shell(f"FORCE_COLOR=1 {DELAYNET} {' '.join(again)}", tmp_path)
     assert (piped.returncode, piped.stderr) == (0, "")
     assert "\u2501" not in piped.stdout and "\x1b" not in piped.stdout
-    assert [line.split(",")[0] for line in piped.stdout.splitlines() if line.startswith("epoch ")]
+    assert len(re.findall("^epoch ", piped.stdout, re.M)) == len(epochs)

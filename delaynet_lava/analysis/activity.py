@@ -11,7 +11,7 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.network import Dense, Network
 from delaynet_lava.nn.lattice import lattice_positions
-from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,14 +44,13 @@ def draw_lattice(network: Network) -> Figure:
     Raises:
         InputError: the file does not say from which seed the lattice was drawn.
     """
-    from matplotlib.figure import Figure
 
     _, delays = axonal_delays(network)
     seed = network.provenance.get("seed")
     if not isinstance(seed, int):
         raise InputError("network", "its provenance has no seed, so its lattice is not known")
     x, y, z = lattice_positions(len(delays), seed).T
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    figure = new_figure(figsize=(6.4, 5.6), layout="constrained")
     axes: Any = figure.add_subplot(projection="3d")
     for lag, colour in zip(np.unique(delays) + 1, COLOURS * 9, strict=False):
         of_group = delays == lag - 1
@@ -99,9 +98,7 @@ def observe(network: Network, inputs: np.ndarray) -> Activity:
 
 def draw_activity(activity: Activity, samples: int) -> Figure:
     """Input raster, hidden raster by delay, and the spectrum with the delays' frequencies marked."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 8.4), layout="constrained")
+    figure = new_figure(figsize=(8.4, 8.4), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, height_ratios=(1, 2.2, 1.5))
     for axes in (top, middle, bottom):
         bare(axes)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.network import Network, Neuron, time_constant_ms
-from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,9 +117,7 @@ def draw(
         network: its layers are marked where their membranes stand.
         asked_ms: how long the task asks to remember; a line across.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+    figure = new_figure(figsize=(7.5, 5.0), layout="constrained")
     axes = figure.add_subplot()
     bare(axes)
     dt_ms = 1.0 if network is None else network.dt_ms

@@ -11,7 +11,7 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import src_training
 from delaynet_lava.nn.cell import BIAS_MAX, BIAS_MIN, SpikingRecurrentCell, rest
-from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,13 +85,11 @@ def draw_cell(bias: float = -6.0, drive: float = 0.25) -> Figure:
     Raises:
         InputError: a b_h outside -8 to -5.
     """
-    from matplotlib.figure import Figure
-
     if not BIAS_MIN <= bias <= BIAS_MAX:
         raise InputError(
             "--bias", f"is {bias}, expected {BIAS_MIN} to {BIAS_MAX}", "above, the cell never rests"
         )
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = new_figure(figsize=(9, 7), layout="constrained")
     grid = figure.add_gridspec(3, 2, height_ratios=[2, 0.5, 2])
     _draw_drive(figure, grid, bias, drive)
     _draw_frequency(figure.add_subplot(grid[2, 0]), bias)

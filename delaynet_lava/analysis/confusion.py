@@ -9,7 +9,7 @@ import numpy as np
 
 from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.evaluation import SHOWN
-from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,12 +22,10 @@ DRAWN = 64
 
 def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     """Samples by label (down) and decision (across); the colour is the share of the label's samples."""
-    from matplotlib.figure import Figure
-
     counts = np.asarray(confusion)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     side = min(9.0, 2.5 + 0.45 * len(names))
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = new_figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     room = 12 * (side - 1) / len(names)  # letters that have room below a column
@@ -44,11 +42,9 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
 
 def draw_classes(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     """Share of each class's samples that are right, with its 95 % interval (Wilson)."""
-    from matplotlib.figure import Figure
-
     counts = np.asarray(confusion)
     samples, right = counts.sum(axis=1), np.diag(counts)
-    figure = Figure(figsize=(7.5, 0.8 + 0.26 * len(names)), layout="constrained")
+    figure = new_figure(figsize=(7.5, 0.8 + 0.26 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     bare(axes)
     for k, (count, hits) in enumerate(zip(samples.tolist(), right.tolist(), strict=True)):

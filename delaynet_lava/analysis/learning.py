@@ -11,7 +11,7 @@ import numpy as np
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.model_file import ModelFile
-from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,9 +56,7 @@ def training(model: ModelFile, where: str) -> Training:
 
 
 def _axes(label: str) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = new_figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
     bare(axes)
     axes.grid(True, color="#e5e5e5", linewidth=0.6)
@@ -110,8 +108,6 @@ def draw_delays(model: ModelFile, where: str) -> Figure:
     Raises:
         InputError: no delays were learned.
     """
-    from matplotlib.figure import Figure
-
     noted = model.provenance.get("first_delays")
     pairs = {}
     for name, delays in noted.items() if isinstance(noted, dict) else ():
@@ -121,7 +117,7 @@ def draw_delays(model: ModelFile, where: str) -> Figure:
             pairs[name] = np.array(delays), held.numpy()
     if not pairs:
         raise InputError(where, "keeps no delays from before they were learned", "train with learn_delays")
-    figure = Figure(figsize=(9.6, 3.6 * len(pairs)), layout="constrained")
+    figure = new_figure(figsize=(9.6, 3.6 * len(pairs)), layout="constrained")
     rows: Any = figure.subplots(len(pairs), 2, squeeze=False)
     for (left, right), (name, (first, last)) in zip(rows, pairs.items(), strict=True):
         block, of, _ = name.partition(".axon.")

@@ -11,7 +11,8 @@ import numpy as np
 from delaynet_lava.evaluation import Silence, evaluate, unwanted
 from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.network import Network
-from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.notebook import no_bar
+from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 from delaynet_lava.tasks.registry import task
 
 if TYPE_CHECKING:
@@ -132,7 +133,10 @@ def measure(
             if same:  # two options that vary meet at the task that they vary from
                 points.append(replace(same[0], varied=setting.name, value=setting.value))
                 continue
-            runs = [evaluate(network, at_step_of(network, one), setting.samples) for one in tasks]
+            runs = [
+                evaluate(network, at_step_of(network, one), setting.samples, on_samples=no_bar)
+                for one in tasks
+            ]
             points.append(
                 Point(
                     name, tasks[0].word, setting.name, setting.value,
@@ -157,13 +161,11 @@ def draw_memory(points: Sequence[Point]) -> Figure:
 
     Options with less than two values have no panel, unless there is nothing else.
     """
-    from matplotlib.figure import Figure
-
     panels = {
         name: [p for p in points if p.varied == name] for name in dict.fromkeys(p.varied for p in points)
     }
     panels = {n: some for n, some in panels.items() if len({p.value for p in some}) > 1} or panels
-    figure = Figure(figsize=(5.2 * len(panels), 4.0), layout="constrained")
+    figure = new_figure(figsize=(5.2 * len(panels), 4.0), layout="constrained")
     for place, (label, some) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), place)
         bare(axes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,14 +29,12 @@ def draw_search(records: Sequence[Record], space: Space) -> Figure:
     Raises:
         InputError: no trial was trained to its end.
     """
-    from matplotlib.figure import Figure
-
     whole = [r for r in records if r.accuracy is not None]
     if not whole:
         raise InputError("the search", "has no trial that was trained to its end", "search on")
     names = sorted({name for record in whole for name in record.params})
     rows = -(-len(names) // _COLUMNS)
-    figure = Figure(figsize=(9.6, 2.6 + 2.3 * rows), layout="constrained")
+    figure = new_figure(figsize=(9.6, 2.6 + 2.3 * rows), layout="constrained")
     grid = figure.add_gridspec(rows + 1, _COLUMNS)
     _history(figure.add_subplot(grid[0, :]), records)
     numbers = np.array([r.trial for r in whole], float)

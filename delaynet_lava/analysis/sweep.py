@@ -17,7 +17,8 @@ from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.network import Dense, Layer, Network, Synapse, lif
-from delaynet_lava.pictures import COLOURS, GREY, bare
+from delaynet_lava.notebook import bar, no_bar
+from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 from delaynet_lava.tasks.base import Task, require_samples
 
 if TYPE_CHECKING:
@@ -240,7 +241,9 @@ def _best_scales(network: Network, bits: int, candidates: list[list[int]], held:
         if len(tried) == 1:
             network = tried[0]
         else:
-            network = max(tried, key=lambda one: evaluate(one, held, len(held.labels)).right)
+            network = max(
+                tried, key=lambda one: evaluate(one, held, len(held.labels), on_samples=no_bar).right
+            )
     return network
 
 
@@ -307,11 +310,12 @@ def sweep(
     else:
         variants = ((value, _CHANGES[kind](network, value)) for value in chosen)
     points = []
+    advance = bar(f"sweep of {kind}", len(chosen))
     for value, variant in variants:
         exps = tuple(lif(layer, "layer", _NO_SWEEP).full_scale_exp for layer in variant.layers)
         point = Point(
             value,
-            tuple(evaluate(variant, task, samples).right for task in held),
+            tuple(evaluate(variant, task, samples, on_samples=no_bar).right for task in held),
             samples,
             tuple(task.steps for task in held),
             variant,
@@ -320,6 +324,8 @@ def sweep(
         points.append(point)
         if on_point is not None:
             on_point(point)
+        elif advance is not None:
+            advance(1)
     return points
 
 
@@ -344,11 +350,9 @@ def draw(points: Sequence[Point], kind: str, chance: float | None = None) -> Fig
     Args:
         chance: accuracy of a guess; a line across.
     """
-    from matplotlib.figure import Figure
-
     points = sorted(points, key=lambda one: one.value)
     steps = points[0].steps
-    figure = Figure(figsize=(6.0 if len(steps) == 1 else 11.0, 4.2), layout="constrained")
+    figure = new_figure(figsize=(6.0 if len(steps) == 1 else 11.0, 4.2), layout="constrained")
     panels = figure.subplots(1, 1 if len(steps) == 1 else 2, squeeze=False)[0]
 
     def curve(axes: Any, x: Any, right: Any, colour: Any, label: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -43,8 +44,18 @@ def _least(column: Sequence[str], columns: int) -> int:
     return least
 
 
+class _Wrapper(textwrap.TextWrapper):
+    """Breaks a word that is too long for a line behind its points and strokes, such as a path."""
+
+    def _split(self, text: str) -> list[str]:
+        parts: list[str] = []
+        for chunk in super()._split(text):
+            parts += re.findall(r"[^._/:]*[._/:]+|[^._/:]+", chunk) if len(chunk) > self.width else [chunk]
+        return parts
+
+
 def _fold(cell: str, columns: int) -> list[str]:
-    return textwrap.wrap(cell, max(1, columns), break_on_hyphens=False) or [""]
+    return _Wrapper(max(1, columns), break_on_hyphens=False).wrap(cell) or [""]
 
 
 def _shrunk(widest: Sequence[int], least: Sequence[int], columns: int) -> list[int]:

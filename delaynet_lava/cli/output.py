@@ -162,7 +162,15 @@ def duration(seconds: float) -> str:
 def progress(label: str, total: int) -> Iterator[Any]:
     """A progress bar on a terminal, nothing in a pipe; call the value to advance by n."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as bar:
+    # Asked of the stream itself: rich takes a notebook's pipe for a terminal. What is printed meanwhile goes
+    # around the bar where both are on one screen, but into the file where stdout is one.
+    with Progress(
+        *columns,
+        console=_stderr,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
         task = bar.add_task(label, total=total)
         yield lambda n=1, text=None: bar.update(task, advance=n, description=text or label)
 

@@ -41,6 +41,10 @@ class Task:
     payload_signed: bool = False
     seed: int | None = None
 
+    def __repr__(self) -> str:
+        classes = "no classes" if self.classes is None else f"{self.classes} classes"
+        return f"<Task {self.word}: {self.channels} channels, {self.steps} steps, {classes}>"
+
     def size(self, split: str) -> int | None:
         """Samples of "train", "validation" or "test"; None: as many as are asked for.
 
