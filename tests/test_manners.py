@@ -75,18 +75,25 @@ def test_a_strange_word_is_shown_and_moves_no_cursor(capsys):
     assert "\x1b" not in line
 
 
-def complete(*words: str) -> list[str]:
-    """What bash is told for the last of these words."""
+def complete(*words: str, shell: str = "bash") -> list[str]:
+    """What a shell is told for the last of these words."""
     environment = {
         **os.environ,
         "COMP_WORDS": " ".join(words),
         "COMP_CWORD": str(len(words) - 1),
-        "_DELAYNET_COMPLETE": "bash_complete",
+        "_DELAYNET_COMPLETE": f"{shell}_complete",
     }
     command = [sys.executable, "-c", "from delaynet_lava.cli import main; main()"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
+
+
+def test_shells_of_whole_words_get_the_option_too():
+    assert (
+        complete("delaynet", "train", "cue", "--init=model:cue_p", shell="zsh")[1] == "--init=model:cue_paper"
+    )
+    assert complete("delaynet", "train", "--init=model:cue_p") == ["plain,model:cue_paper"]  # bash
 
 
 def test_words_are_completed():

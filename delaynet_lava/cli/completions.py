@@ -1,4 +1,4 @@
-"""What a shell is offered for an option's value."""
+"""What a shell is offered for an option's value, and how it is told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+)
 
 __all__ = ["add_completions"]
 
@@ -75,3 +82,60 @@ def add_completions(command: click.Command) -> None:
     for param in command.params:
         if isinstance(param.type, click.types.StringParamType):
             param.shell_complete = _completer(param)  # type: ignore[method-assign, assignment]
+
+
+# click's own asks for the words as bash breaks them, which is at colons too: of model:NAME it sees the end.
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' line=$COMP_LINE words=() at=0 k word blank whole stays= type value
+    for ((k = 0; k < ${#COMP_WORDS[@]}; k++)); do
+        word=${COMP_WORDS[k]}
+        blank=${line%%%%[![:blank:]]*}
+        line=${line#"$blank"}
+        line=${line#"$word"}
+        if ((k == 0)) || [[ $blank ]]; then words+=("$word"); else words[-1]+=$word; fi
+        if ((k == COMP_CWORD)); then at=$((${#words[@]} - 1)); fi
+    done
+    # What stands before bash's own word stays where it is.
+    whole=${words[at]##*=}
+    if [[ $COMP_WORDBREAKS == *:* ]]; then stays=${whole%%"${whole##*:}"}; fi
+    for word in $(env COMP_WORDS="${words[*]}" COMP_CWORD=$at %(complete_var)s=bash_complete "$1"); do
+        IFS=, read -r type value <<<"$word"
+        case $type in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) COMPREPLY=(); compopt -o default ;;
+            plain) COMPREPLY+=("${value#"$stays"}") ;;
+        esac
+    done
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class _Bash(BashComplete):
+    source_template = _BASH
+
+
+class _WholeWords(ShellComplete):
+    """For shells to which --init=model:NAME is one word: what they are offered has the option before it."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        found = super().get_completions(args, incomplete)
+        option, equals, _ = incomplete.partition("=")
+        if equals and option.startswith("--"):
+            for item in found:
+                item.value = f"{option}={item.value}" if item.type == "plain" else item.value
+        return found
+
+
+class _Zsh(_WholeWords, ZshComplete):
+    pass
+
+
+class _Fish(_WholeWords, FishComplete):
+    pass
+
+
+# click finds them by the shell's name, when a shell asks.
+for _shell in (_Bash, _Zsh, _Fish):
+    add_completion_class(_shell)
