@@ -13,7 +13,16 @@ from delaynet_lava.checked import integer, integers, require, zero
 from delaynet_lava.errors import shown
 from delaynet_lava.payloads import SPIKES, Payload
 
-__all__ = ["BIAS_EXP_MAX", "RESETS", "SETTLE", "Neuron", "Src", "span", "time_constant_ms"]
+__all__ = [
+    "BIAS_EXP_MAX",
+    "RESETS",
+    "SETTLE",
+    "SRC_OUTPUT_BITS_MAX",
+    "Neuron",
+    "Src",
+    "span",
+    "time_constant_ms",
+]
 
 RESETS = {"zero": fx.RESET_ZERO, "subtract": fx.RESET_SUBTRACT}
 BIAS_EXP_MAX = 7

@@ -14,6 +14,7 @@ from delaynet_lava.checked import as_array
 from delaynet_lava.drawings import draw_records
 from delaynet_lava.errors import InputError, MismatchError, shown
 from delaynet_lava.network import Dense, Encoder, Network
+from delaynet_lava.neuron import SRC_OUTPUT_BITS_MAX
 from delaynet_lava.tables import Table, notebook
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ class Trace:
         names = []
         for layer in range(count):
             readout = network is not None and network.layers[layer].neuron.is_readout
-            names.append(nir_data.node_name(layer, readout))
+            name = nir_data.node_name(layer, readout)
+            names.append(f"src{layer}" if layer in self.slow else name)
             held = {name: getattr(self, name).get(layer) for name in RECORDABLE}
             found = {
                 name: nir_data.Gridded(_spikes(array) if name == "spikes" else array, dt)
@@ -293,11 +295,15 @@ class Trace:
             for name in set(RECORDABLE) & set(data.names.get(node, ())):
                 one = data.get(node, name)
                 array = one.data if isinstance(one, nir_data.Gridded) else np.zeros(0)
-                dtype, shape = (np.int32, np.uint8)[name == "spikes"], (batch, steps, final[layer].shape[1])
+                shape = (batch, steps, final[layer].shape[1])
                 where = f"{data.where}: node {node[:60]!r}"
-                found[name][layer] = _fitted(array, dtype, shape, f"{where}: {name}")
-                if name == "spikes" and np.any(found[name][layer] > 1):
-                    raise InputError(where, "has spikes that are neither 0 nor 1")
+                whole = _fitted(array, np.int32, shape, f"{where}: {name}")
+                # Cells send up to 256, and are known by their h_s.
+                most = 1 << SRC_OUTPUT_BITS_MAX if "slow" in data.names[node] else 1
+                if name == "spikes" and (whole.min() < 0 or whole.max() > most):
+                    raise InputError(where, f"has spikes that are no whole numbers of 0 to {most}")
+                small = name == "spikes" and whole.max() <= 255
+                found[name][layer] = whole.astype(np.uint8) if small else whole
         return Trace(
             values["backend"], steps, batch, final, values["u_wraps"], values["v_saturations"], counts,
             **found, scores=scores, wall_s=float(values["wall_s"]),

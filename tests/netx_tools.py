@@ -13,7 +13,7 @@ import pytest
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx, netx_read, untrusted_hdf5
-from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
+from delaynet_lava.network import Dense, Encoder, Network, Neuron, Src, Synapse
 
 __all__ = [
     "NEURON",
@@ -95,6 +95,19 @@ def a_network() -> Network:
         Dense(Synapse(weight(4, 5), delay(4, 5)), Neuron(131071, 4096, 10)),
     )
     return Network(layers, (2, 3, 1), 2, 1.0, {"name": "cue"}, "loihi2", {"seed": 1})
+
+
+def cells() -> Network:
+    """Spiking Recurrent Cells, with every key that they have."""
+    weight = 2 * np.arange(-8, 8).reshape(4, 4)
+    bias = np.array([-24576, -28000, -32768, -25000])
+    first = Src(bias, 300, 3, "sign", "clip", 8, 4)
+    return Network(
+        (
+            Dense(Synapse(weight, 3), first, Synapse(weight, weight % 9)),
+            Dense(Synapse(weight), Src(-20480, shift=-1)),
+        )
+    )
 
 
 def put(key: str, value: Any) -> Edit:

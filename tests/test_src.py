@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,34 @@ from plain import plain
 from strategies import inputs_for, src_networks
 
 from delaynet_lava import fixedpoint as fx
+from delaynet_lava import task
+from delaynet_lava.analysis import overflow
+from delaynet_lava.analysis.sweep import narrow_membranes, requantise_decays
+from delaynet_lava.deploy.bundle import write_bundle
 from delaynet_lava.emulator import emulate, extremes
 from delaynet_lava.errors import InputError
+from delaynet_lava.export.agreement import check
 from delaynet_lava.export.extract import extract
+from delaynet_lava.export.nir_export import write_nir
+from delaynet_lava.export.relay import relay
+from delaynet_lava.export.retime import retime
+from delaynet_lava.export.trainable import model_of
 from delaynet_lava.formats import netx
 from delaynet_lava.network import Dense as DenseLayer
-from delaynet_lava.network import Network, Src, Synapse
+from delaynet_lava.network import Network, Neuron, Src, Synapse
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout, SpikingRecurrentCell
 from delaynet_lava.nn.model import describe
+from delaynet_lava.trace import Trace
 
 ALL = ("spikes", "voltage", "current", "slow")
 
 
-def a_cell(weight: int = 100, **options) -> Network:
+def a_cell(weight: int = 100, decision: str | None = None, **options) -> Network:
     """Sixteen cells, each with an input of its own."""
     bias = np.linspace(fx.SRC_BIAS_MIN, fx.SRC_BIAS_MAX["parabola", 7], 16).astype(int)
-    return Network((DenseLayer(Synapse(weight * np.eye(16, dtype=int)), Src(bias, **options)),))
+    return Network(
+        (DenseLayer(Synapse(weight * np.eye(16, dtype=int)), Src(bias, **options)),), decision=decision
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -238,3 +251,126 @@ def test_the_first_pacemaker_is_the_one_that_the_source_states(activation: str, 
     assert bias[fires][0] == stated[activation, slow]
     with pytest.raises(InputError, match="bias: value at"):
         Src(bias[fires][:1], activation=activation, slow=slow)
+
+
+@settings(max_examples=30, deadline=None)
+@given(network=src_networks(), seed=st.integers(0, 99), far=st.integers(0, 4))
+def test_no_state_leaves_its_bound(network: Network, seed: int, far: int) -> None:
+    layers = [
+        replace(one, neuron=replace(one.neuron, shift=min(12, one.neuron.shift + far)))
+        if isinstance(one.neuron, Src)
+        else one
+        for one in network.layers
+    ]
+    network = network.with_(layers=tuple(layers))
+    inputs = inputs_for(network, 150, 2, 0.5, seed)
+    seen, trace = extremes(network, inputs), emulate(network, inputs)
+    for k, (bound, found) in enumerate(zip(overflow.bounds(network), seen, strict=True)):
+        assert (found.u_low >= np.maximum(bound.u_low, -fx.V_MAX)).all()
+        assert (found.u_high <= np.minimum(bound.u_high, fx.V_MAX)).all() or not bound.clips
+        assert (found.v_low >= bound.v_low).all() and (found.v_high <= bound.v_high).all()
+        assert bound.wraps.any() or trace.u_wraps[k] == 0
+        assert bound.fires.any() or trace.spike_counts[k].sum() == 0
+
+
+def test_a_current_that_can_saturate_does() -> None:
+    """The bound is met: one unit less of shift and it is cleared, and the current stays within."""
+    ones = np.ones((1, 600, 16), np.uint8)
+    for decay, wraps in ((12, False), (11, True)):
+        network = a_cell(96, shift=8, decay=decay)
+        assert bool(overflow.bounds(network)[0].wraps.any()) is wraps
+        assert (emulate(network, np.tile(ones, (1, 10, 1))).u_wraps[0] > 0) is wraps
+
+
+def test_what_is_for_membranes_refuses_cells_by_name(tmp_path: Path) -> None:
+    far = Synapse(100 * np.eye(16, dtype=int), 200)
+    cell = a_cell().layers[0]
+    network = Network((replace(cell, synapse=far), a_cell().layers[0]))
+    tries = {
+        "no node of NIR": lambda: write_nir(network, tmp_path / "graph.nir"),
+        "among which relays": lambda: relay(network),
+        "cannot be made coarser": lambda: retime(network),
+        "no board has a neuron": lambda: write_bundle(
+            tmp_path / "bundle", a_cell(), np.zeros((1, 5, 16), np.uint8), np.zeros(1, int), name="a"
+        ),
+        "no fewer bits": lambda: narrow_membranes(network, 12, [20, 20]),
+        "decays are fixed": lambda: requantise_decays(network, 8),
+        "trained from their model.pt": lambda: model_of(a_cell()),
+        "counts the spikes of cells that send": lambda: a_cell(output_bits=4),
+    }
+    for text, attempt in tries.items():
+        with pytest.raises(InputError, match=text):
+            attempt()
+    assert not list(tmp_path.iterdir())
+
+
+def test_relays_pass_cells_by() -> None:
+    """Of a layer of LIF neurons behind them with long delays of its own."""
+    lif = Neuron(20, 4096, 4096)
+    long = DenseLayer(
+        Synapse(100 * np.eye(16, dtype=int)), lif, Synapse(64 * np.eye(16, dtype=int)[::-1], 100)
+    )
+    out = DenseLayer(Synapse(np.full((2, 16), 20)), Neuron(fx.VTH_MAX, 4096, 100))
+    network = Network((a_cell(250, shift=6).layers[0], long, out))
+    made, report = relay(network)
+    assert report.layers[0].layer == 1
+    inputs = inputs_for(network, 300, 1)
+    one, other = emulate(network, inputs, ALL), emulate(made, inputs, ALL)
+    np.testing.assert_array_equal(one.final_voltage[2], other.final_voltage[2])
+    assert one.spike_counts[1].sum() > 20
+
+
+def test_check_compares_a_model_with_its_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        SpikingRecurrentCell({}, 8, 12, delay=[0, 1] * 4, recurrent_delay=3, in_exp=4, output_bits=4),
+        SpikingRecurrentCell({}, 12, 6, in_exp=4, weight_bits=4),
+        Readout({"current_decay": 1.0, "voltage_decay": 0.03}, 6, 3),
+    )
+    with torch.no_grad():
+        for block in net:
+            block.synapse.weight.add_(0.6)
+    rng = np.random.default_rng(0)
+    inputs = ((rng.random((9, 60, 8)) < 0.2) * rng.integers(1, 16, (9, 60, 8))).astype(np.uint8)
+    np.savez(tmp_path / "mine.npz", inputs=inputs, labels=np.arange(9) % 3)
+    found = check(net, task(f"{tmp_path / 'mine.npz'}:split=0,0,1"), 9)
+    assert found and found.layers[0].spikes > 50 and found.layers[1].spikes > 50
+
+
+def test_a_trace_comes_back_from_its_file(tmp_path: Path) -> None:
+    network = a_cell(250, output_bits=8, shift=6, decision="last")
+    trace = emulate(network, inputs_for(network, 200, 2), ALL)
+    assert trace.spikes[0].max() > 100
+    trace.save(tmp_path / "trace.nir", network)
+    again = Trace.load(tmp_path / "trace.nir")
+    assert set(again.slow) == {0} and again.compare(trace)
+
+
+@pytest.mark.slow
+def test_a_hundred_million_integers(tmp_path: Path) -> None:
+    """Emulator against whole arrays: i, h, h_s and what is sent, of 1000 cells with recurrent delays."""
+    rng = np.random.default_rng(7)
+    size, steps = 1000, 25_000
+    bias = rng.integers(fx.SRC_BIAS_MIN, fx.SRC_BIAS_MAX["parabola", 7], size)
+    back = 2 * rng.integers(-30, 40, (size, size)) * (rng.random((size, size)) < 0.02)
+    delay = np.broadcast_to(rng.integers(0, 60, size), (size, size))
+    into = 2 * rng.integers(-20, 60, (size, 50))
+    cells = DenseLayer(Synapse(into), Src(bias, shift=5), Synapse(back, delay))
+    network = Network((cells,))
+    inputs = (rng.random((1, steps, 50)) < 0.05).astype(np.uint8)
+    trace = emulate(network, inputs, ALL)
+    ring, state = np.zeros((64, size), np.int64), cells.neuron.initial(size).astype(np.int64)
+    weights, wide_bias, compared = back.T.astype(np.int64), bias.astype(np.int64), 0
+    for t in range(steps):
+        a = ring[t % 64].copy()
+        ring[t % 64] = 0
+        if t:
+            a += into @ inputs[0, t - 1].astype(np.int64)
+        state, sent, _ = fx.src_step(state, a, wide_bias, cells.neuron.form)
+        for j in np.flatnonzero(sent):
+            ring[(t + 1 + delay[0, j]) % 64] += weights[j]
+        for record, truth in zip((trace.current, trace.voltage, trace.slow), state, strict=True):
+            np.testing.assert_array_equal(record[0][0, t], truth)
+        np.testing.assert_array_equal(trace.spikes[0][0, t], sent)
+        compared += 4 * size
+    assert compared == 100_000_000 and 0.005 < trace.spikes[0].mean() < 0.2

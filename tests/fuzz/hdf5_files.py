@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from bundle_tools import NETWORK
 from mutate import damage, strange, twist
-from netx_tools import NEURON, a_network, stock_file
+from netx_tools import NEURON, a_network, cells, stock_file
 from samples import read_samples
 
 from delaynet_lava.emulator import emulate
@@ -66,7 +66,7 @@ def _tree(group: h5py.Group) -> dict[str, Any]:
 
 
 def nets(folder: Path) -> Any:
-    """A ``net.h5`` of this package and one of lava-dl."""
+    """A ``net.h5`` of this package, one of Spiking Recurrent Cells, and one of lava-dl."""
     netx.write(a_network(), folder / "net.h5")
     whole = (folder / "net.h5").read_bytes()
     dense = {
@@ -79,7 +79,8 @@ def nets(folder: Path) -> Any:
     }
     stock_file(folder / "net.h5", {"type": "input", "shape": [4]}, dense)
     stock = (folder / "net.h5").read_bytes()
-    return _hdf5(folder / "net.h5", whole, stock)
+    netx.write(cells(), folder / "net.h5")
+    return _hdf5(folder / "net.h5", whole, stock, (folder / "net.h5").read_bytes())
 
 
 def _hdf5(path: Path, *contents: bytes) -> Any:

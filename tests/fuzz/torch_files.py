@@ -16,6 +16,8 @@ from intruder import Intruder
 from mutate import damage, strange, twist
 
 from delaynet_lava.formats.model_file import ModelFile, load_tensors, save_model
+from delaynet_lava.nn import SpikingRecurrentCell
+from delaynet_lava.nn.model import describe
 
 __all__ = ["checkpoints", "goes_on", "models", "torch_case"]
 
@@ -114,10 +116,19 @@ def _small_model() -> ModelFile:
     return ModelFile(config, state, {"seed": 1, "command": "delaynet train"})
 
 
+def _cells() -> ModelFile:
+    torch.manual_seed(1)
+    first = SpikingRecurrentCell({}, 3, 4, delay=[1, 0, 2], recurrent_delay=3, in_exp=4, output_bits=4)
+    return describe([first, SpikingRecurrentCell({"slow": 8}, 4, 2, weight_bits=3, in_exp=4)])
+
+
 def models(folder: Path) -> Any:
-    """A small model with every kind of layer, a shipped one, and an archive that runs a program."""
-    save_model(folder / "model.pt", _small_model())
-    trees = [load_tensors(folder / "model.pt"), load_tensors(MODELS / "cue_loihi2.pt")]
+    """A model with every kind of layer, a shipped one, one of cells, and an archive that runs a program."""
+    trees = []
+    for made in (_small_model(), _cells()):
+        save_model(folder / "model.pt", made)
+        trees.append(load_tensors(folder / "model.pt"))
+    trees.insert(1, load_tensors(MODELS / "cue_loihi2.pt"))
     trees[1]["provenance"] = {"seed": 1}
     return _torch_state(folder, trees)
 
