@@ -19,7 +19,6 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava import task
 from delaynet_lava.analysis import overflow
 from delaynet_lava.analysis.sweep import narrow_membranes, requantise_decays
-from delaynet_lava.deploy.bundle import write_bundle
 from delaynet_lava.emulator import emulate, extremes
 from delaynet_lava.errors import InputError
 from delaynet_lava.export.agreement import check
@@ -290,9 +289,6 @@ def test_what_is_for_membranes_refuses_cells_by_name(tmp_path: Path) -> None:
         "no node of NIR": lambda: write_nir(network, tmp_path / "graph.nir"),
         "among which relays": lambda: relay(network),
         "cannot be made coarser": lambda: retime(network),
-        "no board has a neuron": lambda: write_bundle(
-            tmp_path / "bundle", a_cell(), np.zeros((1, 5, 16), np.uint8), np.zeros(1, int), name="a"
-        ),
         "no fewer bits": lambda: narrow_membranes(network, 12, [20, 20]),
         "decays are fixed": lambda: requantise_decays(network, 8),
         "trained from their model.pt": lambda: model_of(a_cell()),

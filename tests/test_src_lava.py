@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("lava.magma", reason="lava-nc is not installed")
 hdf5 = pytest.importorskip("lava.lib.dl.netx.hdf5", reason="lava-dl is not installed")
 
+from bundle_tools import run_bundle  # noqa: E402
 from lava.magma.core.run_conditions import RunSteps  # noqa: E402
 from lava.proc.dense.process import Dense as LavaDense  # noqa: E402
 from lava.proc.io.source import RingBuffer as Source  # noqa: E402
@@ -22,7 +24,10 @@ from strategies import inputs_for, src_networks  # noqa: E402
 from delaynet_lava import fixedpoint as fx  # noqa: E402
 from delaynet_lava import lava  # noqa: E402
 from delaynet_lava.cli import main  # noqa: E402
+from delaynet_lava.deploy import payload, results  # noqa: E402
+from delaynet_lava.deploy.bundle import write_bundle  # noqa: E402
 from delaynet_lava.emulator import emulate  # noqa: E402
+from delaynet_lava.errors import InputError  # noqa: E402
 from delaynet_lava.formats import netx  # noqa: E402
 from delaynet_lava.lava.src.process import SRC  # noqa: E402
 from delaynet_lava.network import Dense, Network, Neuron, Src, Synapse  # noqa: E402
@@ -135,3 +140,33 @@ def test_run_compares_both(tmp_path: Path) -> None:
     assert found["mismatches"] == 0
     # Of each step of a cell spike, h, i and h_s; of a readout spike, membrane and current.
     assert found["compared_integers"] > 3 * 50 * (4 * 8 + 3 * 3)
+
+
+def test_a_bundle_runs_cells_where_this_package_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = a_stack(shift=8)
+    inputs = inputs_for(network, 60, 2, 0.3)
+    write_bundle(tmp_path / "b", network, inputs, np.zeros(2, int), name="cells")
+    assert run_bundle(tmp_path / "b", "--shard", "0") == (0, "", "")
+    result = results.compare_with_emulator(network, tmp_path / "b")
+    assert result and emulate(network, inputs).spike_counts[0].sum() > 20
+    monkeypatch.setitem(sys.modules, "delaynet_lava.formats.netx_read", None)
+    with pytest.raises(
+        payload.Failure, match="layer 1: Spiking Recurrent Cells, whose process is in delaynet_lava"
+    ):
+        payload.read_layers(tmp_path / "b" / "net.h5")
+
+
+@pytest.mark.parametrize(
+    "options, backend, text",
+    [({}, "loihi2", "no board has a neuron"), ({"output_bits": 3}, "lava", "a bundle keeps spikes")],
+)
+def test_what_a_bundle_does_not_run(tmp_path: Path, options: dict, backend: str, text: str) -> None:
+    network = a_stack(**options)
+    with pytest.raises(InputError, match=text):
+        write_bundle(
+            tmp_path / "b", network, inputs_for(network, 5, 1), np.zeros(1, int), name="a", backend=backend
+        )
+    netx.write(network, tmp_path / "net.h5")
+    with pytest.raises(SystemExit) as done:
+        main(["deploy", str(tmp_path / "net.h5"), "--task", "cue", "--backend", backend])
+    assert done.value.code == 2

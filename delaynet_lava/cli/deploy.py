@@ -25,7 +25,7 @@ from delaynet_lava.cli.output import (
 from delaynet_lava.cli.samples import TASK, number, source
 from delaynet_lava.deploy import job as jobs
 from delaynet_lava.deploy import results
-from delaynet_lava.deploy.bundle import BACKENDS, Loihi, read_manifest, write_bundle
+from delaynet_lava.deploy.bundle import BACKENDS, Loihi, read_manifest, require_runs, write_bundle
 from delaynet_lava.deploy.hosts import ConnectionLost, host_of
 from delaynet_lava.deploy.preflight import Target, broken, preflight, system_name
 from delaynet_lava.deploy.slurm import SlurmMissing
@@ -110,6 +110,7 @@ def deploy(
         raise InputError("--backend", f"{backend!r} is not known", f"choose from: {', '.join(BACKENDS)}")
     with speak_warnings(NAME):
         network = open_network(net)
+    require_runs(network, backend)
     of = source(task, network, net, seed)
     samples = number(of, samples, SAMPLES)
     chip, where = load_profile(profile), host_of(host)

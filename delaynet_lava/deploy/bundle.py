@@ -1,4 +1,5 @@
-"""A bundle: a folder that runs a network on given inputs with nothing but Lava and h5py beside it.
+"""A bundle: a folder that runs a network on given inputs with nothing but Lava and h5py beside it, or for
+Spiking Recurrent Cells this package.
 
     run.py         :mod:`delaynet_lava.deploy.payload` as it stands
     net.h5         the network, as :func:`delaynet_lava.formats.netx.write` writes it
@@ -46,7 +47,16 @@ from delaynet_lava.formats import netx
 from delaynet_lava.network import Encoder, Network, Neuron, Payload
 from delaynet_lava.trace import check_inputs, require_32_bits, with_tail
 
-__all__ = ["BACKENDS", "Loihi", "Manifest", "read_inputs", "read_manifest", "unpacked", "write_bundle"]
+__all__ = [
+    "BACKENDS",
+    "Loihi",
+    "Manifest",
+    "read_inputs",
+    "read_manifest",
+    "require_runs",
+    "unpacked",
+    "write_bundle",
+]
 
 _FILLED = "exists and is not an empty folder"
 
@@ -152,10 +162,10 @@ def write_bundle(
         record: "spikes" of every layer, or nothing: then the membranes at the end are all that is known.
 
     Raises:
-        InputError: a network that Lava's stock processes can't express, inputs that it does not take,
+        InputError: a network that neither Lava's processes nor ours can express, inputs that it does not take,
             an argument out of range, or a place that can't be written.
     """
-    _require_stock(network)
+    require_runs(network, backend)
     spikes = with_tail(network, check_inputs(network, inputs))
     require_32_bits(network, spikes)
     answers = np.asarray(labels)
@@ -213,7 +223,12 @@ def write_bundle(
     return manifest
 
 
-def _require_stock(network: Network) -> None:
+def require_runs(network: Network, backend: str) -> None:
+    """Refuse a network that a bundle's script can't run on a backend.
+
+    Raises:
+        InputError: names the layer, and what it has.
+    """
     for k, layer in enumerate(network.layers):
         where = f"layer {k}"
         if isinstance(layer, Encoder):
@@ -223,13 +238,16 @@ def _require_stock(network: Network) -> None:
                 "use delaynet run",
             )
         if not isinstance(layer.neuron, Neuron):
-            raise InputError(
-                where,
-                "has Spiking Recurrent Cells, for which no board has a neuron, and a bundle runs with Lava's "
-                "own processes only",
-                "use delaynet run --backend lava",
-            )
-        if layer.neuron.reset != "zero":
+            if backend != "lava":
+                raise InputError(
+                    where,
+                    "has Spiking Recurrent Cells, for which no board has a neuron",
+                    "use --backend lava",
+                )
+            if layer.neuron.sends.bits:
+                problem = f"sends {layer.neuron.sends}, a bundle keeps spikes"
+                raise InputError(where, problem, "use delaynet run --backend lava")
+        elif layer.neuron.reset != "zero":
             raise InputError(
                 where, "resets softly, which Lava's neurons and the chip do not", "train with reset=zero"
             )

@@ -157,6 +157,7 @@ def read_layer(layer, kind, where):
         found = layer["neuron"][key][()] if key in layer["neuron"] else 0
         return np.broadcast_to(found, (size,)).astype(np.int32)
 
+    cells = np.ravel(layer["neuron"]["type"][()])[0] == b"SRC"
     if "reset" in layer["neuron"] or "membraneBits" in layer["neuron"]:
         raise Failure(f"{where}: a soft reset or a narrow membrane, which Lava's neurons have not")
     size = layer["weight"].shape[0]
@@ -173,6 +174,8 @@ def read_layer(layer, kind, where):
         if np.any(weight & 1):  # halves of 8-bit words
             weight, exponent = weight * 2, exponent - 1
         synapses.append({"weights": weight, "weight_exp": exponent, "delays": delay})
+    if cells:
+        return types.SimpleNamespace(size=size, neuron=cell(layer, bias, where), synapses=synapses)
     neuron = {
         "shape": (size,),
         "u": state("uInit"),
@@ -185,6 +188,20 @@ def read_layer(layer, kind, where):
         "bias_exp": value("neuron/biasExp", BIAS_EXP),
     }
     return types.SimpleNamespace(size=size, neuron=neuron, synapses=synapses)
+
+
+def cell(layer, bias, where):
+    """Spiking Recurrent Cells: the one kind of neuron whose process and arithmetic are not Lava's."""
+    try:
+        from delaynet_lava.formats.netx_read import SRC_KEYS
+        from delaynet_lava.network import Src
+    except ImportError as error:
+        lacking = (
+            "{}: Spiking Recurrent Cells, whose process is in delaynet_lava: install it beside lava-nc ({})"
+        )
+        raise Failure(lacking.format(where, one_line(str(error)))) from error
+    found = {name: layer["neuron"][key][()] for name, key in SRC_KEYS.items()}
+    return Src(bias, **{k: v.decode() if isinstance(v, bytes) else int(v) for k, v in found.items()})
 
 
 # Lava.
@@ -305,6 +322,18 @@ def lava_classes():
     )
 
 
+def neuron_process(classes, layer):
+    """The process of a layer's neurons: Lava's LIF, or for cells that of delaynet_lava."""
+    if isinstance(layer.neuron, dict):
+        return classes.LIF(**layer.neuron)
+    from delaynet_lava.lava.neurons import neuron_process as process_of
+    from delaynet_lava.lava.src.models import SRCFixedModel
+
+    process = process_of(layer.neuron, (layer.size,))
+    classes.stock[type(process)] = SRCFixedModel
+    return process
+
+
 class Graph:
     """The network as connected Lava processes.
 
@@ -327,7 +356,7 @@ class Graph:
             out = self._through(adapters.PyToNxAdapter, feed.shape[1:], out, **message)
         entry = out
         for layer, record in zip(layers, records, strict=True):
-            neuron = self._add(classes.LIF(**layer.neuron))
+            neuron = self._add(neuron_process(classes, layer))
             # Lava would choose another sign mode for a matrix of one sign, and cut its weights.
             common = {"num_weight_bits": 8, "sign_mode": SignMode.MIXED}
             for synapse, sender in zip(layer.synapses, (out, neuron.s_out), strict=False):
@@ -360,8 +389,10 @@ class Graph:
         """int32 (neurons,)."""
         import numpy as np
 
+        neuron = self.neurons[layer]
+        state = neuron.v if hasattr(neuron, "v") else neuron.h
         # A chip's 24 bits may come without their sign spread to the left.
-        return self.neurons[layer].v.get().reshape(-1).astype(np.int64).astype(np.int32) << 8 >> 8
+        return state.get().reshape(-1).astype(np.int64).astype(np.int32) << 8 >> 8
 
 
 class Execution:
@@ -421,7 +452,7 @@ class Execution:
         start, stop = window
         if start:
             self.advance(start)
-        total = np.zeros(graph.neurons[-1].v.shape, np.int64).reshape(-1)
+        total = np.zeros(graph.neurons[-1].s_out.shape, np.int64).reshape(-1)
         for _ in range(start, stop):
             self.advance(1)
             total += graph.voltage(-1)
@@ -537,6 +568,7 @@ def execute(layers, inputs, feed, records, clock, graded=False, loihi=None, wind
     for sample in inputs:
         feed[:] = sample
         graph = Graph(classes, layers, feed, records, graded, adapters)
+        models.update({} if loihi else classes.stock)
         # Given process by process, a model spares Lava's compiler a search through its folders.
         chosen = {process: models[type(process)] for process in graph.processes if type(process) in models}
         if loihi:
