@@ -45,7 +45,12 @@ def lay_out(
             recurrent = _events(layer.recurrent)
     if isinstance(neuron, Src):
         start = neuron.initial(size)
-        return SrcRun(batch, size, forward, recurrent, neuron.form, neuron.bias, start, payload.magnitude)
+        run = SrcRun(batch, size, forward, recurrent, neuron.form, neuron.bias, start, payload.magnitude)
+        if run.largest << max(neuron.shift, 0) >= 1 << 62:
+            raise InputError(
+                "layer", f"payloads can add up to {run.largest} in a step, beyond 64 bits shifted"
+            )
+        return run
     decays, encode, largest = (neuron.du, neuron.dv), None, payload.magnitude
     if not isinstance(layer, Dense):
         decays, encode = (fx.DECAY_ONE, neuron.dv), (layer.weight, layer.bias)

@@ -88,7 +88,8 @@ def observe(network: Network, inputs: np.ndarray) -> Activity:
         inputs: uint8 (samples, steps, channels).
     """
     layer, delays = axonal_delays(network)
-    hidden = emulate(network, inputs, record=("spikes",), layers=[layer]).spikes[layer]
+    fired = emulate(network, inputs, record=("spikes",), layers=[layer]).spikes[layer] != 0
+    hidden = fired.astype(np.uint8)
     population = hidden.sum(axis=2, dtype=float)
     centred = population - population.mean(axis=1, keepdims=True)
     power = (np.abs(np.fft.rfft(centred, axis=1)) ** 2).mean(axis=0)

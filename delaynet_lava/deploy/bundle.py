@@ -162,7 +162,7 @@ def write_bundle(
         record: "spikes" of every layer, or nothing: then the membranes at the end are all that is known.
 
     Raises:
-        InputError: a network that neither Lava's processes nor ours can express, inputs that it does not take,
+        InputError: a network that no process here or of Lava's can express, inputs that it does not take,
             an argument out of range, or a place that can't be written.
     """
     require_runs(network, backend)

@@ -139,6 +139,7 @@ class SrcRun(LayerRun):
     Attributes:
         state: i, h and h_s (batch, lanes), inputs to come (batch, ring, lanes).
         counts: int64 (batch, 3): saturations of i, 0, messages so far.
+        largest: bound on what arrives at a cell in a step.
     """
 
     def __init__(
@@ -158,8 +159,8 @@ class SrcRun(LayerRun):
         begin[1:] = -fx.DECAY_ONE
         levels[:neurons], begin[:, :neurons] = bias, initial
         self.form, self.bias, self.forward, self.recurrent = form, levels, forward, recurrent
-        most = largest * largest_sum(forward) + (1 << form.output_bits) * largest_sum(recurrent)
-        word = np.int32 if most < 1 << 31 else np.int64
+        self.largest = largest * largest_sum(forward) + (1 << form.output_bits) * largest_sum(recurrent)
+        word = np.int32 if self.largest < 1 << 31 else np.int64
         ring = ring_length(max(longest_delay(forward), longest_delay(recurrent)))
         self.state = (
             *(np.repeat(row[None], batch, axis=0) for row in begin),

@@ -13,6 +13,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import src_training
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.recurrence import GROUPS
+from delaynet_lava.neuron import SETTLE
 from delaynet_lava.nn.axon import delays_of
 from delaynet_lava.nn.parts import Synapse
 
@@ -22,8 +23,6 @@ BIAS_MIN, BIAS_MAX = fx.SRC_BIAS_MIN / fx.DECAY_ONE, fx.SRC_BIAS_MAX["parabola",
 """b_h in which a cell of the paper's is silent without input, -8 to -5; others: :func:`bias_max`."""
 FIRES = 1.6
 """A constant x under which a cell of b_h = -6 fires."""
-SETTLE = 1000
-"""Silent steps from h = h_s = -1 after which a cell counts as at rest."""
 _NOTHING = np.zeros((0, 0, 0), np.float32)
 _DEFAULTS: dict[str, Any] = {
     "bias": -6.0, "current_decay": fx.SRC_DECAY / fx.DECAY_ONE, "squash": "parabola",
