@@ -61,8 +61,6 @@ def test_every_compiled_loop_names_the_plain_version_that_defines_it(repository)
     found = loops(repository)
     assert {"events.run_layer", "recurrence.backward_segment", "spikes.tally"} <= found.keys()
     for name, (path, text) in found.items():
-        if name.startswith("src_"):
-            continue  # two forward loops, defined by kernels/src_steps.py
         plain = re.search(r"Plain version: ``(\w+)`` in (this module|tests/\w+\.py)", text)
         assert plain is not None, f"{name} names no plain version"
         where = path if plain[2] == "this module" else repository / plain[2]
@@ -76,5 +74,5 @@ def test_no_loop_takes_more_arguments_than_one_can_hold_in_mind(repository):
         (loop,) = (
             n for n in ast.parse(path.read_text()).body if getattr(n, "name", "") == name.split(".")[1]
         )
-        many = 20 if path.stem in ("src_layer", "src_training", "adaptive", "eligibility") else 12
+        many = 20 if path.stem in ("src_training", "adaptive", "eligibility") else 12
         assert len(loop.args.args) <= many, f"{name} takes {len(loop.args.args)}: group them"

@@ -45,7 +45,7 @@ def a_cell(weight: int = 100, decision: str | None = None, **options) -> Network
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(network=src_networks(), seed=st.integers(0, 99), rate=st.sampled_from([0.03, 0.1, 0.3]))
 def test_emulator_is_the_plain_integers(network: Network, seed: int, rate: float) -> None:
     inputs = inputs_for(network, 100, 1, rate, seed)
@@ -130,7 +130,7 @@ def stacks(draw: st.DrawFn) -> tuple[torch.nn.Sequential, torch.Tensor]:
     return net.eval(), fires.float()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(made=stacks())
 def test_the_emulator_does_what_was_trained(made: tuple[torch.nn.Sequential, torch.Tensor]) -> None:
     net, x = made
@@ -146,7 +146,7 @@ def test_the_emulator_does_what_was_trained(made: tuple[torch.nn.Sequential, tor
         np.testing.assert_array_equal(record[:, late:], wanted[:, : wanted.shape[1] - late])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(network=src_networks())
 def test_net_h5_keeps_every_number(tmp_path_factory: pytest.TempPathFactory, network: Network) -> None:
     path = tmp_path_factory.getbasetemp() / "net.h5"
@@ -252,7 +252,7 @@ def test_the_first_pacemaker_is_the_one_that_the_source_states(activation: str, 
         Src(bias[fires][:1], activation=activation, slow=slow)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(network=src_networks(), seed=st.integers(0, 99), far=st.integers(0, 4))
 def test_no_state_leaves_its_bound(network: Network, seed: int, far: int) -> None:
     layers = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 
@@ -9,6 +11,7 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.events import (
     EventList,
+    Incoming,
     _deliver,
     _deliver_times,
     largest_sum,
@@ -68,21 +71,56 @@ def _marked(sent, fired):
     return spikes
 
 
-@compiled(parallel=True)
-def run_cells(
-    bits, values, first, steps, forward, recurrent, bias, form, clock, i, h, slow, pending, fired, sent,
-    i_record, h_record, slow_record, counts,
-):  # fmt: skip
-    """Advance a layer of cells by some steps; arguments as of :func:`kernels.events.run_layer`, and:
+class Cells(NamedTuple):
+    """Where cells stand, changed in place.
 
-    Args:
-        bias: int32 (P,). form: a :class:`fixedpoint.SrcForm`.
-        i, h, slow: int32 (B, P). pending: int32 or int64 (B, L, P).
-        fired: uint64 (B, T, words), written: who sends something.
-        sent: int32 (B, T, N), written: what is sent; or (0, 0, 0), where that is spikes.
-        i_record, h_record, slow_record: int32 (B, steps, N or P), or (0, 0, 0).
+    Attributes:
+        i, h, slow: int32 (B, P).
+        pending: int32 or int64 (B, L, P), ring of synaptic inputs to come.
         counts: int64 (B, 3), added to: saturations of i, 0, messages.
     """
+
+    i: np.ndarray
+    h: np.ndarray
+    slow: np.ndarray
+    pending: np.ndarray
+    counts: np.ndarray
+
+
+class CellRecord(NamedTuple):
+    """What is written of each step; (0, 0, 0): nothing.
+
+    Attributes:
+        fired: uint64 (B, T, words), who sends something; always.
+        sent: int32 (B, T, N), what is sent, where that is no spikes.
+        i, h, slow: int32 (B, steps, N or P).
+    """
+
+    fired: np.ndarray
+    sent: np.ndarray
+    i: np.ndarray
+    h: np.ndarray
+    slow: np.ndarray
+
+
+@compiled(parallel=True)
+def run_cells(incoming, first, steps, forward, recurrent, bias, form, clock, cells, record):
+    """Advance a layer of cells by some steps.
+
+    Plain version: ``plain`` in tests/plain.py, one neuron and one synapse at a time.
+
+    Args:
+        incoming: a :class:`kernels.events.Incoming`, values are payloads.
+        first, steps: where in ``incoming`` and ``fired`` the steps begin, and how many there are.
+        forward, recurrent: :class:`kernels.events.EventList`; recurrent may be empty.
+        bias: int32 (P,). form: a :class:`fixedpoint.SrcForm`.
+        clock: number of steps that were run before.
+        cells: a :class:`Cells`. record: a :class:`CellRecord`.
+    """
+    # By names of their own: what is written into the arrays of a tuple inside the loop would be lost.
+    i, h, slow, pending, counts = cells.i, cells.h, cells.slow, cells.pending, cells.counts
+    bits, values, fired, sent = incoming.bits, incoming.values, record.fired, record.sent
+    i_record, h_record, slow_record = record.i, record.h, record.slow
     batch, lanes = i.shape
     last = pending.shape[1] - 1
     for b in nb.prange(batch):
@@ -182,8 +220,9 @@ class SrcRun(LayerRun):
         slow: np.ndarray = NO_RECORD,
         sent: np.ndarray = NO_VALUES,
     ) -> None:
-        """Run some steps; the arguments are those of :func:`run_cells`. Of a reset there is none."""
+        """Run some steps; the arguments are those of :func:`run_cells` and its tuples. There is no reset."""
+        i, h, slower, pending = self.state
         run_cells(
-            bits, values, first, steps, self.forward, self.recurrent, self.bias, self.form, clock,
-            *self.state, fired, sent, current, voltage, slow, self.counts,
+            Incoming(bits, values), first, steps, self.forward, self.recurrent, self.bias, self.form, clock,
+            Cells(i, h, slower, pending, self.counts), CellRecord(fired, sent, current, voltage, slow),
         )  # fmt: skip

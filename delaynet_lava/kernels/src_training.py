@@ -23,6 +23,8 @@ _ONE = np.float32(1)
 def find_events(x, senders, ends):
     """Which channels send something in which step.
 
+    Plain version: ``integers`` in tests/test_src_training.py, which looks at every channel.
+
     Args:
         x: float32 (B, T, C).
         senders: int16 or int32 (B, T * C), written from the left: their numbers, step by step.
@@ -84,6 +86,8 @@ def run_integers(
 ):
     """Forward in the integers of :func:`fixedpoint.src_step`.
 
+    Plain version: ``integers`` in tests/test_src_training.py.
+
     Args:
         x: float32 (B, T, C), whole numbers. senders, ends: of :func:`find_events`.
         w: int32 (C, P), pre x post, words. delay: int32 (C,).
@@ -121,7 +125,10 @@ def run_integers(
 
 @compiled()
 def settle(bias, form, state, steps):
-    """Advance i, h and h_s, int32 or float (3, P), by silent steps; arguments as of :func:`run_integers`."""
+    """Advance i, h and h_s, int32 or float (3, P), by silent steps; arguments as of :func:`run_integers`.
+
+    Plain version: ``rest`` in tests/plain.py.
+    """
     nothing, p, sent = np.zeros(bias.shape[0], np.int32), np.empty_like(bias), np.empty_like(bias)
     for _ in range(steps):
         step_cells(nothing, bias, form, state[0], state[1], state[2], p, sent)
@@ -130,6 +137,8 @@ def settle(bias, form, state, steps):
 @compiled()
 def watch(arriving, bias, form, state, seen):
     """What cells do with synaptic sums that are given.
+
+    Plain version: ``cell`` in tests/plain.py.
 
     Args:
         arriving: int32 (T, P). bias, form: as of :func:`run_integers`.
@@ -155,6 +164,8 @@ def run_floats(
     x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, late, gate, out, slope_h, slope_x
 ):
     """Forward in the paper's equations 5a to 5f, float32; arguments as of :func:`run_integers`.
+
+    Plain version: ``test_float_mode_is_a_torch_loop`` in tests/test_src_training.py.
 
     Args:
         w, w_rec: float32, the effective weights. bias, start: float32.
@@ -203,6 +214,8 @@ def backward(
     grad_w, grad_rec, grad_b,
 ):  # fmt: skip
     """``g_i[t] = alpha g_i[t+1] + g_s[t] dh/dp dx/di``, and what follows from it for the weights.
+
+    Plain version: ``reference`` in tests/test_src_training.py, and autograd.
 
     Args:
         grad, out: float32 (B, T, N), late by ``late``. x, delay: as of :func:`run_integers`.
