@@ -58,7 +58,7 @@ COMMANDS = {
         ["out.json", "out.png"],
     ),
     "train": Command(
-        ["train", TASK, "--recipe", "smoke", "-o", "trained.pt", "--json", "out.json"],
+        ["train", TASK, "--recipe", "smoke", "-o", "trained.pt", "--json", "out.json", "--force"],
         ["trained.pt", "out.json"], resumes=True,
     ),
     "search": Command(
