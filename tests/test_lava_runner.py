@@ -59,7 +59,7 @@ NETWORK = small_network()
         (np.ones((1, 5, 7), bool), {}),
         (np.ones((0, 5, 6), bool), {}),
         (np.full((1, 5, 6), 2, np.uint8), {}),
-        (np.ones((1, 5, 6), bool), {"record": ("current",)}),
+        (np.ones((1, 5, 6), bool), {"record": ("nothing",)}),
         (np.ones((1, 5, 6), bool), {"layers": [2]}),
     ],
 )

@@ -65,7 +65,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
     layers = draw(st.integers(1, 3))
     table: dict = {"network": {"layers": [4] * layers}}
     # What other keys have a say in stays as it is.
-    apart = {"layers", "delays", "shares", "readout", "kind", "rule", "betas", "tau_min_ms", "tau_max_ms"}
+    apart = {"layers", "delays", "shares", "readout", "kind", "rule", "betas", "tau_min_ms", "tau_max_ms",
+             "learn_delays", "delays_in", "learn_delays_in"}  # fmt: skip
     names = [(s, key) for s in SECTIONS for key in allowed(s) if key not in apart]
     for section, key in draw(st.lists(st.sampled_from(names), max_size=6, unique=True)):
         table.setdefault(section, {})[key] = draw(a_value(allowed(section)[key], layers))
