@@ -22,6 +22,7 @@ from delaynet_lava.errors import InputError, reason
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export.extract import extract
 from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE
+from delaynet_lava.kernels.delays import late
 from delaynet_lava.network import Network
 from delaynet_lava.nn import slayer
 from delaynet_lava.nn.model import blocks_of, describe
@@ -189,11 +190,8 @@ def _behind(block: Any, spikes: np.ndarray) -> np.ndarray:
     delay = getattr(block, "delay", None)
     if not isinstance(delay, torch.nn.Module):
         return spikes
-    shifted = np.zeros_like(spikes)
-    lags = torch.floor(delay.delay.detach()).to(torch.int64).flatten().tolist()
-    for neuron, lag in enumerate(np.broadcast_to(lags, spikes.shape[2])):
-        shifted[:, lag:, neuron] = spikes[:, : spikes.shape[1] - lag, neuron]
-    return shifted
+    lags = torch.floor(delay.delay.detach()).to(torch.int64).flatten().cpu().expand(spikes.shape[2])
+    return late(torch.from_numpy(spikes), lags).numpy()
 
 
 def _integers(values: torch.Tensor, what: str) -> np.ndarray:

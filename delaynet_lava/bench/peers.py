@@ -18,7 +18,7 @@ import torch
 from delaynet_lava.bench.harness import Work
 from delaynet_lava.bench.loops import LastMembrane, PlainLoop, TunedLoop, keep, weights
 from delaynet_lava.bench.subject import Subject, inputs_and_labels, stack
-from delaynet_lava.bench.training import neuron_params, trained, training_work
+from delaynet_lava.bench.training import blocks_work, neuron_params, trained, training_work
 from delaynet_lava.network import Dense, Network, lif
 
 __all__ = ["compiled", "loop", "norse", "prepared", "slayer", "snntorch", "spikingjelly", "tuned"]
@@ -114,13 +114,7 @@ def slayer(subject: dict[str, Any], samples: int, steps: int, inputs: str = "tas
         for part, synapse in synapses:
             part.weight.copy_(weights(synapse).reshape(part.weight.shape))
 
-    def forward() -> tuple[torch.Tensor, list[torch.Tensor]]:
-        spikes = [x]
-        for block in net[:-1]:
-            spikes.append(block(spikes[-1]))
-        return net[-1](spikes[-1])[..., -1], spikes[1:]
-
-    return training_work(forward, trained(net), labels, samples * steps)
+    return blocks_work(net, x, labels)
 
 
 def snntorch(subject: dict[str, Any], samples: int, steps: int, inputs: str = "task") -> Work:

@@ -13,7 +13,7 @@ from delaynet_lava.bench.subject import inputs_and_labels, made, stack
 from delaynet_lava.errors import InputError
 from delaynet_lava.network import Dense, Network, lif
 
-__all__ = ["WIDTH", "blocks", "neuron_params", "trained", "training", "training_work"]
+__all__ = ["WIDTH", "blocks", "blocks_work", "neuron_params", "trained", "training", "training_work"]
 
 WIDTH = 1.39  # of the surrogate, in thresholds, as `delaynet train` has it
 
@@ -104,6 +104,18 @@ def _set(synapse: torch.nn.Module, weight: np.ndarray) -> None:
     synapse.weight.copy_(torch.from_numpy(weight / 64.0).reshape(synapse.weight.shape))
 
 
+def blocks_work(net: Any, x: torch.Tensor, labels: np.ndarray) -> Work:
+    """A training step of SLAYER-style blocks on x (samples, channels, steps); the last membrane answers."""
+
+    def forward() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        spikes = [x]
+        for block in net[:-1]:
+            spikes.append(block(spikes[-1]))
+        return net[-1](spikes[-1])[..., -1], spikes[1:]
+
+    return training_work(forward, trained(net), labels, x.shape[0] * x.shape[2])
+
+
 def training(
     subject: dict[str, Any],
     samples: int,
@@ -117,10 +129,4 @@ def training(
     net = blocks(made(subject, spikes, rate), feedback)
     x = torch.from_numpy(spikes).transpose(1, 2).to(torch.float32).contiguous()
 
-    def forward() -> tuple[torch.Tensor, list[torch.Tensor]]:
-        spikes = [x]
-        for block in net[:-1]:
-            spikes.append(block(spikes[-1]))
-        return net[-1](spikes[-1])[..., -1], spikes[1:]
-
-    return training_work(forward, trained(net), labels, samples * steps)
+    return blocks_work(net, x, labels)
