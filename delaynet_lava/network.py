@@ -40,6 +40,7 @@ __all__ = [
     "Payload",
     "Src",
     "Synapse",
+    "kind_of",
     "lif",
     "span",
     "task_word",
@@ -234,6 +235,12 @@ class Dense:
 Layer = Encoder | Dense
 
 
+def kind_of(layer: Layer) -> str:
+    """What a layer is, for people: "encoder", "dense", "dense readout", "dense src"."""
+    of = layer.neuron
+    return type(layer).__name__.lower() + " readout" * of.is_readout + " src" * (of.kind == "src")
+
+
 def lif(
     layer: Layer,
     where: str = "layer",
@@ -401,12 +408,11 @@ class Network:
         layers = []
         for k, layer in enumerate(self.layers):
             of = layer.neuron
-            kind = type(layer).__name__.lower() + " readout" * of.is_readout + " src" * (of.kind == "src")
             if isinstance(of, Neuron):
                 spans = [_span(of.vth), _span(of.du), _span(of.dv), of.reset, str(of.membrane_bits)]
             else:
                 spans = ["-", _span(of.decay), "-", "-", "-"]
-            layers.append([str(k), kind, str(layer.size), *spans])
+            layers.append([str(k), kind_of(layer), str(layer.size), *spans])
         synapses = [
             [name, "x".join(map(str, s.shape)), f"{s.count:,}", s.spans[0], str(s.weight_exp), s.spans[1]]
             for name, s in self._matrices()

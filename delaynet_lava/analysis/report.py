@@ -25,7 +25,7 @@ from delaynet_lava.evaluation import Evaluation, evaluate
 from delaynet_lava.hw_profiles import HardwareProfile
 from delaynet_lava.hw_profiles.placement import Placement, place
 from delaynet_lava.hw_profiles.rules import Finding, check
-from delaynet_lava.network import Dense, Layer, Network, Neuron, Synapse, span, time_constant_ms
+from delaynet_lava.network import Dense, Layer, Network, Neuron, Synapse, kind_of, span, time_constant_ms
 from delaynet_lava.nn.lattice import lattice_positions, outwards
 from delaynet_lava.notebook import bar
 from delaynet_lava.tables import notebook
@@ -160,8 +160,7 @@ class Report:
             {
                 "layer": k,
                 "neurons": layer.size,
-                "kind": type(layer).__name__.lower()
-                + (" readout" if layer.neuron.is_readout else " src" * (layer.neuron.kind == "src")),
+                "kind": kind_of(layer),
                 **_parameters(layer, self.network.dt_ms),
             }
             for k, layer in enumerate(self.network.layers)
