@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from delaynet_lava import cli
 from delaynet_lava._version import __version__
 from delaynet_lava.cli import deploy, layout
+from delaynet_lava.cli.output import say
 from delaynet_lava.deploy import job
 from delaynet_lava.errors import InputError, reason
 from delaynet_lava.formats import netx
@@ -230,6 +231,9 @@ def test_a_dash_is_stdout_for_every_file(net, capfdbinary):
     assert call("inspect", net, "--samples", "1", "--html", "-") == 0
     out = capfdbinary.readouterr().out
     assert out.startswith(b"<!DOCTYPE html>") and out.endswith(b"</html>\n")
+    # Taken as long as the command runs: a program that goes on has it again.
+    say("heard")
+    assert capfdbinary.readouterr().out == b"heard\n"
 
 
 def test_a_network_on_stdout_is_the_file(net, capfdbinary, tmp_path):

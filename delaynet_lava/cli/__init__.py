@@ -188,9 +188,11 @@ def _place(error: BaseException) -> str:
 def _execute(command: Callable[[], click.Command], name: str, args: list[str]) -> int:
     """:func:`_outcome`, and what became of the output."""
     debug = "--debug" in args
-    forget_stdout()
-    with lasting_stdout() as stdout:
-        code = _outcome(command, name, [a for a in args if a != "--debug"], debug)
+    try:
+        with lasting_stdout() as stdout:
+            code = _outcome(command, name, [a for a in args if a != "--debug"], debug)
+    finally:
+        forget_stdout()
     if stdout.failure is None:
         return code
     if not stdout.reason:

@@ -47,7 +47,7 @@ _taken: list[str] = []
 
 
 def forget_stdout() -> None:
-    """Stdout is for everybody again: a command begins."""
+    """Stdout is for everybody again: a command has ended."""
     _taken.clear()
 
 
