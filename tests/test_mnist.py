@@ -13,6 +13,7 @@ import pytest
 import delaynet_lava
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.idx import MAX_BYTES, read_idx
+from delaynet_lava.training.samples import pools
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -92,6 +93,25 @@ def test_rates_follow_the_pixels_and_samples_their_seed(tmp_path, images) -> Non
     assert np.abs(inputs[:, 5:].mean(1) - expected).max() < 5 * np.sqrt(0.25 * 0.75 / 2000)
     assert np.array_equal(task.batch("test", 3, 1)[0][0], inputs[1])
     assert not np.array_equal(delaynet_lava.task(word, seed=4).batch("test", 2, 2)[0], inputs)
+
+
+def test_a_training_sees_other_spikes_of_an_image_each_time(tmp_path, images) -> None:
+    write(tmp_path, images)
+    task = delaynet_lava.task(f"mnist:root={tmp_path},length=50", seed=3)
+    pool, _ = pools(task, seed=0, held_out=0.1)
+    size = pool.size
+    walks = [pool.ordered(0, size * walk, size) for walk in range(3)]
+    again = pool.ordered(0, 0, 3 * size)
+    assert np.array_equal(again[0], np.concatenate([inputs for inputs, _ in walks]))
+    spikes = [np.sort(inputs.reshape(size, -1).sum(1)) for inputs, _ in walks]
+    assert not np.array_equal(spikes[0], spikes[1]) and not np.array_equal(spikes[1], spikes[2])
+    np.testing.assert_array_equal(*(np.sort(labels) for _, labels in walks[:2]))
+    # The first walk, and whoever does not train, see the task as it is.
+    assert task.renewed(0) is task
+    assert np.array_equal(np.sort(pool.first(0, size)[0].sum((1, 2))), spikes[0])
+    for stored in (f"mnist:root={tmp_path},coding=direct", f"smnist:root={tmp_path}"):
+        one = delaynet_lava.task(stored)
+        assert one.renewed(2) is one
 
 
 @pytest.mark.parametrize(

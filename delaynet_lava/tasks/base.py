@@ -71,6 +71,13 @@ class Task:
         require_samples(self, split, first, count)
         return np.full(count, self.steps, np.int64)
 
+    def renewed(self, walk: int) -> Task:
+        """The task as a training sees it the time ``walk``, from 0 on, that it walks through all samples.
+
+        What is drawn, such as the spikes that code an image, is drawn anew. A stored sample stays what it is.
+        """
+        return self
+
     def curriculum(self) -> Sequence[Task]:
         """Stages of a training, from easy to this task itself, which is the last."""
         return [self]

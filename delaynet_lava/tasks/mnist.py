@@ -10,6 +10,7 @@ file.
 from __future__ import annotations
 
 import os
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,7 +174,8 @@ class Coded(_MnistTask):
         coding: "rate": a spike with probability ``gain * pixel / 255`` at each step; "direct": the pixel
             itself, as a payload of ``bits``, at each step.
         length: steps with input. blank: silent steps before them.
-        seed: of the spikes.
+        seed: of the spikes. A training that walks through the images again and again draws them anew each
+            time (:meth:`renewed`); with the same spikes every time it learns them by heart.
     """
 
     coding: str = "rate"
@@ -183,6 +185,7 @@ class Coded(_MnistTask):
     seed: int | None = 0
 
     channels = PIXELS
+    walk: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,7 +215,18 @@ class Coded(_MnistTask):
             return inputs, labels
         inputs = np.zeros((count, self.steps, PIXELS), np.uint8)
         for k in range(count):
-            rng = np.random.Generator(np.random.SFC64([self.seed or 0, SPLITS.index(split), first + k]))
-            drawn = rng.random((self.length, PIXELS), np.float32)
-            inputs[k, self.blank :] = drawn < np.float32(self.gain) * pixels[k] / np.float32(255)
+            source = [self.seed or 0, SPLITS.index(split), first + k, *([self.walk] if self.walk else [])]
+            rng = np.random.Generator(np.random.SFC64(source))
+            (bright,) = np.nonzero(pixels[k])
+            drawn = rng.random((self.length, len(bright)), np.float32)
+            chance = np.float32(self.gain) * pixels[k, bright] / np.float32(255)
+            inputs[k, self.blank :, bright] = (drawn < chance).T
         return inputs, labels
+
+    def renewed(self, walk: int) -> Coded:
+        """The same images; where they are coded in spikes, in others."""
+        if not walk or self.coding == "direct":
+            return self
+        other = copy(self)
+        object.__setattr__(other, "walk", walk)
+        return other

@@ -53,10 +53,13 @@ class Pool:
         """``count`` samples from the one at ``start`` on, in their own order; see :meth:`Task.batch`."""
         if self.numbers is None:
             return self.task.batch(self.split, start, count)
-        return self._of(self.numbers[start : start + count])
+        return self._of(self.task, self.numbers[start : start + count])
 
     def ordered(self, seed: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`first`, of an endless walk through the pool, each round in an order of its own."""
+        """As :meth:`first`, of an endless walk through the pool, each round in an order of its own.
+
+        What a task draws is drawn anew in each round, see :meth:`Task.renewed`.
+        """
         if self.numbers is None:
             return self.task.batch(self.split, start, count)
         size, parts = len(self.numbers), []
@@ -64,19 +67,24 @@ class Pool:
             walk, at = divmod(start, size)
             taken = min(count, size - at)
             order = _order(seed, walk, size)
-            parts.append(self.numbers[order[at : at + taken]])
+            parts.append(self._of(self.task.renewed(walk), self.numbers[order[at : at + taken]]))
             start, count = start + taken, count - taken
-        return self._of(np.concatenate(parts) if parts else self.numbers[:0])
+        return _joined(parts) if parts else self._of(self.task, self.numbers[:0])
 
-    def _of(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _of(self, task: Task, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # Neighbours are asked for together.
         ends = np.flatnonzero(np.diff(numbers) != 1) + 1
         runs = [run for run in np.split(numbers, ends) if len(run)]
         if not runs:
-            return self.task.batch(self.split, 0, 0)
-        got = [self.task.batch(self.split, int(run[0]), len(run)) for run in runs]
-        inputs, labels = zip(*got, strict=True)
-        return (inputs[0], labels[0]) if len(got) == 1 else (np.concatenate(inputs), np.concatenate(labels))
+            return task.batch(self.split, 0, 0)
+        return _joined([task.batch(self.split, int(run[0]), len(run)) for run in runs])
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    if len(parts) == 1:
+        return parts[0]
+    inputs, labels = zip(*parts, strict=True)
+    return np.concatenate(inputs), np.concatenate(labels)
 
 
 def pools(task: Task, seed: int, held_out: float) -> tuple[Pool, Pool]:
