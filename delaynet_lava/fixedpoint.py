@@ -253,7 +253,8 @@ def _signed(magnitude: Any, x: Any) -> Any:
 @register_jitable
 def src_current(i: Any, a: Any, k: int, shift: int) -> Any:
     """``decay(i, k) + shift(a)``, before it saturates; a negative shift floors. ``|a << shift| < 2**62``."""
-    return decay(i, k) + ((a << shift) if shift >= 0 else (a >> -shift))
+    up, down = shift & ~(shift >> 63), -shift & ~(-shift >> 63)
+    return decay(i, k) + (a << up >> down)
 
 
 @register_jitable

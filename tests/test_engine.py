@@ -345,8 +345,8 @@ def peak_memory(parts):
 
 
 def test_a_stream_takes_no_more_memory_when_it_is_longer():
-    # What Python itself holds differs by some 30 kB from run to run, and by 80 where its tables happen to grow
-    # just then; memory that grows with the stream is there each time.
+    # What Python itself holds differs by some 30 kB from run to run, and by 80 where its tables happen to
+    # grow just then; memory that grows with the stream is there each time.
     long, short = (min(peak_memory(parts) for _ in range(3)) for parts in (200, 10))
     assert long < 1.1 * short + 65536
 

@@ -114,6 +114,36 @@ def test_a_training_sees_other_spikes_of_an_image_each_time(tmp_path, images) ->
         assert one.renewed(2) is one
 
 
+def mixed(x: int) -> int:
+    """SplitMix64, in Python's own integers."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+def drawn(pixels: np.ndarray, seeds: tuple[int, ...], number: int, steps: int) -> np.ndarray:
+    """Spikes (steps, pixels) of an image, one pixel and one step after the other."""
+    step = 0x9E3779B97F4A7C15
+    key = mixed(number + step)
+    for seed in seeds:
+        key = mixed((key + seed + step) % 2**64)
+    spikes = np.zeros((steps, len(pixels)), np.uint8)
+    for t in range(steps):
+        for j, pixel in enumerate(pixels):
+            chance = round(0.25 / 255 * 2**24 * int(pixel))
+            spikes[t, j] = mixed((key + (t * len(pixels) + j) * step) % 2**64) >> 40 < chance
+    return spikes
+
+
+def test_spikes_are_those_of_the_plain_generator(tmp_path, images) -> None:
+    write(tmp_path, images)
+    task = delaynet_lava.task(f"mnist:root={tmp_path},length=7", seed=3)
+    got, _ = task.renewed(5).batch("test", 2, 3)
+    pixels = images["t10k"][0].reshape(12, 784)
+    for k in range(3):
+        np.testing.assert_array_equal(got[k], drawn(pixels[2 + k], (3, 2, 5), 2 + k, 7))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numba as nb
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,8 @@ from delaynet_lava.export.relay import relay
 from delaynet_lava.export.retime import retime
 from delaynet_lava.export.trainable import model_of
 from delaynet_lava.formats import netx
+from delaynet_lava.kernels import spikes
+from delaynet_lava.kernels.src_cells import new_row, step_cells, sum_type
 from delaynet_lava.network import Dense as DenseLayer
 from delaynet_lava.network import Network, Neuron, Src, Synapse
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout, SpikingRecurrentCell
@@ -200,6 +203,42 @@ def test_other_cells_would_be_noticed() -> None:
     layer = network.layers[0]
     late = Network((replace(layer, synapse=replace(layer.synapse, delay=1)),))
     assert (emulate(late, inputs).spikes[0][0] != ours).any()
+
+
+@nb.njit
+def _stepped(ring, at, row, form):
+    return step_cells(ring, at, row, form)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.builds(
+        fx.SrcForm, st.integers(-8, 8), st.integers(0, 4096),
+        st.sampled_from(sorted(fx.SRC_SQUASHES.values())),
+        st.sampled_from(sorted(fx.SRC_ACTIVATIONS.values())), st.sampled_from(fx.SRC_SLOW), st.integers(0, 8),
+    ),
+    st.integers(0, 2**31 - 1), st.sampled_from([16, 48, 112, 160]),
+    st.sampled_from([1 << 10, 1 << 15, 1 << 28]),
+)  # fmt: skip
+def test_a_step_in_vectors_is_the_plain_arithmetic(
+    form: fx.SrcForm, seed: int, cells: int, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    ring = rng.integers(-most, most, (3, cells), endpoint=True).astype(sum_type(most, form.shift))
+    bias = rng.integers(fx.SRC_BIAS_MIN, fx.SRC_BIAS_MAX["parabola", 7], cells).astype(np.int32)
+    i = rng.integers(-fx.V_MAX, fx.V_MAX, cells, endpoint=True) >> rng.integers(0, 20, cells)
+    state = np.stack([i, *rng.integers(-4096, 4096, (2, cells), endpoint=True)])
+    row = new_row(bias, *state.astype(np.int32))
+    arriving, others = ring[1].astype(np.int64), ring[[0, 2]].copy()
+    over = _stepped(ring, 1, row, form)
+    after, sent, wide = fx.src_step(state, arriving, bias.astype(np.int64), form)
+    np.testing.assert_array_equal([row.i, row.h, row.slow], after)
+    np.testing.assert_array_equal(row.sent, sent)
+    np.testing.assert_array_equal(spikes.unpack(row.fired, cells), sent > 0)
+    potential = fx.src_potential(after[0], state[1], state[2], bias.astype(np.int64), form.squash, form.slow)
+    np.testing.assert_array_equal(row.p, potential)
+    assert over == np.count_nonzero(np.abs(wide) > fx.V_MAX)
+    assert not ring[1].any() and np.array_equal(ring[[0, 2]], others)
 
 
 @pytest.mark.parametrize("activation", ["parabola", "clip"])

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delaynet_lava.errors import InputError
+from delaynet_lava.kernels import src_training
+from delaynet_lava.kernels.src_inputs import inputs_of
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout, SpikingRecurrentCell
 from delaynet_lava.nn.model import load_model, save_model
 
@@ -96,6 +98,35 @@ def test_the_forward_pass_is_the_plain_integers(made: tuple[SpikingRecurrentCell
     sent, _, _ = integers(block, x.numpy())
     np.testing.assert_array_equal(out[:, 1:], sent[:, :-1])
     assert not out[:, 0].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.integers(0, 3), st.integers(1, 70), st.integers(1, 70), st.booleans())
+def test_events_are_what_is_not_zero(seed: int, batch: int, steps: int, channels: int, turned: bool) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(1, 9, (batch, steps, channels)).astype(np.float32) / rng.choice([1, 1, 2])
+    x[rng.random(x.shape) < rng.choice([0.5, 0.97])] = 0
+    given_as = np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1) if turned else x
+    found = inputs_of(given_as)
+    for events, planes in ((found.by_step, x), (found.by_channel, x.transpose(0, 2, 1))):
+        for b, plane in enumerate(planes):
+            rows, numbers = np.nonzero(plane)
+            ends = np.searchsorted(rows, np.arange(len(plane) + 1))
+            np.testing.assert_array_equal(events.end[b], ends)
+            np.testing.assert_array_equal(events.number[b, : len(rows)], numbers)
+            np.testing.assert_array_equal(events.value[b, : len(rows)], plane[rows, numbers])
+    assert found.fractions == np.count_nonzero(x % 1) and found.largest == x.max(initial=0)
+
+
+def test_weights_meet_what_their_events_met() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.integers(0, 3, (3, 20, 5)).astype(np.float32)
+    grad_a, lag = rng.standard_normal((3, 20, 16), np.float32), np.array([0, 1, 7, 19, 25], np.int32)
+    met = np.empty((5, 16), np.float32)
+    src_training.weight_gradient(inputs_of(x).by_channel, lag, grad_a, np.float32(0.5), met)
+    for j, later in enumerate(lag):
+        seen = grad_a[:, later:].reshape(-1, 16), x[:, : max(0, 20 - later), j].reshape(-1, 1)
+        np.testing.assert_allclose(met[j], 0.5 * (seen[0] * seen[1]).sum(0), rtol=1e-5, atol=1e-5)
 
 
 def test_a_cell_speaks_when_it_is_driven_and_only_then() -> None:
@@ -257,6 +288,9 @@ def test_what_a_cell_cannot_be(options: dict[str, Any], word: str) -> None:
         SpikingRecurrentCell(**({"neuron_params": {}, "in_neurons": 2, "out_neurons": 2} | options))
 
 
-def test_fractions_are_no_input_of_integers() -> None:
-    with pytest.raises(InputError, match="fractions"):
-        SpikingRecurrentCell({}, 2, 2)(torch.full((1, 2, 3), 0.5))
+@pytest.mark.parametrize(
+    "value, word", [(0.5, "fractions"), (float("nan"), "fractions"), (float("inf"), "inf"), (2.0**25, "e.07")]
+)
+def test_what_is_no_input_of_integers(value: float, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        SpikingRecurrentCell({}, 2, 2)(torch.full((1, 2, 3), value))

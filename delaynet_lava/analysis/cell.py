@@ -10,6 +10,7 @@ import numpy as np
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import src_training
+from delaynet_lava.kernels.events import padded
 from delaynet_lava.nn.cell import BIAS_MAX, BIAS_MIN, SpikingRecurrentCell, rest
 from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
 
@@ -48,16 +49,27 @@ def _form() -> fx.SrcForm:
     return SpikingRecurrentCell({"current_decay": 1.0}, 1, 1, weight_exp=6).form()
 
 
+def _watched(
+    arriving: np.ndarray, level: np.ndarray, form: fx.SrcForm, state: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """int32 (4, T, N), i, h, h_s and what is sent, of sums that arrive (T, N); and the state at the end."""
+    cells, lanes = len(level), padded(len(level))
+    rows = np.full(lanes, fx.SRC_BIAS_MIN, np.int32), np.zeros((3, lanes), np.int32)
+    rows[0][:cells], rows[1][:, :cells] = level, state
+    sums = np.zeros((len(arriving), lanes), np.int64)
+    sums[:, :cells] = arriving
+    seen = np.empty((4, *sums.shape), np.int32)
+    src_training.watch(sums, rows[0], form, rows[1], seen)
+    return seen[..., :cells], rows[1][:, :cells]
+
+
 def _run(
     current: np.ndarray, bias: np.ndarray, state: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """int32 (4, T, N): i, h, h_s, spikes under currents (T, N) in ones; and the state at the end."""
     level = np.rint(bias * fx.DECAY_ONE).astype(np.int32)
-    arriving = np.rint(current * fx.DECAY_ONE).astype(np.int32)
-    state = rest(level, _form()) if state is None else state.copy()
-    seen = np.empty((4, *arriving.shape), np.int32)
-    src_training.watch(arriving, level, _form(), state, seen)
-    return seen, state
+    arriving = np.rint(current * fx.DECAY_ONE)
+    return _watched(arriving, level, _form(), rest(level, _form()) if state is None else state)
 
 
 def alone(bias: np.ndarray) -> Alone:
@@ -102,8 +114,7 @@ def _draw_drive(figure: Figure, grid: Any, bias: float, drive: float) -> None:
     arriving = np.zeros((2 * _QUIET + _ON + 60, 1), np.int32)
     arriving[_QUIET : _QUIET + _ON] = round(drive * fx.DECAY_ONE)
     level = np.array([round(bias * fx.DECAY_ONE)], np.int32)
-    seen = np.empty((4, *arriving.shape), np.int32)
-    src_training.watch(arriving, level, cell.form(), rest(level, cell.form()), seen)
+    seen, _ = _watched(arriving, level, cell.form(), rest(level, cell.form()))
     above = figure.add_subplot(grid[0, :])
     for name, values, colour in zip(("i", "h", "h_s"), seen[:3, :, 0] / fx.DECAY_ONE, COLOURS, strict=False):
         above.plot(values, color=colour, label=name, linewidth=1.2)

@@ -21,32 +21,9 @@ from delaynet_lava.kernels.events import (
 )
 from delaynet_lava.kernels.layer import NO_RECORD, NO_VALUES, LayerRun
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.src_cells import new_row, step_cells, sum_type
 
-__all__ = ["SrcRun", "step_cells"]
-
-
-@nb.njit
-def step_cells(now, bias, form, i, h, slow, p, sent):
-    """:func:`fixedpoint.src_step` of a row of cells; the states are changed in place.
-
-    Args:
-        now: what arrives, (P,). bias: int32 (P,). form: a :class:`fixedpoint.SrcForm`.
-        p, sent: int32 (P,), written: p, and what is sent.
-
-    Returns:
-        How often i saturated.
-    """
-    over = 0
-    for n in range(now.shape[0]):
-        wide = fx.src_current(i[n], now[n], form.input_decay, form.shift)
-        over += fx.saturates(wide)
-        current = fx.src_saturated(wide)
-        potential = fx.src_potential(current, h[n], slow[n], bias[n], form.squash, form.slow)
-        slower = fx.src_slower(slow[n], h[n])
-        i[n], p[n], slow[n] = current, potential, slower
-        h[n] = fx.src_activated(potential, form.activation)
-        sent[n] = fx.src_payload(h[n], form.output_bits)
-    return over
+__all__ = ["SrcRun"]
 
 
 @nb.njit
@@ -56,19 +33,6 @@ def _keep(record, b, step, row):
         target = record[b, step]
         for n in range(target.shape[0]):
             target[n] = row[n]
-
-
-@nb.njit
-def _marked(sent, fired):
-    """Set the bits of those that send something; returns how many."""
-    spikes = 0
-    for w in range(fired.shape[0]):
-        word = np.uint64(0)
-        for n in range(64 * w, min(64 * w + 64, sent.shape[0])):
-            word |= np.uint64(sent[n] != 0) << np.uint64(n - 64 * w)
-            spikes += sent[n] != 0
-        fired[w] = word
-    return spikes
 
 
 class Cells(NamedTuple):
@@ -121,11 +85,10 @@ def run_cells(incoming, first, steps, forward, recurrent, bias, form, clock, cel
     i, h, slow, pending, counts = cells.i, cells.h, cells.slow, cells.pending, cells.counts
     bits, values, fired, sent = incoming.bits, incoming.values, record.fired, record.sent
     i_record, h_record, slow_record = record.i, record.h, record.slow
-    batch, lanes = i.shape
+    batch = i.shape[0]
     last = pending.shape[1] - 1
     for b in nb.prange(batch):
-        current, fast, slower, ring = i[b].copy(), h[b].copy(), slow[b].copy(), pending[b].copy()
-        p, out = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
+        row, ring = new_row(bias, i[b], h[b], slow[b]), pending[b].copy()
         over = messages = 0
         for step in range(steps):
             t = clock + step
@@ -139,26 +102,24 @@ def run_cells(incoming, first, steps, forward, recurrent, bias, form, clock, cel
                 while word != 0:
                     _deliver(forward, 64 * w + lowest_bit(word), t + 1, ring)
                     word &= word - ONE
-            now = ring[t & last]
-            over += step_cells(now, bias, form, current, fast, slower, p, out)
-            now[:] = 0
-            row = fired[b, first + step]
-            messages += _marked(out, row)
-            if recurrent.delay.shape[0] > 0:
-                for w in range(row.shape[0]):
-                    word = row[w]
-                    while word != 0:
-                        n = 64 * w + lowest_bit(word)
-                        word &= word - ONE
+            over += step_cells(ring, t & last, row, form)
+            for w in range(row.fired.shape[0]):
+                word = row.fired[w]
+                fired[b, first + step, w] = word
+                while word != 0:
+                    n = 64 * w + lowest_bit(word)
+                    word &= word - ONE
+                    messages += 1
+                    if recurrent.delay.shape[0] > 0:
                         if form.output_bits == 0:
                             _deliver(recurrent, n, t + 1, ring)
                         else:
-                            _deliver_times(recurrent, n, t + 1, ring, np.int64(out[n]))
-            _keep(sent, b, first + step, out)
-            _keep(i_record, b, step, current)
-            _keep(h_record, b, step, fast)
-            _keep(slow_record, b, step, slower)
-        i[b], h[b], slow[b], pending[b] = current, fast, slower, ring
+                            _deliver_times(recurrent, n, t + 1, ring, np.int64(row.sent[n]))
+            _keep(sent, b, first + step, row.sent)
+            _keep(i_record, b, step, row.i)
+            _keep(h_record, b, step, row.h)
+            _keep(slow_record, b, step, row.slow)
+        i[b], h[b], slow[b], pending[b] = row.i, row.h, row.slow, ring
         counts[b, 0] += over
         counts[b, 2] += messages
 
@@ -198,7 +159,7 @@ class SrcRun(LayerRun):
         levels[:neurons], begin[:, :neurons] = bias, initial
         self.form, self.bias, self.forward, self.recurrent = form, levels, forward, recurrent
         self.largest = largest * largest_sum(forward) + (1 << form.output_bits) * largest_sum(recurrent)
-        word = np.int32 if self.largest < 1 << 31 else np.int64
+        word = sum_type(self.largest, form.shift)
         ring = ring_length(max(longest_delay(forward), longest_delay(recurrent)))
         self.state = (
             *(np.repeat(row[None], batch, axis=0) for row in begin),

@@ -11,62 +11,15 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.kernels.compiled import compiled
-from delaynet_lava.kernels.recurrence import GROUPS
-from delaynet_lava.kernels.src_layer import step_cells
+from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.src_cells import new_row, step_cells
+from delaynet_lava.kernels.vectors import add_weighed, add_words, add_words_times
 
-__all__ = ["backward", "find_events", "run_floats", "run_integers", "settle", "watch"]
+__all__ = ["backward", "run_floats", "run_integers", "settle", "watch", "weight_gradient"]
 
 _ONE = np.float32(1)
-
-
-@compiled(parallel=True)
-def find_events(x, senders, ends):
-    """Which channels send something in which step.
-
-    Plain version: ``integers`` in tests/test_src_training.py, which looks at every channel.
-
-    Args:
-        x: float32 (B, T, C).
-        senders: int16 or int32 (B, T * C), written from the left: their numbers, step by step.
-        ends: int64 (B, T + 1), written: where those of a step begin.
-    """
-    batch, steps, channels = x.shape
-    for b in nb.prange(batch):
-        k = 0
-        ends[b, 0] = 0
-        for t in range(steps):
-            row = x[b, t]
-            for j in range(channels):
-                # Free of branches, which would be mispredicted at each spike. The last slot may be written
-                # in vain, never one behind it.
-                senders[b, min(k, senders.shape[1] - 1)] = j
-                k += row[j] != 0
-            ends[b, t + 1] = k
-
-
-@nb.njit(inline="always")
-def _arrive(x, senders, t, w, delay, ring):
-    """Add what step t sends to the slots of the steps in which it acts; returns how many were rounded."""
-    slots, rounded = ring.shape[0], 0
-    for k in range(senders.shape[0]):
-        j = senders[k]
-        amount = ring.dtype.type(x[j])
-        rounded += amount != x[j]
-        row, target = w[j], ring[(t + delay[j]) % slots]
-        for n in range(target.shape[0]):
-            target[n] += amount * row[n]
-    return rounded
-
-
-@nb.njit(inline="always")
-def _send_back(sent, t, w, delay, ring):
-    """Add what the layer sent in step t to the slots of the steps in which it comes back."""
-    slots = ring.shape[0]
-    for j in range(w.shape[0]):
-        if sent[j] != 0:
-            row, target = w[j], ring[(t + 1 + delay[j]) % slots]
-            for n in range(target.shape[0]):
-                target[n] += sent[j] * row[n]
+_TOGETHER = 16
+"""Senders whose gradients are summed in turn."""
 
 
 @nb.njit
@@ -80,58 +33,77 @@ def _longest(delay, delay_rec):
     return longest
 
 
+@nb.njit(inline="always")
+def _send(rows, j, slot, ring, payload):
+    """Add what sender j sends to a slot of the ring."""
+    if payload == 1:
+        add_words(ring, slot, rows, j)
+    else:
+        add_words_times(ring, slot, rows, j, payload)
+
+
 @compiled(parallel=True)
 def run_integers(
-    x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, late, out, slope_h, slope_x, counts
+    events, w, delay, w_rec, delay_rec, bias, start, form, late, kind, out, fired, slope_h, slope_x, saturated
 ):
     """Forward in the integers of :func:`fixedpoint.src_step`.
 
     Plain version: ``integers`` in tests/test_src_training.py.
 
     Args:
-        x: float32 (B, T, C), whole numbers. senders, ends: of :func:`find_events`.
-        w: int32 (C, P), pre x post, words. delay: int32 (C,).
-        w_rec: int32 (N or 0, P). delay_rec: int32 (N or 0,).
+        events: :class:`kernels.src_inputs.Events` by step, whole numbers.
+        w: int16 (C, P), pre x post, words. delay: int32 (C,).
+        w_rec: int16 (N or 0, P). delay_rec: int32 (N or 0,).
         bias: int32 (P,). start: int32 (3, P), i, h and h_s of the step before the first.
         form: a :class:`fixedpoint.SrcForm`. late: steps by which the output tensor is shifted.
+        kind: int32 or int64 (P,), of the type of synaptic sums.
         out: float32 (B, T, N), written, late by ``late``.
         slope_h, slope_x: float32 (B, T, P), dh/dp and dx/di, written; (B, 0, 0): not wanted.
-        counts: int64 (B, 2), how often i saturated, and how many inputs were no whole numbers; written.
+        fired: uint64 (B, T, words), written, who sends something, on time.
+        saturated: int64 (B,), written, how often i saturated.
     """
-    batch, steps, _ = x.shape
-    lanes, neurons, wanted = w.shape[1], out.shape[2], slope_h.shape[1] > 0
-    longest = _longest(delay, delay_rec)
+    # By names of their own: a tuple does not reach into the parallel loop whole.
+    senders, payloads, ends = events.number, events.value, events.end
+    batch, steps, neurons = out.shape
+    lanes, wanted, slots = w.shape[1], slope_h.shape[1] > 0, _longest(delay, delay_rec) + 2
     for b in nb.prange(batch):
-        ring = np.zeros((longest + 2, lanes), np.int32)
-        i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()
-        p, sent = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
+        ring = np.zeros((slots, lanes), kind.dtype)
+        row = new_row(bias, start[0], start[1], start[2])
         out[b, :late] = 0
-        over = fractions = 0
+        over = 0
         for t in range(steps):
-            fractions += _arrive(x[b, t], senders[b, ends[b, t] : ends[b, t + 1]], t, w, delay, ring)
-            now = ring[t % ring.shape[0]]
-            over += step_cells(now, bias, form, i, h, slow, p, sent)
+            for k in range(ends[b, t], ends[b, t + 1]):
+                j = senders[b, k]
+                _send(w, j, (t + delay[j]) % slots, ring, np.int64(payloads[b, k]))
+            over += step_cells(ring, t % slots, row, form)
             if wanted:
-                _slopes(p, i, form, slope_h[b, t], slope_x[b, t])
+                _slopes(row.p, row.i, slope_h[b, t], slope_x[b, t])
             if t + late < steps:
-                row = out[b, t + late]
+                target = out[b, t + late]
                 for n in range(neurons):
-                    row[n] = np.float32(sent[n])
-            now[:] = 0
-            if w_rec.shape[0]:
-                _send_back(sent, t, w_rec, delay_rec, ring)
-        counts[b, 0], counts[b, 1] = over, fractions
+                    target[n] = np.float32(row.sent[n])
+            for v in range(row.fired.shape[0]):
+                word = row.fired[v]
+                fired[b, t, v] = word
+                if w_rec.shape[0]:
+                    while word != 0:
+                        j = 64 * v + lowest_bit(word)
+                        word &= word - ONE
+                        _send(w_rec, j, (t + 1 + delay_rec[j]) % slots, ring, np.int64(row.sent[j]))
+        saturated[b] = over
 
 
 @compiled()
 def settle(bias, form, state, steps):
-    """Advance i, h and h_s, int32 or float (3, P), by silent steps; arguments as of :func:`run_integers`.
+    """Advance i, h and h_s, int32 (3, P), by silent steps; arguments as of :func:`run_integers`.
 
     Plain version: ``rest`` in tests/plain.py.
     """
-    nothing, p, sent = np.zeros(bias.shape[0], np.int32), np.empty_like(bias), np.empty_like(bias)
+    nothing = np.zeros((1, bias.shape[0]), np.int32)
+    row = new_row(bias, state[0], state[1], state[2])
     for _ in range(steps):
-        step_cells(nothing, bias, form, state[0], state[1], state[2], p, sent)
+        step_cells(nothing, 0, row, form)
+    state[0], state[1], state[2] = row.i, row.h, row.slow
 
 
 @compiled()
@@ -141,28 +113,29 @@ def watch(arriving, bias, form, state, seen):
     Plain version: ``cell`` in tests/plain.py.
 
     Args:
-        arriving: int32 (T, P). bias, form: as of :func:`run_integers`.
+        arriving: int64 (T, P), emptied. bias, form: as of :func:`run_integers`.
         state: int32 (3, P), i, h and h_s, changed in place.
         seen: int32 (4, T, P), written: i, h, h_s and what is sent.
     """
-    p = np.empty_like(bias)
+    row = new_row(bias, state[0], state[1], state[2])
     for t in range(arriving.shape[0]):
-        step_cells(arriving[t], bias, form, state[0], state[1], state[2], p, seen[3, t])
-        seen[:3, t] = state
+        step_cells(arriving, t, row, form)
+        seen[0, t], seen[1, t], seen[2, t], seen[3, t] = row.i, row.h, row.slow, row.sent
+    state[0], state[1], state[2] = row.i, row.h, row.slow
 
 
 @nb.njit
-def _slopes(p, i, form, slope_h, slope_x):
+def _slopes(p, i, slope_h, slope_x):
     """``max(0, 1 - |p|/2)`` and ``max(0, 1 - |i|/(2 rho))``, in which one is 4096."""
     for n in range(p.shape[0]):
-        slope_h[n] = max(np.float32(0), _ONE - np.float32(abs(p[n])) * np.float32(1 / 8192))
-        slope_x[n] = max(np.float32(0), _ONE - np.float32(abs(i[n])) * np.float32(1 / 24576))
+        slope_h[n] = max(np.float32(0), _ONE - abs(np.float32(p[n])) * np.float32(1 / 8192))
+        slope_x[n] = max(np.float32(0), _ONE - abs(np.float32(i[n])) * np.float32(1 / 24576))
 
 
 @compiled(parallel=True)
 def run_floats(
-    x, senders, ends, w, delay, w_rec, delay_rec, bias, start, form, late, gate, out, slope_h, slope_x
-):
+    events, w, delay, w_rec, delay_rec, bias, start, form, late, gate, out, slope_h, slope_x
+):  # fmt: skip
     """Forward in the paper's equations 5a to 5f, float32; arguments as of :func:`run_integers`.
 
     Plain version: ``test_float_mode_is_a_torch_loop`` in tests/test_src_training.py.
@@ -171,18 +144,20 @@ def run_floats(
         w, w_rec: float32, the effective weights. bias, start: float32.
         gate: the steepness of the sigmoid that stands for the step of z_s; 0: the step.
     """
-    batch, steps, _ = x.shape
-    lanes, neurons, wanted = w.shape[1], out.shape[2], slope_h.shape[1] > 0
+    senders, payloads, ends = events.number, events.value, events.end
+    batch, steps, neurons = out.shape
+    lanes, wanted, slots = w.shape[1], slope_h.shape[1] > 0, _longest(delay, delay_rec) + 2
     keep, grain = np.float32(1 - form.input_decay / 4096), np.float32(2.0**form.output_bits)
-    longest = _longest(delay, delay_rec)
     for b in nb.prange(batch):
-        ring = np.zeros((longest + 2, lanes), np.float32)
+        ring = np.zeros((slots, lanes), np.float32)
         i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()
         sent = np.zeros(lanes, np.float32)
         out[b, :late] = 0
         for t in range(steps):
-            _arrive(x[b, t], senders[b, ends[b, t] : ends[b, t + 1]], t, w, delay, ring)
-            now = ring[t % ring.shape[0]]
+            for k in range(ends[b, t], ends[b, t + 1]):
+                j = senders[b, k]
+                _add(payloads[b, k], w[j], ring[(t + delay[j]) % slots])
+            now = ring[t % slots]
             for n in range(lanes):
                 i[n] = keep * i[n] + now[n]
                 drive = np.float32(3) * math.tanh(i[n] / np.float32(3))
@@ -204,70 +179,51 @@ def run_floats(
                 for n in range(neurons):
                     out[b, t + late, n] = sent[n]
             now[:] = 0
-            if w_rec.shape[0]:
-                _send_back(sent, t, w_rec, delay_rec, ring)
+            for j in range(w_rec.shape[0]):
+                if sent[j] != 0:
+                    _add(sent[j], w_rec[j], ring[(t + 1 + delay_rec[j]) % slots])
+
+
+@nb.njit
+def _add(amount, row, target):
+    for n in range(target.shape[0]):
+        target[n] += amount * row[n]
 
 
 @compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})
-def backward(
-    grad, out, x, senders, ends, delay, w_rec, delay_rec, slope_h, slope_x, form, late, scales, grad_a,
-    grad_w, grad_rec, grad_b,
-):  # fmt: skip
-    """``g_i[t] = alpha g_i[t+1] + g_s[t] dh/dp dx/di``, and what follows from it for the weights.
+def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, grain, grad_a, grad_b):
+    """``g_i[t] = alpha g_i[t+1] + g_s[t] dh/dp dx/di``: the gradient of the synaptic sums.
 
     Plain version: ``reference`` in tests/test_src_training.py, and autograd.
 
     Args:
-        grad, out: float32 (B, T, N), late by ``late``. x, delay: as of :func:`run_integers`.
+        grad: float32 (B, T, N), late by ``late``.
         w_rec: float32 (N or 0, P), pre x post, effective weights. delay_rec: int32 (N or 0,).
-        scales: float32 (3,): ds/dh in payloads; the effect of a stored weight by input, and by feedback.
-        grad_a: float32 (B, T, P), written: of the synaptic sums.
-        grad_w: float32 (GROUPS, C, P); grad_rec: float32 (GROUPS, N, P); grad_b: float32 (GROUPS, P): added
-            to. Of no rows: not wanted.
+        grain: ds/dh in payloads.
+        grad_a: float32 (B, T, P), written. grad_b: float32 (B, P), written, of b_h by sample.
     """
-    batch, steps, _ = x.shape
-    lanes, neurons = slope_h.shape[2], out.shape[2]
-    keep = np.float32(1 - form.input_decay / 4096)
-    for group in nb.prange(GROUPS):
-        g = np.zeros(lanes, np.float32)
-        outer = np.zeros(lanes, np.float32)
-        for b in range(group, batch, GROUPS):
-            g[:] = 0
-            for back in range(steps):
-                t = steps - 1 - back
-                there = t + late
+    batch, steps, neurons = grad.shape
+    lanes, keep = slope_h.shape[2], np.float32(1 - form.input_decay / 4096)
+    for b in nb.prange(batch):
+        g, outer = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+        grad_b[b] = 0
+        for back in range(steps):
+            t = steps - 1 - back
+            there = t + late
+            if there < steps:
+                for n in range(neurons):
+                    outer[n] = grad[b, there, n]
+            else:
                 outer[:] = 0
-                if there < steps:
-                    for n in range(neurons):
-                        outer[n] = grad[b, there, n]
-                for j in range(w_rec.shape[0]):
-                    lag = t + 1 + delay_rec[j]
-                    if lag < steps:
-                        row, came = w_rec[j], grad_a[b, lag]
-                        total = np.float32(0)
-                        for n in range(lanes):
-                            total += row[n] * came[n]
-                        outer[j] += total
-                        if grad_rec.shape[1] and there < steps and out[b, there, j] != 0:
-                            amount, target = out[b, there, j] * scales[2], grad_rec[group, j]
-                            for n in range(lanes):
-                                target[n] += amount * came[n]
-                _back_step(
-                    outer, slope_h[b, t], slope_x[b, t], keep, scales[0], g, grad_a[b, t], grad_b[group]
-                )
-            if grad_w.shape[1]:
-                for t in range(steps):
-                    for k in range(ends[b, t], ends[b, t + 1]):
-                        j = senders[b, k]
-                        value = x[b, t, j]
-                        if t + delay[j] < steps:
-                            amount, came, target = (
-                                value * scales[1],
-                                grad_a[b, t + delay[j]],
-                                grad_w[group, j],
-                            )
-                            for n in range(lanes):
-                                target[n] += amount * came[n]
+            for j in range(w_rec.shape[0]):
+                lag = t + 1 + delay_rec[j]
+                if lag < steps:
+                    row, came = w_rec[j], grad_a[b, lag]
+                    total = np.float32(0)
+                    for n in range(lanes):
+                        total += row[n] * came[n]
+                    outer[j] += total
+            _back_step(outer, slope_h[b, t], slope_x[b, t], keep, grain, g, grad_a[b, t], grad_b[b])
 
 
 @nb.njit
@@ -277,3 +233,35 @@ def _back_step(outer, slope_h, slope_x, keep, grain, g, grad_a, grad_b):
         grad_b[n] += into_p
         g[n] = keep * g[n] + into_p * slope_x[n]
         grad_a[n] = g[n]
+
+
+@compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})
+def weight_gradient(events, lag, grad_a, scale, grad_w):
+    """What each sender's events met when they arrived: ``scale * sum of value grad_a[t + lag]``.
+
+    Plain version: ``test_weights_meet_what_their_events_met`` in tests/test_src_training.py.
+
+    Args:
+        events: :class:`kernels.src_inputs.Events` by sender.
+        lag: int32 (C,), steps from an event to its arrival, at least 0.
+        grad_a: float32 (B, T, P), of the synaptic sums. scale: of a stored weight's effect, float32.
+        grad_w: float32 (C, P), written.
+    """
+    times, payloads, ends = events.number, events.value, events.end
+    batch, steps, lanes = grad_a.shape
+    # A few senders at a time, so that their rows and what a sample's events met stay in the nearest cache. The
+    # sums of each come in one order, whoever computes.
+    met = grad_a.reshape(batch * steps, lanes)
+    senders = grad_w.shape[0]
+    for part in nb.prange((senders + _TOGETHER - 1) // _TOGETHER):
+        begin, end = part * _TOGETHER, min((part + 1) * _TOGETHER, senders)
+        grad_w[begin:end] = 0
+        for b in range(batch):
+            for j in range(begin, end):
+                first, last = ends[b, j], ends[b, j + 1]
+                while last > first and times[b, last - 1] + lag[j] >= steps:
+                    last -= 1
+                add_weighed(grad_w, j, met, b * steps + lag[j], times, payloads, b, first, last)
+        for j in range(begin, end):
+            for n in range(lanes):
+                grad_w[j, n] *= scale

@@ -1,8 +1,6 @@
 """One step of current and membrane for a row of neurons, in explicit vectors of 16.
 
-The arithmetic is that of :mod:`delaynet_lava.fixedpoint`: its functions run once, on vectors that write
-down as instructions what is done to them. A compiler that sees the loop over neurons instead takes the
-product of the decay for one of 64 bits, of which a vector holds half as many.
+The arithmetic is that of :mod:`delaynet_lava.fixedpoint`, see :mod:`kernels.words`.
 """
 
 from __future__ import annotations
@@ -25,75 +23,11 @@ from delaynet_lava.fixedpoint import (
     wrap_u,
 )
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
+from delaynet_lava.kernels.words import Words
 
 __all__ = ["Rows", "Rule", "advance"]
 
 _INDEX, _INT, _HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
-
-
-class _Words:
-    """A vector of signed integers, or of truths, that notes what is computed with it."""
-
-    def __init__(self, builder, value):
-        self.at, self.value = builder, value
-
-    def _of(self, other):
-        return other.value if isinstance(other, _Words) else ir.Constant(self.value.type, [other] * LANES)
-
-    def _noted(self, operation, other):
-        return _Words(self.at, operation(self.value, self._of(other)))
-
-    def _compared(self, sign, other):
-        return _Words(self.at, self.at.icmp_signed(sign, self.value, self._of(other)))
-
-    def __add__(self, other):
-        return self._noted(self.at.add, other)
-
-    __radd__ = __add__
-
-    def __sub__(self, other):
-        return self._noted(self.at.sub, other)
-
-    def __rsub__(self, other):
-        return _Words(self.at, self._of(other)) - self
-
-    def __mul__(self, other):
-        return self._noted(self.at.mul, other)
-
-    def __and__(self, other):
-        return self._noted(self.at.and_, other)
-
-    def __or__(self, other):
-        return self._noted(self.at.or_, other)
-
-    def __lshift__(self, other):
-        return self._noted(self.at.shl, other)
-
-    def __rlshift__(self, other):
-        return _Words(self.at, self._of(other)) << self
-
-    def __rshift__(self, other):
-        if isinstance(other, int):  # of a shorter word nothing but the sign is left either
-            other = min(other, self.value.type.element.width - 1)
-        return self._noted(self.at.ashr, other)
-
-    def __neg__(self):
-        return 0 - self
-
-    def __gt__(self, other):
-        return self._compared(">", other)
-
-    def __lt__(self, other):
-        return self._compared("<", other)
-
-    def __le__(self, other):
-        return self._compared("<=", other)
-
-    def within(self, limit):
-        """Clipped to ``-limit`` to ``limit``."""
-        top, bottom = limit.value, (-limit).value
-        value = self.at.select(self.at.icmp_signed(">", self.value, top), top, self.value)
-        return _Words(self.at, self.at.select(self.at.icmp_signed("<", value, bottom), bottom, value))
 
 
 def _stepper(remembers, narrow, varied=False):
@@ -113,7 +47,7 @@ def _stepper(remembers, narrow, varied=False):
             words, size = ir.VectorType(word, LANES), word.width // 8
 
             def load(base, index):
-                return _Words(builder, builder.load(place(builder, base, index, words, size), align=4))
+                return Words(builder, builder.load(place(builder, base, index, words, size), align=4))
 
             def store(words_, base, index):
                 builder.store(words_.value, place(builder, base, index, words, size), align=4)
@@ -124,7 +58,7 @@ def _stepper(remembers, narrow, varied=False):
                 builder.store(value, place(builder, base, index, short), align=4)
 
             du, dv, threshold, unit_exp, limit = (
-                _Words(builder, everywhere(builder, value if word == _INDEX else builder.trunc(value, word)))
+                Words(builder, everywhere(builder, value if word == _INDEX else builder.trunc(value, word)))
                 for value in args[10:15]
             )
             # Two rows, one behind the other: decays of the currents, of the membranes.
@@ -141,7 +75,7 @@ def _stepper(remembers, narrow, varied=False):
             for total, start in zip(totals, (wrapped, clipped), strict=True):
                 total.add_incoming(start.value, before)
             i = builder.mul(k, number(LANES))
-            old = load(u, i) if remembers else _Words(builder, ir.Constant(words, [0] * LANES))
+            old = load(u, i) if remembers else Words(builder, ir.Constant(words, [0] * LANES))
             if varied:
                 du, dv = load(args[15], i), load(args[15], builder.add(second, i))
             wide_u = synaptic_current(old, load(slot, i), du)
@@ -153,7 +87,7 @@ def _stepper(remembers, narrow, varied=False):
             membrane = wide_v.within(limit)
             store(current, u, i)
             store(membrane, v, i)
-            store(_Words(builder, ir.Constant(words, [0] * LANES)), slot, i)
+            store(Words(builder, ir.Constant(words, [0] * LANES)), slot, i)
             record(current, u_out, i)
             record(membrane, v_out, i)
             above = builder.zext(builder.bitcast((membrane > threshold).value, _HALF), _INDEX)
@@ -175,7 +109,7 @@ def _stepper(remembers, narrow, varied=False):
             builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
             builder.position_at_end(done)
             for position, value in enumerate(sums):
-                store(_Words(builder, value), counts, number(position * LANES))
+                store(Words(builder, value), counts, number(position * LANES))
             return number(0)
 
         return nb.int64(kind, *[nb.int64] * 15), generate

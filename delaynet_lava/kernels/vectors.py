@@ -17,12 +17,14 @@ __all__ = [
     "MANY",
     "ROWS",
     "add_rows",
+    "add_weighed",
     "add_words",
     "add_words_times",
     "everywhere",
     "in_blocks",
     "multiply",
     "multiply_at",
+    "not_zero",
     "number",
     "place",
 ]
@@ -181,6 +183,96 @@ def add_words_times(totals, position, rows, number, factor):
     of = rows.ctypes.data + rows.itemsize * number * width
     for i in range(0, width, LANES):
         _add_sixteen_times(totals, rows, to + totals.itemsize * i, of + rows.itemsize * i, factor)
+
+
+def _weigher(vectors):
+    """``out[: 16 vectors] += sum of factors[k] * rows[numbers[k]]`` over k from ``first`` to ``last - 1``."""
+
+    @intrinsic
+    def add(_, number_type, out, rows, stride, numbers, factors, first, last):
+        def generate(_context, builder, signature, args):
+            out, rows, stride, numbers, factors, first, last = args[1:]
+            kind = ir.IntType(signature.args[0].dtype.bitwidth)
+            at = [number(v * LANES) for v in range(vectors)]
+            start = [builder.load(place(builder, out, i, _VECTOR), align=4) for i in at]
+            before = builder.block
+            loop, done = builder.append_basic_block("event"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(_INDEX)
+            k.add_incoming(first, before)
+            sums = [builder.phi(_VECTOR) for _ in at]
+            which = builder.load(place(builder, numbers, k, kind, kind.width // 8))
+            row = builder.mul(builder.sext(which, _INDEX), stride)
+            factor = everywhere(builder, builder.load(place(builder, factors, k, _FLOAT)))
+            added = []
+            for part, i in zip(sums, at, strict=True):
+                value = builder.load(place(builder, rows, builder.add(row, i), _VECTOR), align=4)
+                added.append(builder.fadd(part, builder.fmul(factor, value, flags=_FUSED), flags=_FUSED))
+            for part, value, new in zip(sums, start, added, strict=True):
+                part.add_incoming(value, before)
+                part.add_incoming(new, loop)
+            after = builder.add(k, number(1))
+            k.add_incoming(after, loop)
+            builder.cbranch(builder.icmp_signed("<", after, last), loop, done)
+            builder.position_at_end(done)
+            for value, i in zip(added, at, strict=True):
+                builder.store(value, place(builder, out, i, _VECTOR), align=4)
+            return number(0)
+
+        return nb.int64(number_type, *[nb.int64] * 7), generate
+
+    return add
+
+
+_weigh_four, _weigh_one = _weigher(4), _weigher(1)
+
+
+@nb.njit(inline="always")
+def add_weighed(totals, position, rows, first_row, numbers, factors, sample, first, last):
+    """``totals[position] += sum of factors[sample, k] * rows[first_row + numbers[sample, k]]``.
+
+    Over k from ``first`` to ``last - 1``.
+
+    Args:
+        totals: float32 (N, P), C order, P a multiple of :data:`LANES`. rows: float32 (L, P), C order.
+        numbers: int16 or int32 (B, K). factors: float32 (B, K), C order both.
+    """
+    if first >= last:
+        return
+    width, per_sample = rows.shape[1], numbers.shape[1]
+    to, of = totals.ctypes.data + 4 * position * width, rows.ctypes.data + 4 * first_row * width
+    which = numbers.ctypes.data + numbers.itemsize * sample * per_sample
+    weights = factors.ctypes.data + 4 * sample * per_sample
+    done = 0
+    while done < width:
+        if width - done >= 4 * LANES:
+            _weigh_four(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
+            done += 4 * LANES
+        else:
+            _weigh_one(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
+            done += LANES
+
+
+@intrinsic
+def _not_zero(_, address):
+    """The bits of those of 16 float32 behind an address that are not 0."""
+
+    def generate(_context, builder, _signature, args):
+        values = builder.load(builder.inttoptr(args[0], _VECTOR.as_pointer()), align=4)
+        found = builder.fcmp_unordered("!=", values, ir.Constant(_VECTOR, [0.0] * LANES))
+        return builder.zext(builder.bitcast(found, ir.IntType(LANES)), _INDEX)
+
+    return nb.uint64(nb.int64), generate
+
+
+@nb.njit(inline="always")
+def not_zero(address):
+    """The bits of those of 64 float32 behind an address that are not 0, uint64."""
+    found = np.uint64(0)
+    for part in range(64 // LANES):
+        found |= _not_zero(address + 4 * LANES * part) << np.uint64(LANES * part)
+    return found
 
 
 @nb.njit

@@ -10,9 +10,11 @@ import torch
 
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
-from delaynet_lava.kernels import src_training
+from delaynet_lava.kernels import spikes, src_training
+from delaynet_lava.kernels.autograd import SpikeBits
 from delaynet_lava.kernels.events import padded
-from delaynet_lava.kernels.recurrence import GROUPS
+from delaynet_lava.kernels.src_cells import sum_type
+from delaynet_lava.kernels.src_inputs import inputs_of
 from delaynet_lava.neuron import SETTLE
 from delaynet_lava.nn.axon import delays_of
 from delaynet_lava.nn.parts import Synapse
@@ -23,7 +25,7 @@ BIAS_MIN, BIAS_MAX = fx.SRC_BIAS_MIN / fx.DECAY_ONE, fx.SRC_BIAS_MAX["parabola",
 """b_h in which a cell of the paper's is silent without input, -8 to -5; others: :func:`bias_max`."""
 FIRES = 1.6
 """A constant x under which a cell of b_h = -6 fires."""
-_NOTHING = np.zeros((0, 0, 0), np.float32)
+LARGEST_PAYLOAD = 1 << fx.PAYLOAD_BITS_MAX
 _DEFAULTS: dict[str, Any] = {
     "bias": -6.0, "current_decay": fx.SRC_DECAY / fx.DECAY_ONE, "squash": "parabola",
     "activation": "parabola", "slow": 7, "requires_grad": True,
@@ -49,86 +51,85 @@ def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
 class _Cell(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w_in, w_rec, bias, block):  # type: ignore[override]
-        form, late = block.form(), int(block.delay_shift)
-        gate = 0.0 if block.gate == "step" else float(block.gate)
+    def forward(ctx, x, w_in, w_rec, bias, inputs, block):  # type: ignore[override]
+        form, late, integer = block.form(), int(block.delay_shift), block.mode == "integer"
         n, channels = w_in.shape
         batch, steps, _ = x.shape
         lanes = padded(n)
-        inputs = np.ascontiguousarray(x.detach().to(torch.float32).numpy())
-        training = any(ctx.needs_input_grad)
-        room = (batch, steps, lanes) if training else (batch, 0, 0)
+        room = (batch, steps, lanes) if any(ctx.needs_input_grad) else (batch, 0, 0)
         out = np.empty((batch, steps, n), np.float32)
         slope_h, slope_x = np.empty(room, np.float32), np.empty(room, np.float32)
-        counts = np.zeros((batch, 2), np.int64)
+        saturated, fired = np.zeros(batch, np.int64), np.empty((batch, steps, spikes.words(n)), np.uint64)
         delay, delay_rec = block.delay_of(channels), block.recurrent_delay_of(n, w_rec)
-        if block.mode == "integer":
-            kind, scale, to_bias = np.int32, float(fx.WEIGHT_SCALE), float(fx.DECAY_ONE)
+        if integer:
+            kind, to_bias, scale = np.int16, float(fx.DECAY_ONE), float(fx.WEIGHT_SCALE)
             back_scale = scale
         else:
-            kind, to_bias = np.float32, 1.0
-            scale, back_scale = block.effect(form, block.in_exp), block.effect(form, max(0, form.output_bits))
+            kind, to_bias, scale = np.float32, 1.0, block.effect(block.in_exp)
+            back_scale = block.effect(max(0, form.output_bits))
         rows = _rows(w_in, lanes, scale, kind)
         back = np.zeros((0, lanes), kind) if w_rec is None else _rows(w_rec, lanes, back_scale, kind)
-        senders = np.empty((batch, steps * channels), np.int16 if channels < 1 << 15 else np.int32)
-        ends = np.empty((batch, steps + 1), np.int64)
-        src_training.find_events(inputs, senders, ends)
-        level = np.full(lanes, to_bias * BIAS_MIN, kind)
-        level[:n] = _rounded(bias.detach().numpy() * to_bias, kind)
-        begin = block.start(level)
-        if block.mode == "integer":
+        level = np.full(lanes, to_bias * BIAS_MIN, np.int32 if integer else np.float32)
+        level[:n] = _rounded(bias.detach().numpy() * to_bias, level.dtype)
+        synapses = rows, delay, back, delay_rec, level, block.start(level), form, late
+        if integer:
+            sums = np.zeros(0, block.sum_type(inputs.largest))
             src_training.run_integers(
-                inputs, senders, ends, rows, delay, back, delay_rec, level, begin, form, late, out,
-                slope_h, slope_x, counts,
+                inputs.by_step, *synapses, sums, out, fired, slope_h, slope_x, saturated
             )  # fmt: skip
         else:
-            src_training.run_floats(
-                inputs, senders, ends, rows, delay, back, delay_rec, level, begin, form, late, gate, out,
-                slope_h, slope_x,
-            )  # fmt: skip
-        ctx.kept = inputs, senders, ends, out, slope_h, slope_x, delay, delay_rec, form, late, block
+            gate = 0.0 if block.gate == "step" else float(block.gate)
+            src_training.run_floats(inputs.by_step, *synapses, gate, out, slope_h, slope_x)
+        ctx.kept = inputs.by_channel, out, slope_h, slope_x, delay, delay_rec, form, late, block
         ctx.save_for_backward(w_in, w_rec)
-        saturated = torch.from_numpy(counts)
-        ctx.mark_non_differentiable(saturated)
-        return torch.from_numpy(out).to(x.dtype), saturated
+        overflows, bits = torch.from_numpy(saturated), torch.from_numpy(fired.view(np.int64))
+        ctx.mark_non_differentiable(overflows, bits)
+        return torch.from_numpy(out).to(x.dtype), overflows, bits
 
     @staticmethod
-    def backward(ctx, grad, _):  # type: ignore[override]
-        inputs, senders, ends, out, slope_h, slope_x, delay, delay_rec, form, late, block = ctx.kept
+    def backward(ctx, grad, *_):  # type: ignore[override]
+        events, out, slope_h, slope_x, delay, delay_rec, form, late, block = ctx.kept
         w_in, w_rec = ctx.saved_tensors
-        wants_x, wants_in, wants_rec, wants_bias, _ = ctx.needs_input_grad
+        wants_x, wants_in, wants_rec, wants_bias, *_ = ctx.needs_input_grad
         n, channels = w_in.shape
         batch, steps, lanes = slope_h.shape
-        grain = 2.0 ** max(0, form.output_bits)
-        effect, effect_rec = block.effect(form, block.in_exp), block.effect(form, max(0, form.output_bits))
-        scales = np.array([grain, effect, effect_rec], np.float32)
-        grad_a = np.empty((batch, steps, lanes), np.float32)
-        grad_in = np.zeros((GROUPS, channels if wants_in else 0, lanes), np.float32)
-        grad_rec = np.zeros((GROUPS, n if wants_rec else 0, lanes), np.float32)
-        grad_bias = np.zeros((GROUPS, lanes), np.float32)
+        effect, effect_rec = block.effect(block.in_exp), block.effect(max(0, form.output_bits))
+        grad_a, grad_bias = np.empty_like(slope_h), np.empty((batch, lanes), np.float32)
         back = np.zeros((0, lanes), np.float32)
         if w_rec is not None:
             back = _rows(w_rec, lanes, effect_rec * block.feedback_grad, np.float32)
         outer = np.ascontiguousarray(grad.to(torch.float32).numpy())
+        grain = np.float32(2.0 ** max(0, form.output_bits))
         src_training.backward(
-            outer, out, inputs, senders, ends, delay, back, delay_rec, slope_h, slope_x, form, late, scales,
-            grad_a, grad_in, grad_rec, grad_bias,
+            outer, back, delay_rec, slope_h, slope_x, form, late, grain, grad_a, grad_bias
         )  # fmt: skip
-        into = None
+
+        def of_weights(events, lag, effect):  # type: ignore[no-untyped-def]
+            met = np.empty((len(lag), lanes), np.float32)
+            src_training.weight_gradient(events, lag, grad_a, np.float32(effect), met)
+            return torch.from_numpy(met[:, :n].T)
+
+        into = grad_in = grad_rec = None
         if wants_x:
             came = torch.from_numpy(grad_a)[..., :n].reshape(-1, n)
             into = _advanced((came @ w_in.detach()).reshape(batch, steps, channels) * effect, delay)
+        if wants_in:
+            grad_in = of_weights(events, delay, effect)
+        if wants_rec:
+            # What is late in the output was sent before.
+            grad_rec = of_weights(inputs_of(out).by_channel, delay_rec + np.int32(1 - late), effect_rec)
         return (
             None if into is None else into.to(grad.dtype),
-            torch.from_numpy(grad_in.sum(axis=0)[:, :n].T) if wants_in else None,
-            torch.from_numpy(grad_rec.sum(axis=0)[:, :n].T) if wants_rec else None,
+            grad_in,
+            grad_rec,
             torch.from_numpy(grad_bias.sum(axis=0)[:n]) if wants_bias else None,
+            None,
             None,
         )
 
 
-def _rounded(values: np.ndarray, kind: type) -> np.ndarray:
-    return np.rint(values) if kind is np.int32 else values
+def _rounded(values: np.ndarray, kind: Any) -> np.ndarray:
+    return np.rint(values) if np.dtype(kind).kind == "i" else values
 
 
 def _rows(weight: torch.Tensor, lanes: int, scale: float, kind: type) -> np.ndarray:
@@ -274,7 +275,13 @@ class SpikingRecurrentCell(torch.nn.Module):
         squash, activation = fx.SRC_SQUASHES[self.squash], fx.SRC_ACTIVATIONS[self.activation]
         return fx.SrcForm(shift, self.input_decay, squash, activation, self.slow, bits)
 
-    def effect(self, form: fx.SrcForm, payload_exp: int) -> float:
+    def sum_type(self, largest: float) -> np.dtype:
+        """Type of synaptic sums for inputs of at most this magnitude."""
+        inputs = int(largest) * self.synapse.weight.shape[1]
+        recurrent = 0 if self.recurrent_synapse is None else len(self.bias) << (self.output_bits or 0)
+        return sum_type((inputs + recurrent) * -fx.WEIGHT_MIN, self.form().shift)
+
+    def effect(self, payload_exp: int) -> float:
         """What a stored weight of 1.0 adds to i with a payload of 1 of so many fraction bits."""
         return 2.0 ** -(self.weight_exp + payload_exp)
 
@@ -338,15 +345,28 @@ class SpikingRecurrentCell(torch.nn.Module):
             raise InputError(f"{where}: input", f"is on {x.device}", "this layer runs on the CPU")
         if x.ndim != 3 or x.shape[1] != channels:
             raise InputError(f"{where}: input", f"has shape {tuple(x.shape)}, expected (N, {channels}, T)")
+        inputs = inputs_of(x.detach().to(torch.float32).transpose(1, 2).numpy())
+        if self.mode == "integer":
+            if inputs.fractions:
+                raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")
+            if not inputs.largest <= LARGEST_PAYLOAD:
+                raise InputError(
+                    f"{where}: input", f"holds {inputs.largest:g}, expected at most {LARGEST_PAYLOAD}"
+                )
         self.clamp()
-        out, saturated = _Cell.apply(
-            x.transpose(1, 2), self.input_matrix(), self.recurrent_matrix(), self.bias, self
+        out, saturated, fired = _Cell.apply(
+            x.transpose(1, 2), self.input_matrix(), self.recurrent_matrix(), self.bias, inputs, self
         )
-        self.overflows, fractions = torch.tensor([int(saturated[:, 0].sum()), 0]), int(saturated[:, 1].sum())
-        if fractions:
-            raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")
+        self.overflows = torch.tensor([int(saturated.sum()), 0])
         out = out.transpose(1, 2)
-        out.population = out.sum(dim=1)  # type: ignore[attr-defined]
+        if self.mode == "integer" and self.output_bits == 0:
+            late = int(self.delay_shift)
+            population = torch.zeros(out.shape[0], out.shape[2])
+            spikes.count(fired.numpy().view(np.uint64), late, population.numpy())
+            out.population = population  # type: ignore[attr-defined]
+            out.spike_bits = SpikeBits(fired, late), out._version  # type: ignore[attr-defined]
+        else:
+            out.population = out.sum(dim=1)  # type: ignore[attr-defined]
         return (out, (out > 0).to(out.dtype).mean()) if self.count_log else out
 
 
@@ -357,10 +377,13 @@ def rest(bias: np.ndarray, form: fx.SrcForm, steps: int = SETTLE) -> np.ndarray:
         bias: int32 (N,), one is 4096, or float32.
     """
     if bias.dtype.kind == "i":
-        state = np.zeros((3, len(bias)), np.int32)
+        # The loops want rows filled up; cells of the smallest b_h are as good as any.
+        level = np.full(padded(len(bias)), fx.SRC_BIAS_MIN, np.int32)
+        level[: len(bias)] = bias
+        state = np.zeros((3, len(level)), np.int32)
         state[1:] = -fx.DECAY_ONE
-        src_training.settle(bias, form, state, steps)
-        return state
+        src_training.settle(level, form, state, steps)
+        return np.ascontiguousarray(state[:, : len(bias)])
     h = np.full_like(bias, -1)
     slow = h.copy()
     for _ in range(steps):

@@ -18,6 +18,7 @@ import numpy as np
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.idx import read_idx
+from delaynet_lava.kernels.coding import keys_of, rate_coded
 from delaynet_lava.tasks.base import SPLITS, Task, require_samples
 from delaynet_lava.tasks.words import join_word
 
@@ -214,13 +215,11 @@ class Coded(_MnistTask):
             inputs[:, self.blank :] = (pixels >> (8 - self.bits))[:, None]
             return inputs, labels
         inputs = np.zeros((count, self.steps, PIXELS), np.uint8)
-        for k in range(count):
-            source = [self.seed or 0, SPLITS.index(split), first + k, *([self.walk] if self.walk else [])]
-            rng = np.random.Generator(np.random.SFC64(source))
-            (bright,) = np.nonzero(pixels[k])
-            drawn = rng.random((self.length, len(bright)), np.float32)
-            chance = np.float32(self.gain) * pixels[k, bright] / np.float32(255)
-            inputs[k, self.blank :, bright] = (drawn < chance).T
+        seeds = np.array([self.seed or 0, SPLITS.index(split), self.walk], np.uint64)
+        keys = np.empty(count, np.uint64)
+        keys_of(seeds, np.arange(first, first + count, dtype=np.uint64), keys)
+        chances = np.rint(self.gain / 255 * (1 << 24) * pixels).astype(np.int64)
+        rate_coded(chances, keys, inputs[:, self.blank :])
         return inputs, labels
 
     def renewed(self, walk: int) -> Coded:

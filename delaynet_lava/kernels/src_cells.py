@@ -1,0 +1,163 @@
+"""One step of a row of Spiking Recurrent Cells, in explicit vectors of 16.
+
+The arithmetic is that of :mod:`delaynet_lava.fixedpoint`, see :mod:`kernels.words`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from delaynet_lava import fixedpoint as fx
+from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
+from delaynet_lava.kernels.words import Words
+
+__all__ = ["CellRow", "new_row", "step_cells", "sum_type"]
+
+_LONG, _SHORT, _HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+
+
+class CellRow(NamedTuple):
+    """Where the cells of one sample stand, and what they do; rows of P, a multiple of :data:`LANES`.
+
+    Attributes:
+        bias: int32, b_h.
+        i, h, slow: int32, replaced.
+        p: int32, written. sent: int32, written, what is sent.
+        fired: uint64 (words,), written: bits of those that send something.
+    """
+
+    bias: np.ndarray
+    i: np.ndarray
+    h: np.ndarray
+    slow: np.ndarray
+    p: np.ndarray
+    sent: np.ndarray
+    fired: np.ndarray
+
+
+def sum_type(largest: int, shift: int) -> np.dtype:
+    """Type of synaptic sums in which the new current fits before it saturates.
+
+    Args:
+        largest: bound on |sum|. shift: of a :class:`fixedpoint.SrcForm`.
+    """
+    fits = (largest << max(0, shift)) + fx.V_MAX < 1 << 31
+    return np.dtype(np.int32 if fits else np.int64)
+
+
+@nb.njit
+def new_row(bias, i, h, slow):
+    """A row that starts at copies of these."""
+    p, sent = np.empty_like(bias), np.empty_like(bias)
+    return CellRow(
+        bias, i.copy(), h.copy(), slow.copy(), p, sent, np.zeros((bias.shape[0] + 63) // 64, np.uint64)
+    )
+
+
+@intrinsic
+def _step(
+    _, now, vectors, slot, bias, i, h, slow, p, sent, fired,
+    shift, input_decay, squash, activation, feedback, output_bits,
+):  # fmt: skip
+    def generate(_context, builder, signature, args):
+        vectors, slot, bias, i, h, slow, p, sent, fired = args[1:10]
+        word = ir.IntType(signature.args[0].dtype.bitwidth)
+        words, short = ir.VectorType(word, LANES), ir.VectorType(_SHORT, LANES)
+
+        def load(base, index):
+            value = builder.load(place(builder, base, index, short), align=4)
+            return Words(builder, builder.sext(value, words) if word != _SHORT else value)
+
+        def store(value, base, index):
+            kept = builder.trunc(value.value, short) if word != _SHORT else value.value
+            builder.store(kept, place(builder, base, index, short), align=4)
+
+        def of_all(value):
+            return Words(builder, everywhere(builder, value if word == _LONG else builder.trunc(value, word)))
+
+        def chosen(kind, values):
+            one, *others = values
+            for k, other in enumerate(others, 1):
+                is_it = builder.icmp_signed("==", kind, number(k))
+                one = Words(builder, builder.select(is_it, other.value, one.value))
+            return one
+
+        shift, decay, feedback, bits = (of_all(args[k]) for k in (10, 11, 14, 15))
+        nothing = ir.Constant(words, [0] * LANES)
+        before = builder.block
+        loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k, spikes, over = builder.phi(_LONG), builder.phi(_LONG), builder.phi(words)
+        k.add_incoming(number(0), before)
+        spikes.add_incoming(number(0), before)
+        over.add_incoming(nothing, before)
+        at = builder.mul(k, number(LANES))
+        here = place(builder, slot, at, words, word.width // 8)
+        arriving = Words(builder, builder.load(here, align=4))
+        builder.store(nothing, here, align=4)
+        old_h, old_slow, level = load(h, at), load(slow, at), load(bias, at)
+        wide = fx.src_current(load(i, at), arriving, decay, shift)
+        current = fx.src_saturated(wide)
+        potential = chosen(args[12], [
+            fx.src_potential(current, old_h, old_slow, level, kind, feedback)
+            for kind in fx.SRC_SQUASHES.values()
+        ])  # fmt: skip
+        new_h = chosen(args[13], [fx.src_activated(potential, k) for k in fx.SRC_ACTIVATIONS.values()])
+        payload = fx.src_payload(new_h, bits)
+        store(current, i, at)
+        store(new_h, h, at)
+        store(fx.src_slower(old_slow, old_h), slow, at)
+        store(potential, p, at)
+        store(payload, sent, at)
+        sends = builder.zext(builder.bitcast((payload > 0).value, _HALF), _LONG)
+        quarter = builder.and_(k, number(3))
+        begins = builder.icmp_signed("==", quarter, number(0))
+        sends = builder.shl(sends, builder.mul(quarter, number(LANES)))
+        latest = builder.or_(builder.select(begins, number(0), spikes), sends)
+        builder.store(latest, place(builder, fired, builder.lshr(k, number(2)), _LONG, 8), align=8)
+        total = builder.add(over, builder.zext(fx.saturates(wide).value, words))
+        after = builder.add(k, number(1))
+        k.add_incoming(after, loop)
+        spikes.add_incoming(latest, loop)
+        over.add_incoming(total, loop)
+        builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
+        builder.position_at_end(done)
+        # The sum of the numbers in it, by halves.
+        count, half = total, LANES // 2
+        while half:
+            index = ir.Constant(ir.VectorType(_SHORT, LANES), [(n + half) % LANES for n in range(LANES)])
+            count = builder.add(count, builder.shuffle_vector(count, nothing, index))
+            half //= 2
+        found = builder.extract_element(count, ir.Constant(_SHORT, 0))
+        return found if word == _LONG else builder.zext(found, _LONG)
+
+    return nb.int64(now, *[nb.int64] * 15), generate
+
+
+@nb.njit(inline="always")
+def step_cells(ring, at, row, form):
+    """:func:`fixedpoint.src_step` of a row of cells.
+
+    Plain version: ``cell`` in tests/plain.py; ``test_a_step_in_vectors_is_the_plain_arithmetic`` in
+    tests/test_src.py calls :mod:`delaynet_lava.fixedpoint` on arrays.
+
+    Args:
+        ring: int32 or int64 (L, P), of :func:`sum_type`; what arrives is its row ``at``, which is emptied.
+        row: a :class:`CellRow`. form: a :class:`fixedpoint.SrcForm`.
+
+    Returns:
+        How often i saturated.
+    """
+    width = ring.shape[1]
+    return _step(
+        ring, width // LANES, ring.ctypes.data + ring.itemsize * at * width, row.bias.ctypes.data,
+        row.i.ctypes.data, row.h.ctypes.data, row.slow.ctypes.data, row.p.ctypes.data, row.sent.ctypes.data,
+        row.fired.ctypes.data, np.int64(form.shift), np.int64(form.input_decay), np.int64(form.squash),
+        np.int64(form.activation), np.int64(form.slow), np.int64(form.output_bits),
+    )  # fmt: skip

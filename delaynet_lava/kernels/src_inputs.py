@@ -1,0 +1,122 @@
+"""What a dense input holds that is not 0, listed by step and by channel."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+
+from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.vectors import not_zero
+
+__all__ = ["Events", "Inputs", "inputs_of"]
+
+_WORD = 64
+"""Numbers that are looked at together: most are 0, and most of their neighbours with them."""
+
+
+class Events(NamedTuple):
+    """Events of each sample, row by row: by step, or by channel.
+
+    Attributes:
+        number: int16 or int32 (B, T * C), filled from the left: of an event's channel, where the rows are
+            steps; of its step, where they are channels.
+        value: float32 (B, T * C), filled likewise.
+        end: int64 (B, rows + 1), where the events of a row begin, and end.
+    """
+
+    number: np.ndarray
+    value: np.ndarray
+    end: np.ndarray
+
+
+class Inputs(NamedTuple):
+    """An input as events.
+
+    Attributes:
+        by_step, by_channel: the same events in two orders.
+        fractions: how many values are not whole.
+        largest: the largest magnitude of a value.
+    """
+
+    by_step: Events
+    by_channel: Events
+    fractions: int
+    largest: float
+
+
+def inputs_of(x: np.ndarray) -> Inputs:
+    """Events of float32 (B, T, C) of any strides; C order, or its transpose's, is read as it lies."""
+    by_channel = not x.flags.c_contiguous and x.transpose(0, 2, 1).flags.c_contiguous
+    rows = x.transpose(0, 2, 1) if by_channel else np.ascontiguousarray(x)
+    batch, height, width = rows.shape
+    listed, turned = _room(batch, height, width), _room(batch, width, height)
+    facts = np.zeros((batch, 2))
+    _list(rows, listed, turned, facts)
+    one, other = (turned, listed) if by_channel else (listed, turned)
+    return Inputs(one, other, int(facts[:, 0].sum()), float(facts[:, 1].max(initial=0.0)))
+
+
+def _room(batch: int, rows: int, columns: int) -> Events:
+    number = np.int16 if columns < 1 << 15 else np.int32
+    size = (batch, rows * columns)
+    return Events(np.empty(size, number), np.empty(size, np.float32), np.empty((batch, rows + 1), np.int64))
+
+
+@compiled(parallel=True)
+def _list(x, listed, turned, facts):
+    """List what is not 0 in each plane of ``x``, by row and by column.
+
+    Plain version: ``test_events_are_what_is_not_zero`` in tests/test_src_training.py.
+
+    Args:
+        x: float32 (B, rows, columns), C order.
+        listed, turned: :class:`Events`, written.
+        facts: float64 (B, 2), written: how many values are not whole, and the largest magnitude.
+    """
+    numbers, values, ends = listed.number, listed.value, listed.end
+    numbers_turned, values_turned, ends_turned = turned.number, turned.value, turned.end
+    batch, rows, columns = x.shape
+    size = rows * columns
+    for b in nb.prange(batch):
+        start = np.zeros(columns + 1, np.int64)
+        plane = x[b].reshape(size)
+        k, fractions, largest = 0, 0, np.float32(0)
+        row, begins = 0, 0
+        ends[b, 0] = 0
+        for at in range(0, size, _WORD):
+            if at + _WORD <= size:
+                found = not_zero(plane.ctypes.data + 4 * at)
+            else:
+                found = np.uint64(0)
+                for n in range(size - at):
+                    found |= np.uint64(plane[at + n] != 0) << np.uint64(n)
+            while found != 0:
+                place = at + lowest_bit(found)
+                found &= found - ONE
+                while place >= begins + columns:
+                    row += 1
+                    begins += columns
+                    ends[b, row] = k
+                n, value = place - begins, plane[place]
+                numbers[b, k], values[b, k] = n, value
+                k += 1
+                start[n + 1] += 1
+                if value != 1:
+                    fractions += value != np.floor(value)
+                    largest = max(largest, abs(value))
+        for r in range(row + 1, rows + 1):
+            ends[b, r] = k
+        facts[b, 0], facts[b, 1] = fractions, max(largest, np.float32(min(k, 1)))
+        for n in range(columns):
+            start[n + 1] += start[n]
+        for n in range(columns + 1):
+            ends_turned[b, n] = start[n]
+        for r in range(rows):
+            for k in range(ends[b, r], ends[b, r + 1]):
+                n = numbers[b, k]
+                place = start[n]
+                numbers_turned[b, place], values_turned[b, place] = r, values[b, k]
+                start[n] = place + 1
