@@ -286,7 +286,7 @@ def test_another_folder_and_another_python(checkout: Checkout, tmp_path: Path) -
     checkout.make("test")
     assert checkout.make("test", VENV=".venv-other")[0] == ["venv", ".[test]", "setup-lava"]
     assert checkout.make("test", VENV=".venv-other") == ([], "")
-    newer = command(tmp_path / "python3.13", checkout.python.read_text().replace("3.10", "3.13"))
+    newer = command(tmp_path / "python3.13", checkout.python.read_text().replace('"3.10 $0"', '"3.13 $0"'))
     calls, said = checkout.make("test", PYTHON=str(newer))
     assert calls[0] == "venv" and "holds Python 3.10, PYTHON is 3.13" in said
 

@@ -14,8 +14,10 @@ pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 
 from delaynet_lava.cli import main
 from delaynet_lava.errors import InputError
+from delaynet_lava.formats.model_file import load_model
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.training.events import event_writer
+from delaynet_lava.training.loss import loss_of
 from delaynet_lava.training.recipe import Recipe
 from delaynet_lava.training.recipe_file import changed
 from delaynet_lava.training.samples import Pool, epoch_borders, pools
@@ -128,6 +130,26 @@ def test_a_finite_training_goes_on_to_the_same_weights(tmp_path):
     again = train(recipe, word, tmp_path / "cut.pt")
     assert all(tensor.equal(again.state_dict[name]) for name, tensor in whole.state_dict.items())
     assert again.provenance["history"] == whole.provenance["history"]
+
+
+def test_steps_without_a_finite_gradient_are_told(tmp_path, monkeypatch, capsys):
+    word = str(five_classes(tmp_path / "mine.npz", 60))
+    losses = iter(range(100))
+
+    def loss(*args):
+        return loss_of(*args) * (float("nan") if next(losses) in (1, 2) else 1.0)
+
+    monkeypatch.setattr("delaynet_lava.training.trainer.loss_of", loss)
+    changes = ["network.layers=12", "schedule.epochs=2", "schedule.batch=18", "schedule.epoch_samples=54"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", word, *(f"--set={change}" for change in changes), "-o", str(tmp_path / "m.pt")])
+    assert not stop.value.code
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch "))
+    assert "2 steps left out: their gradient is not finite" in first and "nan" not in first
+    assert "left out" not in second
+    model = load_model(tmp_path / "m.pt")
+    assert [epoch["skipped"] for epoch in model.provenance["history"]] == [2, 0]
+    assert all(np.isfinite(tensor).all() for tensor in model.state_dict.values())
 
 
 def an_epoch(number: int) -> Epoch:

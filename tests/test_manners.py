@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from delaynet_lava import cli
 from delaynet_lava._version import __version__
 from delaynet_lava.cli import deploy, layout
+from delaynet_lava.cli.interrupts import interrupts_arrive
 from delaynet_lava.cli.output import say
 from delaynet_lava.deploy import job
 from delaynet_lava.errors import InputError, reason
@@ -284,6 +285,24 @@ def test_ctrl_c_says_what_is_kept(net, tmp_path):
     _, said = running.communicate(timeout=120)
     assert running.returncode == 130
     assert said.rstrip("\n").startswith("delaynet train: interrupted; ") and said.count("\n") == 1
+
+
+class Interrupted:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_arrives_where_a_destructor_runs(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    Interrupted()  # Python alone drops it
+    time.sleep(0.3)
+    assert [issubclass(dropped.exc_type, KeyboardInterrupt) for dropped in told] == [True]
+    told.clear()
+    with pytest.raises(KeyboardInterrupt), interrupts_arrive():
+        Interrupted()
+        time.sleep(20)
+    assert not told and sys.unraisablehook == told.append
 
 
 def test_ctrl_c_of_any_command(net, capsys, monkeypatch):

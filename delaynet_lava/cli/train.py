@@ -127,4 +127,8 @@ def _told(epoch: Epoch) -> str:
         f"epoch {epoch.number}: {epoch.task}, accuracy {epoch.accuracy:.3f}, loss {epoch.loss:.3f}, "
         f"rate {epoch.rate:.4f}, gradient {epoch.gradient:.1e}"
     )
-    return text if epoch.validation is None else f"{text}, validation {epoch.validation:.4f}"
+    if epoch.validation is not None:
+        text += f", validation {epoch.validation:.4f}"
+    if epoch.skipped:
+        text += f", {epoch.skipped} steps left out: their gradient is not finite"
+    return text

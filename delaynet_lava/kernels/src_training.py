@@ -249,8 +249,8 @@ def weight_gradient(events, lag, grad_a, scale, grad_w):
     """
     times, payloads, ends = events.number, events.value, events.end
     batch, steps, lanes = grad_a.shape
-    # A few senders at a time, so that their rows and what a sample's events met stay in the nearest cache. The
-    # sums of each come in one order, whoever computes.
+    # A few senders at a time, so that their rows and what a sample's events met stay in the nearest cache.
+    # The sums of each come in one order, whoever computes.
     met = grad_a.reshape(batch * steps, lanes)
     senders = grad_w.shape[0]
     for part in nb.prange((senders + _TOGETHER - 1) // _TOGETHER):

@@ -71,6 +71,7 @@ class Epoch:
             the number of hidden neurons that fire at t.
         gradient: median norm before clipping. feedback: factor along recurrent synapses at the end.
         validation: accuracy of the averaged weights, where it was measured.
+        skipped: steps whose gradient was not finite: the weights stayed.
     """
 
     number: int
@@ -84,6 +85,7 @@ class Epoch:
     gradient: float
     feedback: float
     validation: float | None = None
+    skipped: int = 0
 
 
 class Outlook(NamedTuple):
@@ -301,7 +303,8 @@ class _Trainer:
         self._narrow_windows()
         batches = stage.epoch(schedule, chosen.easy)
         steps = [self._step(pool, count) for pool, count in batches]
-        loss, right, rate, branching, _ = (float(mean) for mean in np.mean(steps, axis=0))
+        taken = [step for step in steps if np.isfinite(step[-1])]
+        loss, right, rate, branching, _ = (float(mean) for mean in np.mean(taken or steps, axis=0))
         validation = None
         if full:
             state["annealed"] += 1
@@ -313,10 +316,10 @@ class _Trainer:
         seconds = time.perf_counter() - started
         state["seconds"] += seconds
         self.pace.append((seconds, _sample_steps(batches)))
-        gradient = float(np.median([s[-1] for s in steps]))
+        gradient = float(np.median([step[-1] for step in taken])) if taken else 0.0
         result = Epoch(
             state["epoch"], stage.word, number, last + 1, loss, right, rate, branching, gradient,
-            self.feedback, validation,
+            self.feedback, validation, len(steps) - len(taken),
         )  # fmt: skip
         self.history.append(asdict(result))
         return result
