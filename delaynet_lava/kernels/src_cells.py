@@ -1,6 +1,6 @@
 """One step of a row of Spiking Recurrent Cells, in explicit vectors of 16.
 
-The arithmetic is that of :mod:`delaynet_lava.fixedpoint`, see :mod:`kernels.words`.
+The arithmetic is that of :mod:`delaynet_lava.fixedpoint`, see :mod:`kernels.instructions`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from delaynet_lava import fixedpoint as fx
+from delaynet_lava.kernels.instructions import Words
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
-from delaynet_lava.kernels.words import Words
 
 __all__ = ["CellRow", "new_row", "step_cells", "sum_type"]
 

@@ -1,6 +1,6 @@
 """One step of current and membrane for a row of neurons, in explicit vectors of 16.
 
-The arithmetic is that of :mod:`delaynet_lava.fixedpoint`, see :mod:`kernels.words`.
+The arithmetic is that of :mod:`delaynet_lava.fixedpoint`, see :mod:`kernels.instructions`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from delaynet_lava.fixedpoint import (
     u_overflows,
     wrap_u,
 )
+from delaynet_lava.kernels.instructions import Words
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
-from delaynet_lava.kernels.words import Words
 
 __all__ = ["Rows", "Rule", "advance"]
 
