@@ -29,13 +29,13 @@ from delaynet_lava.kernels.events import (
     state_type,
 )
 from delaynet_lava.kernels.layer import NO_VALUES
+from delaynet_lava.kernels.row_sums import add_rows
 from delaynet_lava.kernels.state import Rows, Rule, advance
 from delaynet_lava.kernels.vectors import (
     BLOCK,
     LANES,
     MANY,
     ROWS,
-    add_rows,
     add_words,
     in_blocks,
     multiply,

@@ -30,7 +30,7 @@ from delaynet_lava.export.retime import retime
 from delaynet_lava.export.trainable import model_of
 from delaynet_lava.formats import netx
 from delaynet_lava.kernels import spikes
-from delaynet_lava.kernels.src_cells import new_row, step_cells, sum_type
+from delaynet_lava.kernels.src_cells import new_row, step_cells, step_sloped, sum_type
 from delaynet_lava.network import Dense as DenseLayer
 from delaynet_lava.network import Network, Neuron, Src, Synapse
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout, SpikingRecurrentCell
@@ -206,7 +206,9 @@ def test_other_cells_would_be_noticed() -> None:
 
 
 @nb.njit
-def _stepped(ring, at, row, form):
+def _stepped(ring, at, row, form, slope_h, slope_x):
+    if slope_h.shape[0]:
+        return step_sloped(ring, at, row, form, slope_h, slope_x, 1)
     return step_cells(ring, at, row, form)
 
 
@@ -218,10 +220,10 @@ def _stepped(ring, at, row, form):
         st.sampled_from(sorted(fx.SRC_ACTIVATIONS.values())), st.sampled_from(fx.SRC_SLOW), st.integers(0, 8),
     ),
     st.integers(0, 2**31 - 1), st.sampled_from([16, 48, 112, 160]),
-    st.sampled_from([1 << 10, 1 << 15, 1 << 28]),
+    st.sampled_from([1 << 10, 1 << 15, 1 << 28]), st.booleans(),
 )  # fmt: skip
 def test_a_step_in_vectors_is_the_plain_arithmetic(
-    form: fx.SrcForm, seed: int, cells: int, most: int
+    form: fx.SrcForm, seed: int, cells: int, most: int, sloped: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     ring = rng.integers(-most, most, (3, cells), endpoint=True).astype(sum_type(most, form.shift))
@@ -230,13 +232,17 @@ def test_a_step_in_vectors_is_the_plain_arithmetic(
     state = np.stack([i, *rng.integers(-4096, 4096, (2, cells), endpoint=True)])
     row = new_row(bias, *state.astype(np.int32))
     arriving, others = ring[1].astype(np.int64), ring[[0, 2]].copy()
-    over = _stepped(ring, 1, row, form)
+    slopes = np.full((2, 2 * sloped, cells), 7, np.float32)
+    over = _stepped(ring, 1, row, form, *slopes)
     after, sent, wide = fx.src_step(state, arriving, bias.astype(np.int64), form)
     np.testing.assert_array_equal([row.i, row.h, row.slow], after)
     np.testing.assert_array_equal(row.sent, sent)
     np.testing.assert_array_equal(spikes.unpack(row.fired, cells), sent > 0)
     potential = fx.src_potential(after[0], state[1], state[2], bias.astype(np.int64), form.squash, form.slow)
-    np.testing.assert_array_equal(row.p, potential)
+    if sloped:
+        for slope, state, width in zip(slopes, (potential, after[0]), (2, 6), strict=True):
+            expected = np.maximum(0, 1 - np.abs(state) / 4096 / width)
+            np.testing.assert_allclose(slope, [np.full(cells, 7), expected], atol=1e-6)
     assert over == np.count_nonzero(np.abs(wide) > fx.V_MAX)
     assert not ring[1].any() and np.array_equal(ring[[0, 2]], others)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numba as nb
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import src_training
+from delaynet_lava.kernels.row_sums import add_listed, add_weighed
 from delaynet_lava.kernels.src_inputs import inputs_of
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout, SpikingRecurrentCell
 from delaynet_lava.nn.model import load_model, save_model
@@ -116,6 +118,39 @@ def test_events_are_what_is_not_zero(seed: int, batch: int, steps: int, channels
             np.testing.assert_array_equal(events.number[b, : len(rows)], numbers)
             np.testing.assert_array_equal(events.value[b, : len(rows)], plane[rows, numbers])
     assert found.fractions == np.count_nonzero(x % 1) and found.largest == x.max(initial=0)
+    assert found.spikes == (not (x > 1).any() and not found.fractions)
+
+
+@nb.njit
+def _listed(totals, position, rows, numbers, sample, first, last):
+    add_listed(totals, position, rows, numbers, sample, first, last)
+
+
+@nb.njit
+def _weighed(totals, position, rows, first_row, numbers, factors, sample, first, last):
+    add_weighed(totals, position, rows, first_row, numbers, factors, sample, first, last)
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 5, 6, 7, 8, 13, 15])
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_rows_that_a_list_names_are_summed(vectors: int, kind: type) -> None:
+    rng, width = np.random.default_rng(vectors), 16 * vectors
+    numbers = rng.integers(0, 9, (3, 12)).astype(np.int16)
+    rows = rng.integers(-256, 256, (9, width)).astype(np.int16)
+    totals = rng.integers(-99, 99, (4, width)).astype(kind)
+    for first, last in ((0, 12), (3, 4), (5, 5)):
+        expected = totals.copy()
+        expected[2] += rows[numbers[1, first:last]].sum(0, dtype=kind)
+        _listed(totals, 2, rows, numbers, 1, first, last)
+        np.testing.assert_array_equal(totals, expected)
+    factors = rng.integers(-4, 4, (3, 12)).astype(np.float32)
+    met, sums = rng.integers(-9, 9, (20, width)).astype(np.float32), np.zeros((4, width), np.float32)
+    for first, last in ((0, 12), (3, 4), (5, 5)):
+        which = numbers[2, first:last], factors[2, first:last]
+        expected = sums[3] + (met[7 + which[0]] * which[1][:, None]).sum(0)
+        _weighed(sums, 3, met, 7, numbers, factors, 2, first, last)
+        np.testing.assert_array_equal(sums[3], expected)
+    assert not sums[:3].any()
 
 
 def test_weights_meet_what_their_events_met() -> None:

@@ -24,8 +24,9 @@ from delaynet_lava.fixedpoint import V_MAX
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, ZERO, Factors, Rows, step_back
+from delaynet_lava.kernels.row_sums import add_rows
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
-from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, add_rows, multiply_at
+from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, multiply_at
 
 __all__ = [
     "CHUNK",

@@ -18,7 +18,7 @@ from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
 __all__ = ["CellRow", "new_row", "step_cells", "sum_type"]
 
-_LONG, _SHORT, _HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+_LONG, _SHORT, _HALF, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.FloatType()
 
 
 class CellRow(NamedTuple):
@@ -27,7 +27,7 @@ class CellRow(NamedTuple):
     Attributes:
         bias: int32, b_h.
         i, h, slow: int32, replaced.
-        p: int32, written. sent: int32, written, what is sent.
+        sent: int32, written, what is sent.
         fired: uint64 (words,), written: bits of those that send something.
     """
 
@@ -35,7 +35,6 @@ class CellRow(NamedTuple):
     i: np.ndarray
     h: np.ndarray
     slow: np.ndarray
-    p: np.ndarray
     sent: np.ndarray
     fired: np.ndarray
 
@@ -53,91 +52,113 @@ def sum_type(largest: int, shift: int) -> np.dtype:
 @nb.njit
 def new_row(bias, i, h, slow):
     """A row that starts at copies of these."""
-    p, sent = np.empty_like(bias), np.empty_like(bias)
-    return CellRow(
-        bias, i.copy(), h.copy(), slow.copy(), p, sent, np.zeros((bias.shape[0] + 63) // 64, np.uint64)
-    )
+    fired = np.zeros((bias.shape[0] + 63) // 64, np.uint64)
+    return CellRow(bias, i.copy(), h.copy(), slow.copy(), np.empty_like(bias), fired)
 
 
-@intrinsic
-def _step(
-    _, now, vectors, slot, bias, i, h, slow, p, sent, fired,
-    shift, input_decay, squash, activation, feedback, output_bits,
-):  # fmt: skip
-    def generate(_context, builder, signature, args):
-        vectors, slot, bias, i, h, slow, p, sent, fired = args[1:10]
-        word = ir.IntType(signature.args[0].dtype.bitwidth)
-        words, short = ir.VectorType(word, LANES), ir.VectorType(_SHORT, LANES)
+def _stepper(wants_slopes):
+    """A step, after which slopes are wanted or not."""
 
-        def load(base, index):
-            value = builder.load(place(builder, base, index, short), align=4)
-            return Words(builder, builder.sext(value, words) if word != _SHORT else value)
+    @intrinsic
+    def _step(
+        _, now, vectors, slot, bias, i, h, slow, sent, fired,
+        shift, input_decay, squash, activation, feedback, output_bits, slope_h, slope_x,
+    ):  # fmt: skip
+        def generate(_context, builder, signature, args):
+            vectors, slot, bias, i, h, slow, sent, fired = args[1:9]
+            word = ir.IntType(signature.args[0].dtype.bitwidth)
+            words, short, floats = (ir.VectorType(kind, LANES) for kind in (word, _SHORT, _FLOAT))
 
-        def store(value, base, index):
-            kept = builder.trunc(value.value, short) if word != _SHORT else value.value
-            builder.store(kept, place(builder, base, index, short), align=4)
+            def load(base, index):
+                value = builder.load(place(builder, base, index, short), align=4)
+                return Words(builder, builder.sext(value, words) if word != _SHORT else value)
 
-        def of_all(value):
-            return Words(builder, everywhere(builder, value if word == _LONG else builder.trunc(value, word)))
+            def store(value, base, index):
+                kept = builder.trunc(value.value, short) if word != _SHORT else value.value
+                builder.store(kept, place(builder, base, index, short), align=4)
 
-        def chosen(kind, values):
-            one, *others = values
-            for k, other in enumerate(others, 1):
-                is_it = builder.icmp_signed("==", kind, number(k))
-                one = Words(builder, builder.select(is_it, other.value, one.value))
-            return one
+            def of_all(value):
+                return Words(
+                    builder, everywhere(builder, value if word == _LONG else builder.trunc(value, word))
+                )
 
-        shift, decay, feedback, bits = (of_all(args[k]) for k in (10, 11, 14, 15))
-        nothing = ir.Constant(words, [0] * LANES)
-        before = builder.block
-        loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k, spikes, over = builder.phi(_LONG), builder.phi(_LONG), builder.phi(words)
-        k.add_incoming(number(0), before)
-        spikes.add_incoming(number(0), before)
-        over.add_incoming(nothing, before)
-        at = builder.mul(k, number(LANES))
-        here = place(builder, slot, at, words, word.width // 8)
-        arriving = Words(builder, builder.load(here, align=4))
-        builder.store(nothing, here, align=4)
-        old_h, old_slow, level = load(h, at), load(slow, at), load(bias, at)
-        wide = fx.src_current(load(i, at), arriving, decay, shift)
-        current = fx.src_saturated(wide)
-        potential = chosen(args[12], [
-            fx.src_potential(current, old_h, old_slow, level, kind, feedback)
-            for kind in fx.SRC_SQUASHES.values()
-        ])  # fmt: skip
-        new_h = chosen(args[13], [fx.src_activated(potential, k) for k in fx.SRC_ACTIVATIONS.values()])
-        payload = fx.src_payload(new_h, bits)
-        store(current, i, at)
-        store(new_h, h, at)
-        store(fx.src_slower(old_slow, old_h), slow, at)
-        store(potential, p, at)
-        store(payload, sent, at)
-        sends = builder.zext(builder.bitcast((payload > 0).value, _HALF), _LONG)
-        quarter = builder.and_(k, number(3))
-        begins = builder.icmp_signed("==", quarter, number(0))
-        sends = builder.shl(sends, builder.mul(quarter, number(LANES)))
-        latest = builder.or_(builder.select(begins, number(0), spikes), sends)
-        builder.store(latest, place(builder, fired, builder.lshr(k, number(2)), _LONG, 8), align=8)
-        total = builder.add(over, builder.zext(fx.saturates(wide).value, words))
-        after = builder.add(k, number(1))
-        k.add_incoming(after, loop)
-        spikes.add_incoming(latest, loop)
-        over.add_incoming(total, loop)
-        builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
-        builder.position_at_end(done)
-        # The sum of the numbers in it, by halves.
-        count, half = total, LANES // 2
-        while half:
-            index = ir.Constant(ir.VectorType(_SHORT, LANES), [(n + half) % LANES for n in range(LANES)])
-            count = builder.add(count, builder.shuffle_vector(count, nothing, index))
-            half //= 2
-        found = builder.extract_element(count, ir.Constant(_SHORT, 0))
-        return found if word == _LONG else builder.zext(found, _LONG)
+            def chosen(kind, values):
+                one, *others = values
+                for k, other in enumerate(others, 1):
+                    is_it = builder.icmp_signed("==", kind, number(k))
+                    one = Words(builder, builder.select(is_it, other.value, one.value))
+                return one
 
-    return nb.int64(now, *[nb.int64] * 15), generate
+            def slope(value, width, base, index):
+                """``max(0, 1 - |value| / width)``, in which one is 4096."""
+                size = abs(value).value
+                size = builder.trunc(size, short) if word != _SHORT else size
+                share = builder.fmul(
+                    builder.sitofp(size, floats), ir.Constant(floats, [1 / 4096 / width] * LANES)
+                )
+                rest = builder.fsub(ir.Constant(floats, [1.0] * LANES), share)
+                none = ir.Constant(floats, [0.0] * LANES)
+                value = builder.select(builder.fcmp_ordered(">", rest, none), rest, none)
+                builder.store(value, place(builder, base, index, floats), align=4)
+
+            shift, decay, feedback, bits = (of_all(args[k]) for k in (9, 10, 13, 14))
+            nothing = ir.Constant(words, [0] * LANES)
+            before = builder.block
+            loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k, spikes, over = builder.phi(_LONG), builder.phi(_LONG), builder.phi(words)
+            k.add_incoming(number(0), before)
+            spikes.add_incoming(number(0), before)
+            over.add_incoming(nothing, before)
+            at = builder.mul(k, number(LANES))
+            here = place(builder, slot, at, words, word.width // 8)
+            arriving = Words(builder, builder.load(here, align=4))
+            builder.store(nothing, here, align=4)
+            old_h, old_slow, level = load(h, at), load(slow, at), load(bias, at)
+            wide = fx.src_current(load(i, at), arriving, decay, shift)
+            current = fx.src_saturated(wide)
+            potential = chosen(args[11], [
+                fx.src_potential(current, old_h, old_slow, level, kind, feedback)
+                for kind in fx.SRC_SQUASHES.values()
+            ])  # fmt: skip
+            new_h = chosen(args[12], [fx.src_activated(potential, k) for k in fx.SRC_ACTIVATIONS.values()])
+            payload = fx.src_payload(new_h, bits)
+            store(current, i, at)
+            store(new_h, h, at)
+            store(fx.src_slower(old_slow, old_h), slow, at)
+            if wants_slopes:
+                slope(potential, 2, args[15], at)
+                slope(current, 6, args[16], at)
+            store(payload, sent, at)
+            sends = builder.zext(builder.bitcast((payload > 0).value, _HALF), _LONG)
+            quarter = builder.and_(k, number(3))
+            begins = builder.icmp_signed("==", quarter, number(0))
+            sends = builder.shl(sends, builder.mul(quarter, number(LANES)))
+            latest = builder.or_(builder.select(begins, number(0), spikes), sends)
+            builder.store(latest, place(builder, fired, builder.lshr(k, number(2)), _LONG, 8), align=8)
+            total = builder.add(over, builder.zext(fx.saturates(wide).value, words))
+            after = builder.add(k, number(1))
+            k.add_incoming(after, loop)
+            spikes.add_incoming(latest, loop)
+            over.add_incoming(total, loop)
+            builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
+            builder.position_at_end(done)
+            # The sum of the numbers in it, by halves.
+            count, half = total, LANES // 2
+            while half:
+                index = ir.Constant(ir.VectorType(_SHORT, LANES), [(n + half) % LANES for n in range(LANES)])
+                count = builder.add(count, builder.shuffle_vector(count, nothing, index))
+                half //= 2
+            found = builder.extract_element(count, ir.Constant(_SHORT, 0))
+            return found if word == _LONG else builder.zext(found, _LONG)
+
+        return nb.int64(now, *[nb.int64] * 16), generate
+
+    return _step
+
+
+_silent, _sloped = _stepper(False), _stepper(True)
 
 
 @nb.njit(inline="always")
@@ -155,9 +176,79 @@ def step_cells(ring, at, row, form):
         How often i saturated.
     """
     width = ring.shape[1]
-    return _step(
+    return _silent(
         ring, width // LANES, ring.ctypes.data + ring.itemsize * at * width, row.bias.ctypes.data,
-        row.i.ctypes.data, row.h.ctypes.data, row.slow.ctypes.data, row.p.ctypes.data, row.sent.ctypes.data,
+        row.i.ctypes.data, row.h.ctypes.data, row.slow.ctypes.data, row.sent.ctypes.data,
+        row.fired.ctypes.data, np.int64(form.shift), np.int64(form.input_decay), np.int64(form.squash),
+        np.int64(form.activation), np.int64(form.slow), np.int64(form.output_bits), np.int64(0), np.int64(0),
+    )  # fmt: skip
+
+
+@nb.njit(inline="always")
+def step_sloped(ring, at, row, form, slope_h, slope_x, position):
+    """:func:`step_cells`, and the slopes of h over p and of x over i.
+
+    ``max(0, 1 - |p|/2)`` and ``max(0, 1 - |i|/6)``, in which one is 4096, go to the rows ``position`` of
+    ``slope_h`` and ``slope_x``, float32 (K, P).
+    """
+    width = ring.shape[1]
+    return _sloped(
+        ring, width // LANES, ring.ctypes.data + ring.itemsize * at * width, row.bias.ctypes.data,
+        row.i.ctypes.data, row.h.ctypes.data, row.slow.ctypes.data, row.sent.ctypes.data,
         row.fired.ctypes.data, np.int64(form.shift), np.int64(form.input_decay), np.int64(form.squash),
         np.int64(form.activation), np.int64(form.slow), np.int64(form.output_bits),
+        slope_h.ctypes.data + 4 * position * width, slope_x.ctypes.data + 4 * position * width,
+    )  # fmt: skip
+
+
+@intrinsic
+def _back(_, vectors, outer, slope_h, slope_x, g, grad_a, grad_b, keep, grain):
+    def generate(_context, builder, _signature, args):
+        vectors, outer, slope_h, slope_x, g, grad_a, grad_b = args[:7]
+        floats = ir.VectorType(_FLOAT, LANES)
+        keep, grain = (everywhere(builder, value) for value in args[7:])
+        before = builder.block
+        loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(_LONG)
+        k.add_incoming(number(0), before)
+        at = builder.mul(k, number(LANES))
+
+        def load(base):
+            return builder.load(place(builder, base, at, floats), align=4)
+
+        def times(one, other):
+            return builder.fmul(one, other, flags=("contract",))
+
+        def plus(one, other):
+            return builder.fadd(one, other, flags=("contract",))
+
+        into_p = times(times(load(outer), grain), load(slope_h))
+        new = plus(times(keep, load(g)), times(into_p, load(slope_x)))
+        for value, base in ((plus(load(grad_b), into_p), grad_b), (new, g), (new, grad_a)):
+            builder.store(value, place(builder, base, at, floats), align=4)
+        after = builder.add(k, number(1))
+        k.add_incoming(after, loop)
+        builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
+        builder.position_at_end(done)
+        return number(0)
+
+    return nb.int64(*[nb.int64] * 7, nb.float32, nb.float32), generate
+
+
+@nb.njit(inline="always")
+def step_back(outer, slope_h, slope_x, position, keep, grain, g, grad_a, grad_b, sample):
+    """One step of the backward pass of a row of cells, float32.
+
+    ``grad_b += outer grain slope_h``; ``g = keep g + outer grain slope_h slope_x``, which is ``grad_a`` too.
+
+    Args:
+        outer, g: (P,). slope_h, slope_x, grad_a: (K, P), the row ``position``. grad_b: (B, P), ``sample``.
+    """
+    width = outer.shape[0]
+    here = 4 * position * width
+    _back(
+        width // LANES, outer.ctypes.data, slope_h.ctypes.data + here, slope_x.ctypes.data + here,
+        g.ctypes.data, grad_a.ctypes.data + here, grad_b.ctypes.data + 4 * sample * width, keep, grain,
     )  # fmt: skip

@@ -39,12 +39,14 @@ class Inputs(NamedTuple):
         by_step, by_channel: the same events in two orders.
         fractions: how many values are not whole.
         largest: the largest magnitude of a value.
+        spikes: whether all values are 1.
     """
 
     by_step: Events
     by_channel: Events
     fractions: int
     largest: float
+    spikes: bool
 
 
 def inputs_of(x: np.ndarray) -> Inputs:
@@ -53,10 +55,11 @@ def inputs_of(x: np.ndarray) -> Inputs:
     rows = x.transpose(0, 2, 1) if by_channel else np.ascontiguousarray(x)
     batch, height, width = rows.shape
     listed, turned = _room(batch, height, width), _room(batch, width, height)
-    facts = np.zeros((batch, 2))
+    facts = np.zeros((batch, 3))
     _list(rows, listed, turned, facts)
     one, other = (turned, listed) if by_channel else (listed, turned)
-    return Inputs(one, other, int(facts[:, 0].sum()), float(facts[:, 1].max(initial=0.0)))
+    fractions, largest, others = int(facts[:, 0].sum()), float(facts[:, 1].max(initial=0.0)), facts[:, 2]
+    return Inputs(one, other, fractions, largest, not others.any())
 
 
 def _room(batch: int, rows: int, columns: int) -> Events:
@@ -74,7 +77,8 @@ def _list(x, listed, turned, facts):
     Args:
         x: float32 (B, rows, columns), C order.
         listed, turned: :class:`Events`, written.
-        facts: float64 (B, 2), written: how many values are not whole, and the largest magnitude.
+        facts: float64 (B, 3), written: how many values are not whole, the largest magnitude, and how many are
+            not 1.
     """
     numbers, values, ends = listed.number, listed.value, listed.end
     numbers_turned, values_turned, ends_turned = turned.number, turned.value, turned.end
@@ -83,7 +87,7 @@ def _list(x, listed, turned, facts):
     for b in nb.prange(batch):
         start = np.zeros(columns + 1, np.int64)
         plane = x[b].reshape(size)
-        k, fractions, largest = 0, 0, np.float32(0)
+        k, fractions, others, largest = 0, 0, 0, np.float32(0)
         row, begins = 0, 0
         ends[b, 0] = 0
         for at in range(0, size, _WORD):
@@ -105,11 +109,12 @@ def _list(x, listed, turned, facts):
                 k += 1
                 start[n + 1] += 1
                 if value != 1:
+                    others += 1
                     fractions += value != np.floor(value)
                     largest = max(largest, abs(value))
         for r in range(row + 1, rows + 1):
             ends[b, r] = k
-        facts[b, 0], facts[b, 1] = fractions, max(largest, np.float32(min(k, 1)))
+        facts[b, 0], facts[b, 1], facts[b, 2] = fractions, max(largest, np.float32(min(k, 1))), others
         for n in range(columns):
             start[n + 1] += start[n]
         for n in range(columns + 1):

@@ -11,9 +11,10 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.row_sums import add_listed, add_weighed
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
-from delaynet_lava.kernels.src_cells import new_row, step_cells
-from delaynet_lava.kernels.vectors import add_weighed, add_words, add_words_times
+from delaynet_lava.kernels.src_cells import new_row, step_back, step_cells, step_sloped
+from delaynet_lava.kernels.vectors import add_words, add_words_times
 
 __all__ = ["backward", "run_floats", "run_integers", "settle", "watch", "weight_gradient"]
 
@@ -44,14 +45,29 @@ def _send(rows, j, slot, ring, payload):
 
 @compiled(parallel=True)
 def run_integers(
-    events, w, delay, w_rec, delay_rec, bias, start, form, late, kind, out, fired, slope_h, slope_x, saturated
+    events,
+    spikes,
+    w,
+    delay,
+    w_rec,
+    delay_rec,
+    bias,
+    start,
+    form,
+    late,
+    kind,
+    out,
+    fired,
+    slope_h,
+    slope_x,
+    saturated,
 ):
     """Forward in the integers of :func:`fixedpoint.src_step`.
 
     Plain version: ``integers`` in tests/test_src_training.py.
 
     Args:
-        events: :class:`kernels.src_inputs.Events` by step, whole numbers.
+        events: :class:`kernels.src_inputs.Events` by step, whole numbers. spikes: whether all are 1.
         w: int16 (C, P), pre x post, words. delay: int32 (C,).
         w_rec: int16 (N or 0, P). delay_rec: int32 (N or 0,).
         bias: int32 (P,). start: int32 (3, P), i, h and h_s of the step before the first.
@@ -66,18 +82,24 @@ def run_integers(
     senders, payloads, ends = events.number, events.value, events.end
     batch, steps, neurons = out.shape
     lanes, wanted, slots = w.shape[1], slope_h.shape[1] > 0, _longest(delay, delay_rec) + 2
+    same = delay[0]
+    together = spikes and np.all(delay == same)
     for b in nb.prange(batch):
         ring = np.zeros((slots, lanes), kind.dtype)
         row = new_row(bias, start[0], start[1], start[2])
         out[b, :late] = 0
         over = 0
         for t in range(steps):
-            for k in range(ends[b, t], ends[b, t + 1]):
-                j = senders[b, k]
-                _send(w, j, (t + delay[j]) % slots, ring, np.int64(payloads[b, k]))
-            over += step_cells(ring, t % slots, row, form)
+            if together:
+                add_listed(ring, (t + same) % slots, w, senders, b, ends[b, t], ends[b, t + 1])
+            else:
+                for k in range(ends[b, t], ends[b, t + 1]):
+                    j = senders[b, k]
+                    _send(w, j, (t + delay[j]) % slots, ring, np.int64(payloads[b, k]))
             if wanted:
-                _slopes(row.p, row.i, slope_h[b, t], slope_x[b, t])
+                over += step_sloped(ring, t % slots, row, form, slope_h, slope_x, b * steps + t)
+            else:
+                over += step_cells(ring, t % slots, row, form)
             if t + late < steps:
                 target = out[b, t + late]
                 for n in range(neurons):
@@ -122,14 +144,6 @@ def watch(arriving, bias, form, state, seen):
         step_cells(arriving, t, row, form)
         seen[0, t], seen[1, t], seen[2, t], seen[3, t] = row.i, row.h, row.slow, row.sent
     state[0], state[1], state[2] = row.i, row.h, row.slow
-
-
-@nb.njit
-def _slopes(p, i, slope_h, slope_x):
-    """``max(0, 1 - |p|/2)`` and ``max(0, 1 - |i|/(2 rho))``, in which one is 4096."""
-    for n in range(p.shape[0]):
-        slope_h[n] = max(np.float32(0), _ONE - abs(np.float32(p[n])) * np.float32(1 / 8192))
-        slope_x[n] = max(np.float32(0), _ONE - abs(np.float32(i[n])) * np.float32(1 / 24576))
 
 
 @compiled(parallel=True)
@@ -223,16 +237,7 @@ def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, grain, grad_a
                     for n in range(lanes):
                         total += row[n] * came[n]
                     outer[j] += total
-            _back_step(outer, slope_h[b, t], slope_x[b, t], keep, grain, g, grad_a[b, t], grad_b[b])
-
-
-@nb.njit
-def _back_step(outer, slope_h, slope_x, keep, grain, g, grad_a, grad_b):
-    for n in range(g.shape[0]):
-        into_p = outer[n] * grain * slope_h[n]
-        grad_b[n] += into_p
-        g[n] = keep * g[n] + into_p * slope_x[n]
-        grad_a[n] = g[n]
+            step_back(outer, slope_h, slope_x, b * steps + t, keep, grain, g, grad_a, grad_b, b)
 
 
 @compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})

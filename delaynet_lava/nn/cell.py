@@ -75,7 +75,7 @@ class _Cell(torch.autograd.Function):
         if integer:
             sums = np.zeros(0, block.sum_type(inputs.largest))
             src_training.run_integers(
-                inputs.by_step, *synapses, sums, out, fired, slope_h, slope_x, saturated
+                inputs.by_step, inputs.spikes, *synapses, sums, out, fired, slope_h, slope_x, saturated
             )  # fmt: skip
         else:
             gate = 0.0 if block.gate == "step" else float(block.gate)

@@ -1,0 +1,237 @@
+"""Sums of the rows that a list names, which stay in registers while the list passes."""
+
+from __future__ import annotations
+
+import numba as nb
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
+
+__all__ = ["add_listed", "add_rows", "add_weighed"]
+
+_FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_FUSED = ("contract",)
+_WIDTHS = (7, 4, 2, 1)
+"""Vectors whose sums are kept at once: most, and fewer for the rest of a row."""
+
+
+def _summer(vectors):
+    """``out[: 16 vectors] += sum of rows[numbers[k]]`` over k from ``first`` to ``last - 1``, integers."""
+
+    @intrinsic
+    def add(_, out_type, row_type, number_type, out, rows, stride, numbers, first, last):
+        def generate(_context, builder, signature, args):
+            out, rows, stride, numbers, first, last = args[3:]
+            word, narrow, kind = (ir.IntType(one.dtype.bitwidth) for one in signature.args[:3])
+            words, narrows = ir.VectorType(word, LANES), ir.VectorType(narrow, LANES)
+            at = [number(v * LANES) for v in range(vectors)]
+            places = [place(builder, out, i, words, word.width // 8) for i in at]
+            start = [builder.load(where, align=4) for where in places]
+            before = builder.block
+            loop, done = builder.append_basic_block("event"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(_INDEX)
+            k.add_incoming(first, before)
+            sums = [builder.phi(words) for _ in at]
+            which = builder.load(place(builder, numbers, k, kind, kind.width // 8))
+            row = builder.mul(builder.sext(which, _INDEX), stride)
+            added = []
+            for part, i in zip(sums, at, strict=True):
+                here = place(builder, rows, builder.add(row, i), narrows, narrow.width // 8)
+                value = builder.load(here, align=2)
+                added.append(builder.add(part, builder.sext(value, words) if word != narrow else value))
+            for part, value, new in zip(sums, start, added, strict=True):
+                part.add_incoming(value, before)
+                part.add_incoming(new, loop)
+            after = builder.add(k, number(1))
+            k.add_incoming(after, loop)
+            builder.cbranch(builder.icmp_signed("<", after, last), loop, done)
+            builder.position_at_end(done)
+            for value, where in zip(added, places, strict=True):
+                builder.store(value, where, align=4)
+            return number(0)
+
+        return nb.int64(out_type, row_type, number_type, *[nb.int64] * 6), generate
+
+    return add
+
+
+_sum_seven, _sum_four, _sum_two, _sum_one = (_summer(vectors) for vectors in _WIDTHS)
+
+
+@nb.njit(inline="always")
+def add_listed(totals, position, rows, numbers, sample, first, last):
+    """``totals[position] += sum of rows[numbers[sample, k]]``, integers.
+
+    Over k from ``first`` to ``last - 1``.
+
+    Args:
+        totals: int32 or int64 (L, P), C order, P a multiple of :data:`LANES`. rows: int16 or int32 (N, P).
+        numbers: int16 or int32 (B, K).
+    """
+    if first >= last:
+        return
+    width = rows.shape[1]
+    which = numbers.ctypes.data + numbers.itemsize * sample * numbers.shape[1]
+    done = 0
+    while done < width:
+        left = width - done
+        to = totals.ctypes.data + totals.itemsize * (position * width + done)
+        of = rows.ctypes.data + rows.itemsize * done
+        if left >= _WIDTHS[0] * LANES:
+            _sum_seven(totals, rows, numbers, to, of, width, which, first, last)
+            done += _WIDTHS[0] * LANES
+        elif left >= _WIDTHS[1] * LANES:
+            _sum_four(totals, rows, numbers, to, of, width, which, first, last)
+            done += _WIDTHS[1] * LANES
+        elif left >= _WIDTHS[2] * LANES:
+            _sum_two(totals, rows, numbers, to, of, width, which, first, last)
+            done += _WIDTHS[2] * LANES
+        else:
+            _sum_one(totals, rows, numbers, to, of, width, which, first, last)
+            done += LANES
+
+
+def _weigher(vectors):
+    """``out[: 16 vectors] += sum of factors[k] * rows[numbers[k]]`` over k from ``first`` to ``last - 1``."""
+
+    @intrinsic
+    def add(_, number_type, out, rows, stride, numbers, factors, first, last):
+        def generate(_context, builder, signature, args):
+            out, rows, stride, numbers, factors, first, last = args[1:]
+            kind = ir.IntType(signature.args[0].dtype.bitwidth)
+            at = [number(v * LANES) for v in range(vectors)]
+            start = [builder.load(place(builder, out, i, _VECTOR), align=4) for i in at]
+            before = builder.block
+            loop, done = builder.append_basic_block("event"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(_INDEX)
+            k.add_incoming(first, before)
+            sums = [builder.phi(_VECTOR) for _ in at]
+            which = builder.load(place(builder, numbers, k, kind, kind.width // 8))
+            row = builder.mul(builder.sext(which, _INDEX), stride)
+            factor = everywhere(builder, builder.load(place(builder, factors, k, _FLOAT)))
+            added = []
+            for part, i in zip(sums, at, strict=True):
+                value = builder.load(place(builder, rows, builder.add(row, i), _VECTOR), align=4)
+                added.append(builder.fadd(part, builder.fmul(factor, value, flags=_FUSED), flags=_FUSED))
+            for part, value, new in zip(sums, start, added, strict=True):
+                part.add_incoming(value, before)
+                part.add_incoming(new, loop)
+            after = builder.add(k, number(1))
+            k.add_incoming(after, loop)
+            builder.cbranch(builder.icmp_signed("<", after, last), loop, done)
+            builder.position_at_end(done)
+            for value, i in zip(added, at, strict=True):
+                builder.store(value, place(builder, out, i, _VECTOR), align=4)
+            return number(0)
+
+        return nb.int64(number_type, *[nb.int64] * 7), generate
+
+    return add
+
+
+_weigh_seven, _weigh_four, _weigh_two, _weigh_one = (_weigher(vectors) for vectors in _WIDTHS)
+
+
+@nb.njit(inline="always")
+def add_weighed(totals, position, rows, first_row, numbers, factors, sample, first, last):
+    """``totals[position] += sum of factors[sample, k] * rows[first_row + numbers[sample, k]]``.
+
+    Over k from ``first`` to ``last - 1``.
+
+    Args:
+        totals: float32 (N, P), C order, P a multiple of :data:`LANES`. rows: float32 (L, P), C order.
+        numbers: int16 or int32 (B, K). factors: float32 (B, K), C order both.
+    """
+    if first >= last:
+        return
+    width, per_sample = rows.shape[1], numbers.shape[1]
+    to, of = totals.ctypes.data + 4 * position * width, rows.ctypes.data + 4 * first_row * width
+    which = numbers.ctypes.data + numbers.itemsize * sample * per_sample
+    weights = factors.ctypes.data + 4 * sample * per_sample
+    done = 0
+    while done < width:
+        left = width - done
+        if left >= _WIDTHS[0] * LANES:
+            _weigh_seven(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
+            done += _WIDTHS[0] * LANES
+        elif left >= _WIDTHS[1] * LANES:
+            _weigh_four(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
+            done += _WIDTHS[1] * LANES
+        elif left >= _WIDTHS[2] * LANES:
+            _weigh_two(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
+            done += _WIDTHS[2] * LANES
+        else:
+            _weigh_one(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
+            done += LANES
+
+
+def _adder(vectors):
+    """``out[: 16 vectors] += sum of rows[(first + k) & last]`` over the bits k of ``word``, not 0."""
+
+    @intrinsic
+    def add(_, out, rows, stride, first, last, word):
+        def generate(_context, builder, _signature, args):
+            out, rows, stride, first, last, word = args
+            at = [number(v * LANES) for v in range(vectors)]
+            start = [builder.load(place(builder, out, i, _VECTOR), align=4) for i in at]
+            before = builder.block
+            loop, done = builder.append_basic_block("spike"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            left = builder.phi(_INDEX)
+            left.add_incoming(word, before)
+            sums = [builder.phi(_VECTOR) for _ in at]
+            bit = builder.cttz(left, ir.Constant(ir.IntType(1), 1))
+            row = builder.mul(builder.and_(builder.add(first, bit), last), stride)
+            added = [
+                builder.fadd(part, builder.load(place(builder, rows, builder.add(row, i), _VECTOR), align=4))
+                for part, i in zip(sums, at, strict=True)
+            ]
+            for part, value, new in zip(sums, start, added, strict=True):
+                part.add_incoming(value, before)
+                part.add_incoming(new, loop)
+            rest = builder.and_(left, builder.sub(left, number(1)))
+            left.add_incoming(rest, loop)
+            builder.cbranch(builder.icmp_unsigned("!=", rest, number(0)), loop, done)
+            builder.position_at_end(done)
+            for value, i in zip(added, at, strict=True):
+                builder.store(value, place(builder, out, i, _VECTOR), align=4)
+            return number(0)
+
+        return nb.int64(nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.uint64), generate
+
+    return add
+
+
+_add_four, _add_one = _adder(4), _adder(1)
+
+
+@nb.njit
+def add_rows(totals, rows, first, words):
+    """``totals[j] += sum of rows[(first[j] + k) % L]`` over the bits k that are set in ``words[j]``.
+
+    Args:
+        totals: float32 (N, P), C order, P a multiple of :data:`LANES`.
+        rows: float32 (L, P), C order, L a power of two.
+        first: (N,), the row of bit 0, not negative.
+        words: uint64 (N,) or more.
+    """
+    start, width, last = rows.ctypes.data, rows.shape[1], rows.shape[0] - 1
+    done = 0
+    # A few columns at a time: of them, all rows stay in the nearest cache.
+    while done < width:
+        wide = width - done >= 4 * LANES
+        for j in range(first.shape[0]):
+            if words[j] != 0:
+                out = totals.ctypes.data + 4 * (j * width + done)
+                if wide:
+                    _add_four(out, start + 4 * done, width, first[j], last, words[j])
+                else:
+                    _add_one(out, start + 4 * done, width, first[j], last, words[j])
+        done += 4 * LANES if wide else LANES
