@@ -54,14 +54,15 @@ class Mend:
 
 
 MENDS: dict[str, Mend] = {}
-"""The mends by the module that they edit."""
+"""The mends by name; those of one module are applied in this order."""
 
-_done: dict[str, str] = {}  # what came of each mend of a module that was imported
+_done: dict[str, str] = {}  # by name, what came of each mend whose module was imported
 
 
 def _mend(package: str, version: str, module: str, needed: Callable[[], bool]) -> Callable:
     def register(edit: Callable[[str], str]) -> Callable[[str], str]:
-        MENDS[module] = Mend(edit, package, version, module, needed)
+        mend = Mend(edit, package, version, module, needed)
+        MENDS[mend.name] = mend
         return edit
 
     return register
@@ -247,10 +248,32 @@ def gradient_of_the_largest_weight(source: str) -> str:
     return _replace(source, old, new, times=2) + _WITHIN
 
 
+_UNKNOWN_NEURON = """
+        remedy = ": load the file with delaynet_lava.lava.Network" if neuron_type == "SRC" else ""
+        raise NotImplementedError(f"NetX has no process for neurons of the type {neuron_type!r}{remedy}")
+"""
+
+
+@_mend("lava-dl", "0.6.0", "lava.lib.dl.netx.hdf5", lambda: True)
+def neuron_of_unknown_type_by_its_name(source: str) -> str:
+    """NetX answers a neuron type that it does not know with None.
+
+    Breaks: everywhere; a file with Spiking Recurrent Cells, say, ends in "'NoneType' object has no attribute
+    'get'", which names neither the type nor what can load it.
+    Safe: such a file could not be loaded before either; what was an error gets a sentence.
+    """
+    old = """                'state_exp': 6,
+                'decay_bits': 12
+            }
+            return neuron_params
+"""
+    return _replace(source, old, old + _UNKNOWN_NEURON)
+
+
 def _edited(mend: Mend, source: str) -> str:
     """The source to run for a module, mended or as it is; notes and says which."""
     if not mend.needed():
-        _done[mend.module] = "not needed"
+        _done[mend.name] = "not needed"
         return source
     try:
         installed = metadata.version(mend.package)
@@ -263,11 +286,15 @@ def _edited(mend: Mend, source: str) -> str:
         except _OtherText as error:
             reason = f"{mend.package} {installed} was changed here: {error}"
         else:
-            _done[mend.module] = "active"
+            _done[mend.name] = "active"
             return edited
-    _done[mend.module] = f"left alone: {reason}"
+    _done[mend.name] = f"left alone: {reason}"
     warnings.warn(f"{mend.module}: left as it is: {reason}", LavaCompatWarning, stacklevel=2)
     return source
+
+
+def _of_module(name: str) -> list[Mend]:
+    return [mend for mend in MENDS.values() if mend.module == name]
 
 
 class _Loader(SourceFileLoader):
@@ -275,7 +302,9 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        source = _edited(MENDS[fullname], self.get_source(fullname) or "")
+        source = self.get_source(fullname) or ""
+        for mend in _of_module(fullname):
+            source = _edited(mend, source)
         return self.source_to_code(source.encode(), path)
 
 
@@ -283,7 +312,7 @@ class _Finder(MetaPathFinder):
     """Finds modules as the finders after it do, and has those of ``MENDS`` loaded by :class:`_Loader`."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if fullname not in MENDS:
+        if not _of_module(fullname):
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
@@ -306,4 +335,4 @@ def state(mend: Mend) -> str:
     Returns:
         "active", "not needed", "left alone: REASON", or "waiting" for a module not imported yet.
     """
-    return _done.get(mend.module, "waiting")
+    return _done.get(mend.name, "waiting")

@@ -160,8 +160,8 @@ def mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def load(version: str, text: str = "value = 1\n", needed: bool = True) -> tuple[int, str]:
         package(tmp_path, version, text)
         mend = Mend(edit, "mended-one", "1.0", "mended_one", lambda: needed)
-        monkeypatch.setitem(MENDS, "mended_one", mend)
-        monkeypatch.delitem(lava_compat._done, "mended_one", raising=False)
+        monkeypatch.setitem(MENDS, mend.name, mend)
+        monkeypatch.delitem(lava_compat._done, mend.name, raising=False)
         assert lava_compat.state(mend) == "waiting"
         module = importlib.import_module("mended_one")
         assert metadata.version("mended-one") == version
@@ -169,7 +169,7 @@ def mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     yield load
     sys.modules.pop("mended_one", None)
-    lava_compat._done.pop("mended_one", None)
+    lava_compat._done.pop("edit", None)
 
 
 def test_the_version_a_mend_is_for_is_mended(mended) -> None:
@@ -194,8 +194,8 @@ def test_another_text_is_left_alone_and_said_so(mended, text: str) -> None:
 
 
 def test_each_mend_says_what_breaks_and_why_it_is_safe() -> None:
-    for module, mend in MENDS.items():
-        assert module == mend.module and mend.package in ("lava-nc", "lava-dl")
+    for name, mend in MENDS.items():
+        assert name == mend.name and mend.package in ("lava-nc", "lava-dl")
         assert "Breaks: " in str(mend.edit.__doc__) and "Safe: " in str(mend.edit.__doc__)
 
 

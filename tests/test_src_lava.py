@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,23 @@ def test_probes_read_the_states_of_the_graph_of_a_file(tmp_path: Path) -> None:
     assert ours.spike_counts[0].sum() > 5
     for name, state in {"i": "current", "h": "voltage", "h_s": "slow"}.items():
         np.testing.assert_array_equal(seen[name], getattr(ours, state)[0][0])
+
+
+def test_stock_netx_says_what_it_has_no_process_for(tmp_path: Path) -> None:
+    """In a process of its own, whose first import decides what is mended."""
+    netx.write(a_stack(), tmp_path / "net.h5")
+    code = f"""
+        import delaynet_lava
+        from lava.lib.dl.netx import hdf5
+        hdf5.Network(net_config={str(tmp_path / "net.h5")!r})
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
+    )
+    assert run.stderr.rstrip().endswith(
+        "NotImplementedError: NetX has no process for neurons of the type 'SRC': load the file with "
+        "delaynet_lava.lava.Network"
+    )
 
 
 def test_the_floating_point_model_is_the_paper() -> None:
