@@ -74,5 +74,5 @@ def test_no_loop_takes_more_arguments_than_one_can_hold_in_mind(repository):
         (loop,) = (
             n for n in ast.parse(path.read_text()).body if getattr(n, "name", "") == name.split(".")[1]
         )
-        many = 20 if path.stem in ("src_training", "adaptive", "eligibility") else 12
+        many = 20 if path.stem in ("adaptive", "eligibility") else 12
         assert len(loop.args.args) <= many, f"{name} takes {len(loop.args.args)}: group them"

@@ -25,6 +25,8 @@ def _mixed(x):
 def keys_of(seeds, numbers, keys):
     """Write to uint64 (N,) where the random numbers of each sample begin.
 
+    Plain version: ``drawn`` in tests/test_mnist.py.
+
     Args:
         seeds: uint64 (K,), what all samples have in common. numbers: uint64 (N,), the samples'.
     """

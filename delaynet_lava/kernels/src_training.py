@@ -6,6 +6,7 @@ Both forward loops leave behind the two slopes that the backward loop needs; it 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -16,11 +17,51 @@ from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.src_cells import new_row, step_back, step_cells, step_sloped
 from delaynet_lava.kernels.vectors import add_words, add_words_times
 
-__all__ = ["backward", "run_floats", "run_integers", "settle", "watch", "weight_gradient"]
+__all__ = [
+    "Synapses",
+    "Written",
+    "backward",
+    "run_floats",
+    "run_integers",
+    "settle",
+    "watch",
+    "weight_gradient",
+]
 
 _ONE = np.float32(1)
 _TOGETHER = 16
 """Senders whose gradients are summed in turn."""
+
+
+class Synapses(NamedTuple):
+    """What brings events to the cells.
+
+    Attributes:
+        w: int16 or float32 (C, P), pre x post. delay: int32 (C,), steps.
+        w_rec: int16 or float32 (N or 0, P). delay_rec: int32 (N or 0,).
+    """
+
+    w: np.ndarray
+    delay: np.ndarray
+    w_rec: np.ndarray
+    delay_rec: np.ndarray
+
+
+class Written(NamedTuple):
+    """What a forward pass writes.
+
+    Attributes:
+        out: float32 (B, T, N), what is sent, late.
+        fired: uint64 (B, T, words), who sends something, on time; of integers only.
+        slope_h, slope_x: float32 (B, T, P), dh/dp and dx/di; (B, 0, 0): not wanted.
+        saturated: int64 (B,), how often i saturated.
+    """
+
+    out: np.ndarray
+    fired: np.ndarray
+    slope_h: np.ndarray
+    slope_x: np.ndarray
+    saturated: np.ndarray
 
 
 @nb.njit
@@ -44,42 +85,24 @@ def _send(rows, j, slot, ring, payload):
 
 
 @compiled(parallel=True)
-def run_integers(
-    events,
-    spikes,
-    w,
-    delay,
-    w_rec,
-    delay_rec,
-    bias,
-    start,
-    form,
-    late,
-    kind,
-    out,
-    fired,
-    slope_h,
-    slope_x,
-    saturated,
-):
+def run_integers(events, spikes, synapses, bias, start, form, late, kind, written):
     """Forward in the integers of :func:`fixedpoint.src_step`.
 
     Plain version: ``integers`` in tests/test_src_training.py.
 
     Args:
         events: :class:`kernels.src_inputs.Events` by step, whole numbers. spikes: whether all are 1.
-        w: int16 (C, P), pre x post, words. delay: int32 (C,).
-        w_rec: int16 (N or 0, P). delay_rec: int32 (N or 0,).
+        synapses: :class:`Synapses`, words.
         bias: int32 (P,). start: int32 (3, P), i, h and h_s of the step before the first.
         form: a :class:`fixedpoint.SrcForm`. late: steps by which the output tensor is shifted.
-        kind: int32 or int64 (P,), of the type of synaptic sums.
-        out: float32 (B, T, N), written, late by ``late``.
-        slope_h, slope_x: float32 (B, T, P), dh/dp and dx/di, written; (B, 0, 0): not wanted.
-        fired: uint64 (B, T, words), written, who sends something, on time.
-        saturated: int64 (B,), written, how often i saturated.
+        kind: int32 or int64 (0,), of the type of synaptic sums.
+        written: :class:`Written`.
     """
-    # By names of their own: a tuple does not reach into the parallel loop whole.
+    # By names of their own: what is written into the arrays of a tuple inside the loop would be lost.
     senders, payloads, ends = events.number, events.value, events.end
+    w, delay, w_rec, delay_rec = synapses.w, synapses.delay, synapses.w_rec, synapses.delay_rec
+    out, fired, slope_h, slope_x = written.out, written.fired, written.slope_h, written.slope_x
+    saturated = written.saturated
     batch, steps, neurons = out.shape
     lanes, wanted, slots = w.shape[1], slope_h.shape[1] > 0, _longest(delay, delay_rec) + 2
     same = delay[0]
@@ -147,18 +170,18 @@ def watch(arriving, bias, form, state, seen):
 
 
 @compiled(parallel=True)
-def run_floats(
-    events, w, delay, w_rec, delay_rec, bias, start, form, late, gate, out, slope_h, slope_x
-):  # fmt: skip
+def run_floats(events, synapses, bias, start, form, late, gate, written):
     """Forward in the paper's equations 5a to 5f, float32; arguments as of :func:`run_integers`.
 
     Plain version: ``test_float_mode_is_a_torch_loop`` in tests/test_src_training.py.
 
     Args:
-        w, w_rec: float32, the effective weights. bias, start: float32.
+        synapses: :class:`Synapses`, float32, the effective weights. bias, start: float32.
         gate: the steepness of the sigmoid that stands for the step of z_s; 0: the step.
     """
     senders, payloads, ends = events.number, events.value, events.end
+    w, delay, w_rec, delay_rec = synapses.w, synapses.delay, synapses.w_rec, synapses.delay_rec
+    out, slope_h, slope_x = written.out, written.slope_h, written.slope_x
     batch, steps, neurons = out.shape
     lanes, wanted, slots = w.shape[1], slope_h.shape[1] > 0, _longest(delay, delay_rec) + 2
     keep, grain = np.float32(1 - form.input_decay / 4096), np.float32(2.0**form.output_bits)

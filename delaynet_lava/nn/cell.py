@@ -71,15 +71,15 @@ class _Cell(torch.autograd.Function):
         back = np.zeros((0, lanes), kind) if w_rec is None else _rows(w_rec, lanes, back_scale, kind)
         level = np.full(lanes, to_bias * BIAS_MIN, np.int32 if integer else np.float32)
         level[:n] = _rounded(bias.detach().numpy() * to_bias, level.dtype)
-        synapses = rows, delay, back, delay_rec, level, block.start(level), form, late
+        synapses = src_training.Synapses(rows, delay, back, delay_rec)
+        written = src_training.Written(out, fired, slope_h, slope_x, saturated)
+        cells = level, block.start(level), form, late
         if integer:
             sums = np.zeros(0, block.sum_type(inputs.largest))
-            src_training.run_integers(
-                inputs.by_step, inputs.spikes, *synapses, sums, out, fired, slope_h, slope_x, saturated
-            )  # fmt: skip
+            src_training.run_integers(inputs.by_step, inputs.spikes, synapses, *cells, sums, written)
         else:
             gate = 0.0 if block.gate == "step" else float(block.gate)
-            src_training.run_floats(inputs.by_step, *synapses, gate, out, slope_h, slope_x)
+            src_training.run_floats(inputs.by_step, synapses, *cells, gate, written)
         ctx.kept = inputs.by_channel, out, slope_h, slope_x, delay, delay_rec, form, late, block
         ctx.save_for_backward(w_in, w_rec)
         overflows, bits = torch.from_numpy(saturated), torch.from_numpy(fired.view(np.int64))
