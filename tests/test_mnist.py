@@ -114,6 +114,33 @@ def test_a_training_sees_other_spikes_of_an_image_each_time(tmp_path, images) ->
         assert one.renewed(2) is one
 
 
+def test_images_that_train_are_moved_anew_each_time(tmp_path, images) -> None:
+    write(tmp_path, images)
+    words = [f"{name}:root={tmp_path},shift=2" for name in ("smnist", "psmnist")]
+    for word in (*words, f"mnist:root={tmp_path},coding=direct,length=1,shift=2"):
+        moving = delaynet_lava.task(word, seed=1)
+        still = delaynet_lava.task(word.replace(",shift=2", ""))
+        assert moving.word == word and moving.seed == 1 and still.seed is None
+        for split in ("validation", "test"):
+            assert np.array_equal(moving.batch(split, 0, 3)[0], still.batch(split, 0, 3)[0])
+    size = moving.size("train")
+    frames = [moving.renewed(walk).batch("train", 0, size)[0].reshape(size, 28, 28) for walk in range(3)]
+    assert np.array_equal(moving.batch("train", 4, 1)[0].reshape(28, 28), frames[0][4])
+    seen = set()
+    for k, image in enumerate(images["train"][0][:size]):
+        wide = np.pad(image, 2)
+        for frame in frames:
+            places = [
+                (row, column)
+                for row in range(5)
+                for column in range(5)
+                if np.array_equal(wide[row : row + 28, column : column + 28], frame[k])
+            ]
+            assert len(places) == 1
+            seen.update(places)
+    assert len(seen) > 20
+
+
 def mixed(x: int) -> int:
     """SplitMix64, in Python's own integers."""
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
@@ -177,7 +204,8 @@ def test_files_that_are_not_what_they_should_be_get_one_line(tmp_path, images, n
 
 @pytest.mark.parametrize(
     "word",
-    ["smnist:bits=0", "smnist:bits=9", "psmnist:permutation=-2", "mnist:coding=phase", "mnist:length=0",
+    ["mnist:shift=28", "psmnist:shift=-1",
+     "smnist:bits=0", "smnist:bits=9", "psmnist:permutation=-2", "mnist:coding=phase", "mnist:length=0",
      "mnist:blank=-1", "mnist:gain=0", "mnist:gain=1.5", "smnist:permutation=1", "fashion:bits=x"],
 )  # fmt: skip
 def test_options_that_nothing_can_have_are_refused(word) -> None:

@@ -13,6 +13,7 @@ import os
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from delaynet_lava.tasks.words import join_word
 
 __all__ = ["Coded", "Pixels"]
 
-PIXELS, CLASSES, VALIDATION = 784, 10, 12
+PIXELS, SIDE, CLASSES, VALIDATION = 784, 28, 10, 12
+_MOVES = 1 << 32
+"""What is drawn for them differs in this from what is drawn for the spikes."""
 GARMENTS = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"
 )  # fmt: skip
@@ -94,19 +97,28 @@ class _MnistTask(Task):
     Attributes:
         collection: "mnist" or "fashion". root: where the files are; "": DELAYNET_DATA, or here.
         bits: of a pixel that is sent as a payload, 1 to 8: its highest ones.
+        shift: images that train are moved by up to so many pixels along both axes, by others each time; what
+            leaves the frame is lost. Those that validate and test stay as they are.
+        seed: of what is drawn. A training that walks through the images again and again draws it anew each
+            time (:meth:`renewed`); with the same spikes every time it learns them by heart.
     """
 
     name: str
     collection: str
     root: str = ""
     bits: int = 8
+    shift: int = 0
+    seed: int | None = 0
     images: _Images = field(init=False, repr=False)
+    walk: int = field(init=False, default=0)
 
     classes = CLASSES
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
             raise InputError(f"task {self.name}: bits", f"{self.bits} is not 1 to 8")
+        if not 0 <= self.shift < SIDE:
+            raise InputError(f"task {self.name}: shift", f"{self.shift} is not 0 to {SIDE - 1} pixels")
         object.__setattr__(self, "images", _Images(self.collection, self.root))
 
     def size(self, split: str) -> int:
@@ -123,7 +135,42 @@ class _MnistTask(Task):
         require_samples(self, split, first, count)
         images, labels = self.images.of(split)
         chosen = slice(first, first + count)
-        return images[chosen], labels[chosen].astype(np.int64)
+        pixels = images[chosen]
+        if split == "train" and self.shift:
+            pixels = _moved(pixels, self._keys(split, first, count, _MOVES), self.shift)
+        return pixels, labels[chosen].astype(np.int64)
+
+    def _keys(self, split: str, first: int, count: int, what: int = 0) -> np.ndarray:
+        """uint64 (count,): where the random numbers of each sample begin."""
+        seeds = np.array([self.seed or 0, SPLITS.index(split), self.walk + what], np.uint64)
+        keys = np.empty(count, np.uint64)
+        keys_of(seeds, np.arange(first, first + count, dtype=np.uint64), keys)
+        return keys
+
+    def _settle(self, usual: dict[str, Any], drawn: bool) -> None:
+        """Set the word, with the options that are not the usual ones, and forget a seed of nothing."""
+        options = {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
+        object.__setattr__(self, "word", join_word(self.name, options))
+        if not drawn:
+            object.__setattr__(self, "seed", None)
+
+    def renewed(self, walk: int) -> _MnistTask:
+        """The same images, elsewhere in the frame where they are moved, and in other spikes."""
+        if not walk or self.seed is None:
+            return self
+        other = copy(self)
+        object.__setattr__(other, "walk", walk)
+        return other
+
+
+def _moved(pixels: np.ndarray, keys: np.ndarray, most: int) -> np.ndarray:
+    """Images (N, 784), each moved by its key along both axes, at most so far."""
+    wide = np.pad(pixels.reshape(-1, SIDE, SIDE), ((0, 0), (most, most), (most, most)))
+    rows, columns = ((keys >> np.uint64(half)) % np.uint64(2 * most + 1) for half in (0, 32))
+    moved = np.empty((len(pixels), SIDE, SIDE), pixels.dtype)
+    for k, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        moved[k] = wide[k, row : row + SIDE, column : column + SIDE]
+    return moved.reshape(-1, PIXELS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +192,8 @@ class Pixels(_MnistTask):
         super().__post_init__()
         if self.permutation < -1:
             raise InputError(f"task {self.name}: permutation", f"{self.permutation} is not a seed")
-        usual = (
-            {"root": "", "permutation": 0, "bits": 8} if self.permutation >= 0 else {"root": "", "bits": 8}
-        )
-        options = {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
-        object.__setattr__(self, "word", join_word(self.name, options))
+        ordered = {"permutation": 0} if self.permutation >= 0 else {}
+        self._settle({"root": "", **ordered, "bits": 8, "shift": 0}, drawn=self.shift > 0)
         object.__setattr__(self, "payload_bits", self.bits)
         object.__setattr__(self, "order", _permutation(self.permutation))
 
@@ -175,18 +219,14 @@ class Coded(_MnistTask):
         coding: "rate": a spike with probability ``gain * pixel / 255`` at each step; "direct": the pixel
             itself, as a payload of ``bits``, at each step.
         length: steps with input. blank: silent steps before them.
-        seed: of the spikes. A training that walks through the images again and again draws them anew each
-            time (:meth:`renewed`); with the same spikes every time it learns them by heart.
     """
 
     coding: str = "rate"
     length: int = 200
     blank: int = 0
     gain: float = 0.25
-    seed: int | None = 0
 
     channels = PIXELS
-    walk: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -199,13 +239,11 @@ class Coded(_MnistTask):
             faults.append(f"gain {self.gain} is not above 0 and at most 1")
         if faults:
             raise InputError(f"task {self.name}", "; ".join(faults))
-        usual = {"root": "", "coding": "rate", "length": 200, "blank": 0, "gain": 0.25, "bits": 8}
-        options = {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
-        object.__setattr__(self, "word", join_word(self.name, options))
+        usual = {"root": "", "coding": "rate", "length": 200, "blank": 0, "gain": 0.25, "bits": 8, "shift": 0}
+        self._settle(usual, drawn=self.coding == "rate" or self.shift > 0)
         object.__setattr__(self, "steps", self.length + self.blank)
         if self.coding == "direct":
             object.__setattr__(self, "payload_bits", self.bits)
-            object.__setattr__(self, "seed", None)
 
     def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 or int32 (count, steps, 784), int64 (count,)."""
@@ -215,17 +253,6 @@ class Coded(_MnistTask):
             inputs[:, self.blank :] = (pixels >> (8 - self.bits))[:, None]
             return inputs, labels
         inputs = np.zeros((count, self.steps, PIXELS), np.uint8)
-        seeds = np.array([self.seed or 0, SPLITS.index(split), self.walk], np.uint64)
-        keys = np.empty(count, np.uint64)
-        keys_of(seeds, np.arange(first, first + count, dtype=np.uint64), keys)
         chances = np.rint(self.gain / 255 * (1 << 24) * pixels).astype(np.int64)
-        rate_coded(chances, keys, inputs[:, self.blank :])
+        rate_coded(chances, self._keys(split, first, count), inputs[:, self.blank :])
         return inputs, labels
-
-    def renewed(self, walk: int) -> Coded:
-        """The same images; where they are coded in spikes, in others."""
-        if not walk or self.coding == "direct":
-            return self
-        other = copy(self)
-        object.__setattr__(other, "walk", walk)
-        return other
