@@ -361,6 +361,21 @@ def test_the_loops_over_cells_are_the_cells_in_floats_and_nearly_those_in_intege
     assert torch.allclose(gradient / scale, loop.weight.grad / scale, atol=0.02)
 
 
+def test_the_plain_loop_over_integers_is_the_layer():
+    from delaynet_lava.bench import cells
+
+    of = cells.drawn(6, 50)
+    block, loop = cells.blocks(of)[0], cells.IntegerCells(of.into)
+    mine, theirs = block(of.x.transpose(1, 2).contiguous()), loop(of.x.transpose(0, 1))
+    assert torch.equal(mine.detach().permute(2, 0, 1)[1:], theirs.detach()[:-1]) and theirs.any()
+    share = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(0))
+    (mine.permute(2, 0, 1)[1:] * share[:-1]).sum().backward()
+    (theirs[:-1] * share[:-1]).sum().backward()
+    for ours, plain in ((block.synapse.weight, loop.weight), (block.bias, loop.bias)):
+        scale = float(plain.grad.abs().max())
+        assert torch.allclose(ours.grad.reshape(plain.shape) / scale, plain.grad / scale, atol=1e-4)
+
+
 def test_the_emulator_of_cells_runs_what_is_trained():
     from delaynet_lava.bench import cells
 

@@ -1,7 +1,8 @@
 """Training steps of a layer of Spiking Recurrent Cells, 784-100-10: this package's, and plain ones.
 
-Ours computes in the cell's integers; the others in 32-bit floats by the paper's own equations, with the same
-weights, so that their spikes are nearly, not exactly, ours. No library has the cell.
+Ours computes in the cell's integers, and so does one plain loop; the others in 32-bit floats by the paper's
+own equations, with the same weights, so that their spikes are nearly, not exactly, ours. No library has the
+cell.
 
     i[t] = alpha i[t-1] + W x[t]
     h[t] = tanh(3 tanh(i[t] / 3) + 2 h[t-1] - 7 h_s[t-1] + b),   s[t] = h[t] >= 0.5
@@ -26,12 +27,14 @@ from delaynet_lava.trace import Trace
 
 __all__ = [
     "SIZES",
+    "IntegerCells",
     "PlainCells",
     "TunedCells",
     "blocks",
     "compiled",
     "drawn",
     "emulator",
+    "integers",
     "loop",
     "ours",
     "scan",
@@ -159,6 +162,62 @@ class PlainCells(torch.nn.Module):
         return torch.stack(spikes)
 
 
+def _kept(value: torch.Tensor, slope: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    """``value``, with the gradient ``slope`` to ``of``."""
+    soft = slope * of
+    return soft + (value - soft).detach()
+
+
+class IntegerCells(torch.nn.Module):
+    """The cells in the integers of :func:`fixedpoint.src_step`, and with the gradients of ours, step by step.
+
+    In double precision, in which their products are exact.
+    """
+
+    def __init__(self, words: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(words / 64)
+        self.bias = torch.nn.Parameter(torch.full((len(words),), BIAS))
+        nothing = torch.zeros(len(words), dtype=torch.float64)
+        h = slow = torch.full_like(nothing, -4096)
+        level = torch.full_like(nothing, round(BIAS * 4096))
+        with torch.no_grad():
+            for _ in range(SETTLE):
+                _, h, slow, _ = self._step(nothing, h, slow, nothing, level)
+        self.register_buffer("rest", torch.stack([nothing, h, slow]))
+
+    @staticmethod
+    def _step(i, h, slow, a, bias):  # type: ignore[no-untyped-def]
+        keep, h, slow = 4096 - round(4096 * (1 - ALPHA)), h.detach(), slow.detach()
+        soft = keep / 4096 * i + a
+        i = soft + (torch.trunc(i * keep / 4096) + torch.floor(a) - soft).detach()
+        size = i.detach().abs().clamp(max=24576)
+        x = i.detach().sign() * (size - ((size / 2).floor().square() / 1024).floor().mul(341 / 4096).floor())
+        x = _kept(x, (1 - i.detach().abs() / 24576).clamp(min=0), i)
+        p = x + 2 * h - 7 * slow + bias
+        size = p.detach().abs().clamp(max=8192)
+        new = p.detach().sign() * (size - (size.square() / 16384).floor())
+        new = _kept(new, (1 - p.detach().abs() / 8192).clamp(min=0), p)
+        slow = torch.where(h > 2048, h, h + torch.trunc((slow - h) * keep / 4096))
+        soft = new / 4096
+        return i, new, slow, soft + ((new >= 2048).double() - soft).detach()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Spikes (steps, batch, neurons) for an input (steps, batch, channels)."""
+        words = 64 * self.weight
+        words = words + (2 * torch.round(words / 2) - words).detach()
+        level = 4096 * self.bias
+        level = (level + (torch.round(level) - level).detach()).double()
+        i, h, slow = (one.expand(x.shape[1], -1) for one in self.rest)
+        spikes = []
+        for now in x:
+            # A word w adds w / 64 * 2**-WEIGHT_EXP of 4096.
+            a = (now @ words.t()).double() * 2.0 ** (6 - WEIGHT_EXP)
+            i, h, slow, s = self._step(i, h, slow, a, level)
+            spikes.append(s.float())
+        return torch.stack(spikes)
+
+
 class TunedCells(PlainCells):
     """The same with the input's product over all steps at once."""
 
@@ -166,7 +225,7 @@ class TunedCells(PlainCells):
         return (x @ self.weight.t()).unbind()
 
 
-def _loop(cells: PlainCells, of: Drawn) -> Work:
+def _loop(cells: PlainCells | IntegerCells, of: Drawn) -> Work:
     x = of.x.transpose(0, 1).contiguous()
     readout = LastMembrane(of.out / 64, float(np.exp(-1 / TAU_OUT_MS)), len(x))
 
@@ -181,6 +240,12 @@ def loop(samples: int = SAMPLES, steps: int = STEPS) -> Work:
     """A training step of :class:`PlainCells`."""
     of = drawn(samples, steps)
     return _loop(PlainCells(of.weight), of)
+
+
+def integers(samples: int = SAMPLES, steps: int = STEPS) -> Work:
+    """A training step of :class:`IntegerCells`."""
+    of = drawn(samples, steps)
+    return _loop(IntegerCells(of.into), of)
 
 
 def tuned(samples: int = SAMPLES, steps: int = STEPS, jit: bool = False) -> Work:

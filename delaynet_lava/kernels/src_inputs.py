@@ -13,6 +13,8 @@ from delaynet_lava.kernels.vectors import not_zero
 
 __all__ = ["Events", "Inputs", "inputs_of"]
 
+_USUAL = 8
+"""One number among so many that is not 0 is what room is made for first."""
 _WORD = 64
 """Numbers that are looked at together: most are 0, and most of their neighbours with them."""
 
@@ -21,9 +23,9 @@ class Events(NamedTuple):
     """Events of each sample, row by row: by step, or by channel.
 
     Attributes:
-        number: int16 or int32 (B, T * C), filled from the left: of an event's channel, where the rows are
+        number: int16 or int32 (B, K), filled from the left: of an event's channel, where the rows are
             steps; of its step, where they are channels.
-        value: float32 (B, T * C), filled likewise.
+        value: float32 (B, K), filled likewise.
         end: int64 (B, rows + 1), where the events of a row begin, and end.
     """
 
@@ -53,18 +55,24 @@ def inputs_of(x: np.ndarray) -> Inputs:
     """Events of float32 (B, T, C) of any strides; C order, or its transpose's, is read as it lies."""
     by_channel = not x.flags.c_contiguous and x.transpose(0, 2, 1).flags.c_contiguous
     rows = x.transpose(0, 2, 1) if by_channel else np.ascontiguousarray(x)
-    batch, height, width = rows.shape
-    listed, turned = _room(batch, height, width), _room(batch, width, height)
-    facts = np.zeros((batch, 3))
-    _list(rows, listed, turned, facts)
+    room = rows.shape[1] * rows.shape[2] // _USUAL
+    while True:
+        listed, turned = _room(rows.shape, room), _room((len(rows), rows.shape[2], rows.shape[1]), room)
+        facts = np.zeros((len(rows), 4))
+        _list(rows, listed, turned, facts)
+        most = int(facts[:, 3].max(initial=0))
+        if most <= room:
+            break
+        room = most
     one, other = (turned, listed) if by_channel else (listed, turned)
     fractions, largest, others = int(facts[:, 0].sum()), float(facts[:, 1].max(initial=0.0)), facts[:, 2]
     return Inputs(one, other, fractions, largest, not others.any())
 
 
-def _room(batch: int, rows: int, columns: int) -> Events:
+def _room(shape: tuple[int, ...], events: int) -> Events:
+    batch, rows, columns = shape
     number = np.int16 if columns < 1 << 15 else np.int32
-    size = (batch, rows * columns)
+    size = (batch, events)
     return Events(np.empty(size, number), np.empty(size, np.float32), np.empty((batch, rows + 1), np.int64))
 
 
@@ -77,13 +85,13 @@ def _list(x, listed, turned, facts):
     Args:
         x: float32 (B, rows, columns), C order.
         listed, turned: :class:`Events`, written.
-        facts: float64 (B, 3), written: how many values are not whole, the largest magnitude, and how many are
-            not 1.
+        facts: float64 (B, 4), written: how many values are not whole, the largest magnitude, how many are not
+            1, and how many events there are. Where these are more than there is room for, the lists are void.
     """
     numbers, values, ends = listed.number, listed.value, listed.end
     numbers_turned, values_turned, ends_turned = turned.number, turned.value, turned.end
     batch, rows, columns = x.shape
-    size = rows * columns
+    size, room = rows * columns, numbers.shape[1]
     for b in nb.prange(batch):
         start = np.zeros(columns + 1, np.int64)
         plane = x[b].reshape(size)
@@ -105,7 +113,8 @@ def _list(x, listed, turned, facts):
                     begins += columns
                     ends[b, row] = k
                 n, value = place - begins, plane[place]
-                numbers[b, k], values[b, k] = n, value
+                if k < room:
+                    numbers[b, k], values[b, k] = n, value
                 k += 1
                 start[n + 1] += 1
                 if value != 1:
@@ -115,6 +124,9 @@ def _list(x, listed, turned, facts):
         for r in range(row + 1, rows + 1):
             ends[b, r] = k
         facts[b, 0], facts[b, 1], facts[b, 2] = fractions, max(largest, np.float32(min(k, 1))), others
+        facts[b, 3] = k
+        if k > room:
+            continue
         for n in range(columns):
             start[n + 1] += start[n]
         for n in range(columns + 1):

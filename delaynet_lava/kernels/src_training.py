@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _ONE = np.float32(1)
-_TOGETHER = 16
+_TOGETHER = 64
 """Senders whose gradients are summed in turn."""
 
 
