@@ -31,6 +31,7 @@ from delaynet_lava.training.trainer import Epoch, Outlook, _Trainer, train
 TASK = "cue:cues=1,wait_ms=150"
 CHANGES = ["schedule.batch=33", "schedule.epoch_samples=132", "schedule.epochs=3"]
 CHANGES += ["loss.branching=0.05", "averaging.decay=0.5"]
+CHANGES += ["network.learn_delays=true", "network.learn_delays_in=true", "optimiser.lr_delays=100"]
 RECIPE = changed(load_recipe("smoke"), CHANGES)
 
 # The command, watched: one step's gradients, and what this process has at the end.
@@ -175,13 +176,15 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         assert torch.equal(two.state_dict[name], first["state"][name]), name
         torch.testing.assert_close(two.state_dict[name], tensor, rtol=0, atol=1e-5)
     assert (one.state_dict["1.synapse.weight"] - start["1.synapse.weight"]).abs().max() > 1e-3
+    moved = [name for name, delays in trainer.first_delays.items() if first["state"][name].tolist() != delays]
+    assert sorted(moved) == ["0.axon.delay", "0.delay"]
     for ours, theirs in zip(first["history"], one.provenance["history"], strict=True):
         assert_same_epoch(ours, theirs)
     assert (
         two.provenance["metrics"]["validation_accuracy"] == one.provenance["metrics"]["validation_accuracy"]
     )
     alone, together = one.provenance["command"], two.provenance["command"]
-    assert alone.startswith(f"delaynet train {TASK} --recipe smoke --seed 0 --set loss.branching=0.05 ")
+    assert alone.startswith(f"delaynet train {TASK} --recipe smoke --seed 0 --set network.learn_delays=true ")
     assert together == alone.replace("delaynet", "torchrun --nproc-per-node 2 -m delaynet_lava")
 
     # One process speaks and writes; each computes on its part of the cores.
