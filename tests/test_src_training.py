@@ -106,7 +106,8 @@ def test_the_forward_pass_is_the_plain_integers(made: tuple[SpikingRecurrentCell
 @given(st.integers(0, 2**31 - 1), st.integers(0, 3), st.integers(1, 70), st.integers(1, 70), st.booleans())
 def test_events_are_what_is_not_zero(seed: int, batch: int, steps: int, channels: int, turned: bool) -> None:
     rng = np.random.default_rng(seed)
-    x = rng.integers(1, 9, (batch, steps, channels)).astype(np.float32) / rng.choice([1, 1, 2])
+    kind = rng.choice([np.float32, np.float64])
+    x = (rng.integers(1, 9, (batch, steps, channels)) / rng.choice([1, 1, 2])).astype(kind)
     x[rng.random(x.shape) < rng.choice([0.5, 0.97])] = 0
     given_as = np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1) if turned else x
     found = inputs_of(given_as)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,14 @@ from contextlib import contextmanager
 __all__ = ["interrupts_arrive"]
 
 _LATER_S = 0.05
+
+
+def _interrupt() -> None:
+    # As the keyboard does it, so that a wait ends.
+    if hasattr(signal, "pthread_kill") and (main := threading.main_thread().ident) is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 @contextmanager
@@ -23,7 +32,7 @@ def interrupts_arrive() -> Iterator[None]:
             before(dropped)
             return
         # Not at once: it would be raised in here, and be dropped again.
-        again = threading.Timer(_LATER_S, _thread.interrupt_main)
+        again = threading.Timer(_LATER_S, _interrupt)
         again.daemon = True
         again.start()
 

@@ -52,9 +52,9 @@ class Inputs(NamedTuple):
 
 
 def inputs_of(x: np.ndarray) -> Inputs:
-    """Events of float32 (B, T, C) of any strides; C order, or its transpose's, is read as it lies."""
+    """Events of (B, T, C) of any strides; float32 in C order, or in its transpose's, is read as it lies."""
     by_channel = not x.flags.c_contiguous and x.transpose(0, 2, 1).flags.c_contiguous
-    rows = x.transpose(0, 2, 1) if by_channel else np.ascontiguousarray(x)
+    rows = np.ascontiguousarray(x.transpose(0, 2, 1) if by_channel else x, np.float32)
     room = rows.shape[1] * rows.shape[2] // _USUAL
     while True:
         listed, turned = _room(rows.shape, room), _room((len(rows), rows.shape[2], rows.shape[1]), room)
