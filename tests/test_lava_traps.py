@@ -272,7 +272,7 @@ def test_bit_check_looks_after_the_overflow(weight: list, dv: int, field: str) -
 
 def test_unknown_neurons_are_named(tmp_path: Path) -> None:
     """Stock NetX gives None, and ends somewhere else; mended it says what it has no process for."""
-    with pytest.raises(NotImplementedError, match="type 'ALIF'$"):
+    with pytest.raises(NotImplementedError, match=r"type 'ALIF'$"):
         hdf5.Network.get_neuron_params({"type": "ALIF"})
     layer = {
         "type": "dense",

@@ -35,7 +35,7 @@ from delaynet_lava.training.recipe_file import (
 NAMES = [
     "default", "lif-20ms", "lif-2s", "lif-2s-eprop", "lif-2s-ff", "loihi2", "loihi2-dense", "lsnn", "lsnn-ff",
     "paper", "psmnist", "psmnist-delays", "psmnist-paper", "smoke", "src", "src-256", "src-256-lif",
-    "src-deep", "src-deep-lif", "src-fpga", "src-lif",
+    "src-cue", "src-deep", "src-deep-lif", "src-fpga", "src-lif",
 ]  # fmt: skip
 
 
