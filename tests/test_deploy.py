@@ -263,12 +263,13 @@ def test_a_killed_job_ends_in_one_line_that_says_where_its_files_are(net, on_slu
     assert (job.bundle / "job-0.log").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.slurm
 def test_a_job_beyond_its_time_says_so(net, on_slurm):
     process = started(str(net), *LONG)
     job = only_job()
     wait_for(lambda: running(job), "a start", 60)
-    # Slurm counts whole minutes: what has run for some seconds is over a limit of 0 at once.
+    # Slurm counts whole minutes, and looks once in a while.
     on_slurm.command("scontrol", "update", f"jobid={job.ids[0]}", "timelimit=0:01")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
