@@ -148,6 +148,9 @@ SHIPPED = {
     "cue_dense.pt": "e5b854d020131007",
     "cue_loihi2.pt": "172bc6af23c3b14f",
     "cue_paper.pt": "231d2e6365268f69",
+    "cue_src.pt": "70721a99ff10de3b",
+    "mnist_lif.pt": "0a90120338b0f13a",
+    "mnist_src.pt": "5bd88b53ae1141e1",
 }
 
 

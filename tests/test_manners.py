@@ -168,7 +168,7 @@ def bash(tmp_path_factory):
 
 
 def test_bash_completes_behind_a_colon_and_an_equals_sign(bash):
-    assert bash("delaynet run mod") == "delaynet run model:cue_"
+    assert bash("delaynet run mod") == "delaynet run model:"
     assert bash("delaynet run model:cue_l") == "delaynet run model:cue_loihi2 "
     assert bash("delaynet train cue --init=model:cue_p") == "delaynet train cue --init=model:cue_paper "
     assert bash("delaynet-export model:cue_l") == "delaynet-export model:cue_loihi2 "

@@ -26,10 +26,13 @@ def command(*words: str) -> int:
 
 
 def test_every_name_is_a_model_that_loads():
-    assert models.names() == ("cue_6bit", "cue_dense", "cue_loihi2", "cue_paper")
+    cells = {"cue_src": "SpikingRecurrentCell", "mnist_src": "SpikingRecurrentCell", "mnist_lif": "Dense"}
+    expected = ("cue_6bit", "cue_dense", "cue_loihi2", "cue_paper", "cue_src", "mnist_lif", "mnist_src")
+    assert models.names() == expected
     for name in models.names():
         net = delaynet_lava.load_model(f"model:{name}")
-        assert [type(block).__name__ for block in net] == ["DelayRecurrent", "Readout"]
+        first = cells.get(name, "DelayRecurrent")
+        assert [type(block).__name__ for block in net] == [first, "Readout"]
 
 
 def test_a_wrong_name_lists_the_right_ones():

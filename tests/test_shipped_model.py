@@ -75,3 +75,23 @@ def test_a_narrow_membrane_clips_without_a_warning(model, tmp_path, capsys):
     assert figures["accuracy"] >= 0.8
     assert sum(figures["v_saturations"]) > 0
     assert "saturated" not in streams.err
+
+
+def test_cells_with_delays_remember(model, tmp_path):
+    report = export_netx(model.with_name("cue_src.pt"), tmp_path / "src.h5", profile="loihi2")
+    # All that stands against them: nobody has written the cell for a chip.
+    assert [(finding.rule, finding.severity) for finding in report.findings] == [("microcode", "warning")]
+    result = evaluate(report.network, CueAccumulation(seed=2026), 512)
+    assert result.accuracy >= 0.96 and result.u_wraps == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("mnist_src", 0.973), ("mnist_lif", 0.975)])
+def test_mnist_models_are_as_often_right_as_their_page_says(model, tmp_path, name, least):
+    from mnist_files import mnist_folder
+
+    report = export_netx(model.with_name(f"{name}.pt"), tmp_path / "net.h5", profile="generic")
+    source = delaynet_lava.task(f"mnist:root={mnist_folder()},length=55", seed=2026)
+    result = evaluate(report.network, source, 10000)
+    assert result.accuracy >= least
+    assert not sum(result.u_wraps) and not sum(result.v_saturations)
