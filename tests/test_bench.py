@@ -361,6 +361,12 @@ def test_the_loops_over_cells_are_the_cells_in_floats_and_nearly_those_in_intege
     assert torch.allclose(gradient / scale, loop.weight.grad / scale, atol=0.02)
 
 
+def test_every_peer_has_a_workload():
+    from delaynet_lava.bench.worker import WORKLOADS
+
+    assert {work for _, work, _ in (*ratios.PEERS, *ratios.CELL_PEERS)} <= WORKLOADS.keys()
+
+
 def test_the_plain_loop_over_integers_is_the_layer():
     from delaynet_lava.bench import cells
 

@@ -40,6 +40,7 @@ WORKLOADS = {
     "spikingjelly": "peers:spikingjelly",
     "cells": "cells:ours",
     "cells emulator": "cells:emulator",
+    "cells integers": "cells:integers",
     "cells loop": "cells:loop",
     "cells tuned": "cells:tuned",
     "cells compiled": "cells:compiled",
