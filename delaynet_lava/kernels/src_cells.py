@@ -16,7 +16,7 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.kernels.instructions import Words
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
-__all__ = ["CellRow", "new_row", "step_cells", "sum_type"]
+__all__ = ["CellRow", "new_row", "step_back", "step_cells", "step_sloped", "sum_type"]
 
 _LONG, _SHORT, _HALF, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.FloatType()
 
