@@ -86,8 +86,8 @@ def test_the_warm_up_is_not_counted_and_the_median_is_of_the_rest():
 
 def test_short_runs_fill_three_seconds_or_are_many():
     assert len(timed(FakeWork(*[0.125] * 99)).runs_s) == 24
-    assert len(timed(FakeWork(*[0.001] * 99)).runs_s) == harness.MOST_RUNS
-    assert len(timed(FakeWork(*[0.001] * 99), repeats=40).runs_s) == 40
+    assert len(timed(FakeWork(*[0.001] * 999)).runs_s) == harness.MOST_RUNS
+    assert len(timed(FakeWork(*[0.001] * 999), repeats=600).runs_s) == 600
 
 
 def test_things_take_turns_until_the_shortest_has_filled_its_time():
@@ -111,6 +111,11 @@ def test_each_thing_gets_the_number_of_threads_that_suits_it(times, best):
     timing = timed(FakeWork(by_threads=times), threads=(1, 2))
     assert timing.threads == best and timing.trials_s == times
     assert timing.runs_s == [2.0] * 5
+
+
+def test_short_runs_are_tried_until_they_fill_their_time():
+    work = FakeWork(1.0, *[0.5] * 3, *[0.1, 0.05, 0.05], *[0.01] * 999)
+    assert timed(work, threads=(1, 2)).trials_s == pytest.approx({1: 0.5, 2: 0.01})
 
 
 def test_what_takes_turns_is_one_group_where_the_first_of_it_stands():

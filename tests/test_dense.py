@@ -16,7 +16,8 @@ import delaynet_lava  # noqa: E402
 from delaynet_lava.emulator import emulate  # noqa: E402
 from delaynet_lava.errors import InputError  # noqa: E402
 from delaynet_lava.export import export_netx, extract  # noqa: E402
-from delaynet_lava.nn import DelayRecurrent, Dense, Readout  # noqa: E402
+from delaynet_lava.nn import Axon, DelayRecurrent, Dense, Readout, SpikingRecurrentCell  # noqa: E402
+from delaynet_lava.nn.blocks import leave_as_bits  # noqa: E402
 from delaynet_lava.nn.model import build, describe  # noqa: E402
 
 STEPS = 120
@@ -112,6 +113,42 @@ def test_gradients_are_those_of_a_recurrent_layer_whose_recurrent_weights_are_ze
     block.membrane_grad = False
     cut = gradients(block, x)
     assert torch.equal(cut[0], ours[0]) and not torch.equal(cut[1], ours[1])
+
+
+def test_spikes_that_the_next_layer_reads_as_bits_need_no_numbers():
+    torch.manual_seed(4)
+    net = torch.nn.Sequential(
+        DelayRecurrent(NEURON, 6, 20, np.arange(20), weight_scale=3),
+        Dense(NEURON, 20, 9, weight_scale=3),
+        Dense(NEURON, 9, 9, weight_scale=3, axon=Axon(2, 9)),
+        SpikingRecurrentCell({}, 9, 9, weight_exp=-2),
+        Readout(NEURON, 9, 4),
+    )
+    x, found = spikes(6).requires_grad_(), []
+    for left in (False, True):
+        net.zero_grad()
+        x.grad = None
+        if left:
+            leave_as_bits(net)
+        hidden = []
+        for block in net:
+            hidden.append(block(hidden[-1] if hidden else x))
+        crowd = sum((k + 1) * out.population.square().mean() for k, out in enumerate(hidden[:3]))
+        (hidden[-1][..., -1].square().sum() + crowd).backward()
+        found.append([out.detach() for out in hidden[:-1]] + [out.population.detach() for out in hidden[:3]])
+        found[-1] += [
+            hidden[-1].detach(),
+            x.grad,
+            *(p.grad.clone() for p in net.parameters() if p.requires_grad),
+        ]
+    first = found[1].pop(0)
+    assert first.isnan().all() and found[0].pop(0).mean() > 0.01  # the next one reads bits
+    assert len(found[0]) == len(found[1]) > 15
+    for numbers, bits in zip(*found, strict=True):
+        assert torch.equal(numbers, bits) and numbers.any()
+    # Who asks for the mean gets it.
+    net[0].count_log = True
+    assert 0 < net[0](x)[1] < 1
 
 
 def test_with_the_reset_to_zero_the_block_spikes_as_slayers_dense():

@@ -13,6 +13,7 @@ pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.export import extract
+from delaynet_lava.kernels import autograd
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout
 from delaynet_lava.nn.model import build, describe
 from delaynet_lava.payloads import Payload
@@ -135,6 +136,30 @@ def test_the_gradient_of_payloads_is_that_of_spikes():
     assert torch.equal(out, out_2) and out.sum() > 20
     torch.testing.assert_close(grad, grad_2)
     torch.testing.assert_close(grads, grads_2)
+
+
+@pytest.mark.parametrize("channels", [1, 9])
+def test_the_gradient_of_payloads_is_the_same_by_rows_and_by_products(channels, monkeypatch):
+    torch.manual_seed(3)
+    params = {"threshold": 30.0, "current_decay": 0.4, "voltage_decay": 0.05, "requires_grad": True}
+    block = DelayRecurrent(params, channels, 40, np.arange(40) % 63, weight_scale=3)
+    x = torch.randint(-99, 100, (6, channels, 200)) * (torch.rand(6, channels, 200) < 0.3)
+    found = []
+    for dense in (0, 1 << 30):
+        monkeypatch.setattr(autograd, "DENSE", dense)
+        signal = x.float().requires_grad_()
+        block.zero_grad()
+        out = block(signal)
+        (out * torch.linspace(-1, 1, 200)).sum().backward()
+        found.append(
+            [out.detach(), signal.grad, *(p.grad.clone() for p in block.parameters() if p.grad is not None)]
+        )
+    assert len(found[0]) == 7 and 0.01 < found[0][0].mean() < 0.6
+    assert torch.equal(found[0][0], found[1][0]) and x.shape[1] == found[0][1].shape[1]
+    for products, rows in zip(*found, strict=True):
+        scale = float(rows.abs().max())
+        assert scale > 0
+        torch.testing.assert_close(products / scale, rows / scale, rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_of_the_decays_knows_the_start():

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from delaynet_lava.analysis.cell import alone, frequencies
 from delaynet_lava.analysis.initial import examine
 from delaynet_lava.cli import main
+from delaynet_lava.errors import InputError
+from delaynet_lava.nn.model import save_model
 from delaynet_lava.tasks.registry import task as task_of
 from delaynet_lava.training.curriculum import stages_of
 from delaynet_lava.training.networks import build_network
@@ -51,6 +54,31 @@ def test_init_says_which_layers_are_silent(noise: bool, silent: bool) -> None:
         len(report.layer_rates) == 3 and len(report.layer_gradients) == 4 and report.pacemakers == [0, 0, 0]
     )
     assert any("silent" in one for one in report.problems) == silent
+
+
+@pytest.mark.parametrize("shallow, deep", [("src", "src-deep"), ("src-lif", "src-deep-lif")])
+def test_a_deeper_network_begins_as_a_shallower_one_and_relays(
+    tmp_path: Path, shallow: str, deep: str
+) -> None:
+    task, layers = task_of(WORD, 0), "curriculum.walk=false"
+    one = changed(load_recipe(shallow), ["network.layers=8", layers])
+    pool = stages_of(one, task, 0)[-1].pool
+    start = build_network(one, pool, 0)
+    save_model(start, tmp_path / "one.pt", task=WORD)
+    recipe = changed(
+        load_recipe(deep),
+        ["network.layers=8,8,8", layers, "init.noise=0", f"init.model={tmp_path / 'one.pt'}"],
+    )
+    net = build_network(recipe, pool, 1)
+    scale = [2.0 ** (getattr(block, "weight_exp", 0)) for block in (start[0], net[0])]
+    assert torch.equal(net[0].synapse.weight / scale[1], start[0].synapse.weight / scale[0])
+    assert torch.equal(net[-1].synapse.weight, start[-1].synapse.weight)
+    for block in net[1:-1]:
+        weight = block.synapse.weight.detach().reshape(8, 8)
+        assert weight[0, 0] > 0 and torch.equal(weight, weight[0, 0] * torch.eye(8))
+    # Without relays there is nothing that its layers could begin as.
+    with pytest.raises(InputError, match="does not fit the network"):
+        build_network(changed(recipe, ["init.kind=uniform"]), pool, 1)
 
 
 def test_cells_train_through_the_command(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import src_training
 from delaynet_lava.kernels.row_sums import add_listed, add_weighed
 from delaynet_lava.kernels.src_inputs import inputs_of
-from delaynet_lava.nn import DelayRecurrent, Dense, Readout, SpikingRecurrentCell
+from delaynet_lava.nn import AdaptiveRecurrent, Axon, DelayRecurrent, Dense, Readout, SpikingRecurrentCell
+from delaynet_lava.nn.cell import quantize
 from delaynet_lava.nn.model import load_model, save_model
 
 
@@ -122,6 +123,55 @@ def test_events_are_what_is_not_zero(seed: int, batch: int, steps: int, channels
     assert found.spikes == (not (x > 1).any() and not found.fractions)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.integers(1, 40), st.integers(1, 70), st.integers(2, 8))
+def test_words_are_those_of_quantize(seed: int, neurons: int, senders: int, bits: int) -> None:
+    generator, step = torch.Generator().manual_seed(seed), 2.0 ** (3 - bits)
+    weight = torch.randn(neurons, senders, generator=generator) * 3
+    halves = torch.rand(weight.shape, generator=generator) < 0.3
+    weight = torch.where(halves, torch.floor(weight / step) * step + step / 2, weight)
+    rows = np.full((senders, 48), 99, np.int16)
+    src_training.words_of(weight.numpy(), bits, rows)
+    np.testing.assert_array_equal(rows[:, :neurons].T, 64 * quantize(weight, bits).numpy())
+    assert not rows[:, neurons:].any()
+
+
+LEAK = {"current_decay": 0.4, "voltage_decay": 0.1, "requires_grad": True}
+KINDS = {
+    "DelayRecurrent": lambda: DelayRecurrent({"threshold": 2.0, **LEAK}, 5, 20, np.arange(20)),
+    "Dense": lambda: Dense({"threshold": 2.0, **LEAK}, 5, 20),
+    "with an axon": lambda: Dense({"threshold": 2.0, **LEAK}, 5, 20, axon=Axon(3, 5)),
+    "Readout": lambda: Readout(LEAK, 5, 20),
+    "AdaptiveRecurrent": lambda: AdaptiveRecurrent(5, 20, threshold=0.2),
+    "SpikingRecurrentCell": lambda: SpikingRecurrentCell({"bias": -5.0}, 5, 20, weight_exp=-2),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [*((kind, 2) for kind in KINDS), *((kind, 9) for kind in KINDS if kind[0] != "A")]
+)
+def test_whole_numbers_of_any_type_are_the_same_input(kind: str, most: int) -> None:
+    torch.manual_seed(1)
+    block, x = KINDS[kind](), torch.randint(0, most, (3, 5, 60))
+    x *= torch.rand(x.shape) < 0.3
+    turned, found = x.byte().transpose(1, 2).contiguous().transpose(1, 2), []
+    inputs = x.float(), x.double(), x, x.int(), x.byte(), turned, x.half(), x.bfloat16()
+    for given_as in inputs:
+        block.zero_grad()
+        out = block(given_as)
+        assert out.dtype == (given_as.dtype if given_as.is_floating_point() else torch.float32)
+        (out.float() * torch.linspace(-1, 1, 60)).sum().backward()
+        found.append(
+            [out.detach().float(), *(p.grad.clone() for p in block.parameters() if p.grad is not None)]
+        )
+    assert found[0][0].any() and len(found[0]) > 1
+    for given_as, others in zip(inputs, found, strict=True):
+        if given_as.dtype in (torch.half, torch.bfloat16):  # membranes have more bits
+            torch.testing.assert_close(others[0], found[0][0], rtol=0.01, atol=0.01)
+        else:
+            assert all(map(torch.equal, others, found[0]))
+
+
 @nb.njit
 def _listed(totals, position, rows, numbers, sample, first, last):
     add_listed(totals, position, rows, numbers, sample, first, last)
@@ -158,11 +208,11 @@ def test_weights_meet_what_their_events_met() -> None:
     rng = np.random.default_rng(2)
     x = rng.integers(0, 3, (3, 20, 5)).astype(np.float32)
     grad_a, lag = rng.standard_normal((3, 20, 16), np.float32), np.array([0, 1, 7, 19, 25], np.int32)
-    met = np.empty((5, 16), np.float32)
+    met = np.empty((16, 5), np.float32)
     src_training.weight_gradient(inputs_of(x).by_channel, lag, grad_a, np.float32(0.5), met)
     for j, later in enumerate(lag):
         seen = grad_a[:, later:].reshape(-1, 16), x[:, : max(0, 20 - later), j].reshape(-1, 1)
-        np.testing.assert_allclose(met[j], 0.5 * (seen[0] * seen[1]).sum(0), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(met[:, j], 0.5 * (seen[0] * seen[1]).sum(0), rtol=1e-5, atol=1e-5)
 
 
 def test_a_cell_speaks_when_it_is_driven_and_only_then() -> None:

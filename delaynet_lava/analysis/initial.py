@@ -82,7 +82,7 @@ def _norms(
     norm of each layer's gradient."""
     inputs, labels = pool.first(0, samples)
     # The gradient of the input is that of the membranes, seen through the input weights.
-    x = as_tensor(inputs).requires_grad_()
+    x = as_tensor(inputs).to(torch.float32).requires_grad_()
     *hidden, answer = net
     factors = [block.feedback_grad for block in hidden]
     fired = []

@@ -95,7 +95,8 @@ def blocks(of: Drawn, mode: str = "integer") -> torch.nn.Sequential:
 def ours(samples: int = SAMPLES, steps: int = STEPS) -> Work:
     """A training step of SpikingRecurrentCell and Readout, in integers."""
     of = drawn(samples, steps)
-    net, x = blocks(of), of.x.transpose(1, 2).contiguous()
+    # Bytes, as a training gets them from a task.
+    net, x = blocks(of), of.x.to(torch.uint8).transpose(1, 2)
 
     def forward() -> tuple[torch.Tensor, list[torch.Tensor]]:
         spikes = net[0](x)

@@ -43,12 +43,18 @@ def training_work(
     def facts() -> dict[str, Any]:
         grads = [p.grad for p in parameters if p.grad is not None]
         return {
-            "rate": float(np.mean([float(spikes.detach().mean()) for spikes in seen["spikes"]])),
+            "rate": float(np.mean([_rate(spikes) for spikes in seen["spikes"]])),
             "loss": float(seen["loss"].detach()),
             "gradient_finite": all(bool(torch.isfinite(g).all()) for g in grads),
         }
 
     return Work(run, amount, facts)
+
+
+def _rate(spikes: torch.Tensor) -> float:
+    population = getattr(spikes, "population", None)
+    total = spikes.sum() if population is None else population.sum()
+    return float(total.detach()) / spikes.numel()
 
 
 def trained(net: torch.nn.Module) -> list[torch.nn.Parameter]:
@@ -125,8 +131,11 @@ def training(
     feedback: float = 1.0,
 ) -> Work:
     """A training step of DelayRecurrent, one or several, and Readout."""
+    from delaynet_lava.nn.blocks import leave_as_bits
+
     spikes, labels = inputs_and_labels(subject, inputs, samples, steps)
     net = blocks(made(subject, spikes, rate), feedback)
-    x = torch.from_numpy(spikes).transpose(1, 2).to(torch.float32).contiguous()
-
+    leave_as_bits(net)  # as a training does
+    # In their own type, as a training gets them from a task.
+    x = torch.from_numpy(spikes).transpose(1, 2)
     return blocks_work(net, x, labels)

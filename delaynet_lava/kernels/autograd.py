@@ -23,6 +23,8 @@ from delaynet_lava.kernels.vectors import ROWS, in_blocks
 __all__ = ["Outcome", "SpikeBits", "delayed_recurrence"]
 
 _NOTHING = np.zeros((0, 0, 0), np.float32)
+DENSE = 32
+"""Payloads in a step from which on two products of matrices are cheaper than a row of weights for each."""
 STATE_SCALE = float(WEIGHT_SCALE << STATE_SHIFT)
 
 
@@ -33,12 +35,24 @@ class SpikeBits(NamedTuple):
     shift: int
 
 
+def float_type(x: torch.Tensor) -> torch.dtype:
+    """Type of what a layer returns for this input: its own, float32 for whole numbers."""
+    return x.dtype if x.is_floating_point() else torch.float32
+
+
+def numbers_of(x: torch.Tensor) -> np.ndarray:
+    """What a tensor of any type holds; NumPy has no bfloat16, and the loops no halves."""
+    x = x.detach()
+    return (x.to(torch.float32) if x.is_floating_point() else x).numpy()
+
+
 class Outcome(NamedTuple):
     """Result of :func:`delayed_recurrence`.
 
     Attributes:
-        spikes: (B, T, N), late by ``dynamics.shift``; empty for a readout.
-        voltage: (B, T, N), membrane before the reset in SLAYER's units; empty where not wanted.
+        spikes: (B, T, N), late by ``dynamics.shift``; empty for a readout, nan where not wanted.
+        voltage: (B, T, N), membrane before the reset in SLAYER's units, a readout's late by
+            ``dynamics.shift``; empty where not wanted.
         population: float32 (B, T), the number of spikes of each step of ``spikes``. A loss of it costs a
             fraction of the same loss of the spikes. Empty for a readout.
         overflows: int64 (2,), how often u wrapped and v saturated.
@@ -70,42 +84,49 @@ class _DelayedRecurrence(torch.autograd.Function):
         )  # fmt: skip
         out, voltage, population = x.new_empty(0), x.new_empty(0), torch.empty(0)
         if dyn.spiking:
-            # NumPy's large arrays lie in huge pages, torch's do not; page faults cost as much as the rest.
-            floats = np.empty((*x.shape[:2], layer.n), np.float32)
-            spikes.unpack_tensor(layer.fired, dyn.shift, floats)
-            out = torch.from_numpy(floats)
+            shape = (*x.shape[:2], layer.n)
+            if dyn.want_spikes:
+                # NumPy's large arrays lie in huge pages, torch's do not: page faults cost as much again.
+                floats = np.empty(shape, np.float32)
+                spikes.unpack_tensor(layer.fired, dyn.shift, floats)
+                out = torch.from_numpy(floats)
+            else:
+                out = torch.full((1, 1, 1), torch.nan).expand(shape)
             counts = np.zeros(x.shape[:2], np.float32)
             spikes.count(layer.fired, dyn.shift, counts)
             population = torch.from_numpy(counts)
         if len(layer.voltage):
-            voltage = torch.from_numpy(layer.voltage).to(torch.float32) / STATE_SCALE
+            # In NumPy: to wake torch's threads costs more than so small a tensor.
+            floats, late = np.zeros(layer.voltage.shape, np.float32), _late(dyn)
+            floats[:, late:] = layer.voltage[:, : x.shape[1] - late]
+            floats *= np.float32(1 / STATE_SCALE)
+            voltage = torch.from_numpy(floats)
             layer.voltage = _NOTHING
-        ctx.dyn, ctx.layer, ctx.dtype = dyn, layer, x.dtype
-        # Spikes lie in the layer as bits; payloads are asked for once more.
-        ctx.save_for_backward(w_in, w_rec, None if seen is not None else x.detach())
+        ctx.dyn, ctx.layer, ctx.dtype = dyn, layer, float_type(x)
+        ctx.save_for_backward(w_in, w_rec)
         totals = torch.from_numpy(layer.counts[:, :2].sum(axis=0))
         fired = torch.from_numpy(layer.fired.view(np.int64))
         ctx.mark_non_differentiable(totals, fired)
         ctx.set_materialize_grads(False)
-        return out.to(x.dtype), voltage.to(x.dtype), population, totals, fired
+        return out.to(ctx.dtype), voltage.to(ctx.dtype), population, totals, fired
 
     @staticmethod
     def backward(ctx, grad_spikes, grad_voltage, grad_population, *_):  # type: ignore[override]
         dyn, layer = ctx.dyn, ctx.layer
-        w_in, w_rec, payloads = ctx.saved_tensors
+        w_in, w_rec = ctx.saved_tensors
         wants_x, wants_w_in, wants_w_rec = (ctx.needs_input_grad[k] for k in (0, 2, 3))
-        graded = payloads is not None
         batch, steps, _ = layer.fired.shape
         n, lanes = layer.n, layer.lanes
-        channels = n if graded else w_in.shape[1]
-        outer_s, outer_v = _array(grad_spikes), _array(grad_voltage)
+        dense = np.count_nonzero(layer.values) > DENSE * batch * steps
+        channels = n if dense else w_in.shape[1]
+        outer_s, outer_v = _array(grad_spikes), _array(grad_voltage, _late(dyn))
         outer_p = np.zeros((0, 0), np.float32) if grad_population is None else _array(grad_population)
         gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
         longest = layer.ring - 2
         learns = w_rec is not None and ctx.needs_input_grad[9] and dyn.delay_window > 0
         into_x, feedback, delay = _NOTHING, _NOTHING, np.ascontiguousarray(dyn.delay, np.int32)
         layout = recurrence.columns_of(delay, lanes)
-        if wants_x and not graded:
+        if wants_x and not dense:
             into_x = in_blocks(w_in.detach().numpy())
         if w_rec is not None:
             feedback = in_blocks(w_rec.detach().numpy()[:, layout.order])
@@ -113,15 +134,15 @@ class _DelayedRecurrence(torch.autograd.Function):
         g_ring = np.zeros((rows, ring_length(longest + recurrence.SPAN), lanes), np.float32)
         ahead = ring_length(dyn.max_delay + recurrence.SPAN) if learns else layer.ring
         p_ring = np.zeros((rows, max(ahead, layer.ring), layout.width), np.float32)
-        # Of payloads the loop gives the gradient of each synaptic sum, and two products the rest.
-        grad_x = np.empty((batch, steps, channels), np.float32) if wants_x or graded else _NOTHING
-        by_spike = wants_w_in and not graded
-        grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if by_spike else _NOTHING
+        # Of dense payloads the loop gives the gradient of each synaptic sum, and two products the rest.
+        grad_x = np.empty((batch, steps, channels), np.float32) if wants_x or dense else _NOTHING
+        in_loop = wants_w_in and not dense
+        grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if in_loop else _NOTHING
         grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else _NOTHING
         scalars = np.zeros((recurrence.GROUPS, 3))
         grad_delay = np.zeros((recurrence.GROUPS if learns else 0, n))
         arriving = recurrence.Arriving(outer_s, outer_p, outer_v, dyn.shift)
-        sent = recurrence.Sent(layer.bits, layer.lead, layer.fired)
+        sent = recurrence.Sent(layer.bits, layer.lead, layer.fired, layer.values)
         synapses = recurrence.Synapses(into_x, feedback, delay)
         rule = recurrence.Rule(
             layer.du, layer.dv, layer.threshold, layer.reset, dyn.surrogate, dyn.width, dyn.height,
@@ -139,8 +160,9 @@ class _DelayedRecurrence(torch.autograd.Function):
                 scalars[0, k] -= (g[:, :n].sum(axis=0) * (start / STATE_SCALE)).sum() / DECAY_ONE
         total = torch.from_numpy(scalars.sum(axis=0)).to(torch.float32)
         into = torch.from_numpy(grad_x)
-        if graded:
-            grad_w = into.flatten(0, 1).T @ payloads.flatten(0, 1).to(into.dtype) if wants_w_in else None
+        if dense:
+            payloads = torch.from_numpy(layer.values).flatten(0, 1).to(into.dtype)
+            grad_w = into.flatten(0, 1).T @ payloads if wants_w_in else None
             into = into @ w_in.detach().to(into.dtype) if wants_x else into
         else:
             grad_w = torch.from_numpy(grad_in.sum(axis=0)[:, :n].T) if wants_w_in else None
@@ -154,16 +176,25 @@ class _DelayedRecurrence(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _array(grad: torch.Tensor | None) -> np.ndarray:
-    """Nothing where no gradient comes in."""
+def _late(dyn: Dynamics) -> int:
+    """Steps by which the membranes are late in their tensor; a spiking layer's are not."""
+    return 0 if dyn.spiking else dyn.shift
+
+
+def _array(grad: torch.Tensor | None, late: int = 0) -> np.ndarray:
+    """The gradient of a tensor by the step it is of; nothing where none comes in."""
     if grad is None or not grad.numel():
         return _NOTHING
-    return grad.to(torch.float32).contiguous().numpy()
+    if not late:
+        return grad.to(torch.float32).contiguous().numpy()
+    moved = np.zeros(tuple(grad.shape), np.float32)
+    moved[:, :-late] = grad.to(torch.float32).numpy()[:, late:]
+    return moved
 
 
 def _require_whole(x: torch.Tensor) -> int:
     """Largest magnitude of an input that holds whole numbers of payloads, and nothing else."""
-    if not torch.equal(x, x.round()):
+    if x.is_floating_point() and not torch.equal(x, x.round()):
         raise InputError("input", "holds fractions", "give spikes or whole numbers")
     largest = int(x.detach().abs().max()) if x.numel() else 0
     if largest >= 1 << PAYLOAD_BITS_MAX:
@@ -197,7 +228,10 @@ def _on_gpu(x, w_in, w_rec, du, dv, threshold, dynamics, bias, delay):  # type: 
         out, voltage, overflows = GpuRecurrence.apply(drive, w_rec, du, dv, threshold, bias, dynamics, delay)
     if dynamics.shift and dynamics.spiking:
         out = F.pad(out, (0, 0, 1, -1))
-    return Outcome(out.to(x.dtype), voltage.to(x.dtype), out.sum(dim=2), overflows, None)
+    elif dynamics.shift:
+        voltage = F.pad(voltage, (0, 0, 1, -1))
+    kind = float_type(x)
+    return Outcome(out.to(kind), voltage.to(kind), out.sum(dim=2), overflows, None)
 
 
 def delayed_recurrence(
@@ -218,8 +252,8 @@ def delayed_recurrence(
     its Triton kernels, in the same integers.
 
     Args:
-        x: float (B, T, C), spikes or payloads (whole numbers of up to 24 bits), in any layout; those of
-            step t act at step t.
+        x: (B, T, C), spikes or payloads (whole numbers of up to 24 bits) of any type, in any layout; those of
+            step t act at step t. Of whole numbers of an integer type the results are float32.
         w_in: float (N, C), post x pre, quantised weights / 64.
         w_rec: float (N, N), post x pre, quantised recurrent weights / 64; None: no recurrence.
         du, dv: float (1,), decays 0 to 4096; rounded here, the gradient passes the rounding.
@@ -238,7 +272,7 @@ def delayed_recurrence(
     if bits is None:
         bits = SpikeBits(torch.empty((*x.shape[:2], spikes.words(x.shape[2])), dtype=torch.int64), 0)
         packed = bits.bits.numpy().view(np.uint64)
-        if not spikes.pack_tensor(x.detach().to(torch.float32).numpy(), packed):
+        if not spikes.pack_tensor(numbers_of(x), packed):
             _require_whole(x)
             bits = None
     out, voltage, population, overflows, fired = _DelayedRecurrence.apply(

@@ -29,6 +29,8 @@ class Dynamics:
             of the weights themselves is untouched). 1.0 is exact.
         membrane_grad: 1.0 carries the gradient along u and v, 0.0 cuts it at each step (what
             SLAYER's own Recurrent block does).
+        want_spikes: return the spikes as numbers; if not, numbers that are none stand for them, and only
+            their bits and their count hold something. A GPU always returns them.
         want_voltage: also return the membrane of a spiking layer (a readout's always is).
         recompute: keep the membranes of a pass, or compute them again in the backward pass, a piece of
             time at a time; None: by their size.
@@ -48,6 +50,7 @@ class Dynamics:
     reset_grad: float = 1.0
     feedback_grad: float = 1.0
     membrane_grad: float = 1.0
+    want_spikes: bool = True
     want_voltage: bool = False
     recompute: bool | None = None
     membrane_bits: int = MEMBRANE_BITS

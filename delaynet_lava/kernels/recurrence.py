@@ -15,6 +15,7 @@ Shapes: B batch, K steps of a segment, N neurons, P neurons of the layout, C inp
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba as nb
@@ -95,11 +96,13 @@ class Sent(NamedTuple):
     Attributes:
         bits: of the input, those that act at step t at ``t - late``; or (0, 0, 0).
         fired: of the layer itself.
+        values: int32 (B, T, C), of the input where it is not spikes, those of step t act at t; or (0, 0, 0).
     """
 
     bits: np.ndarray
     late: int
     fired: np.ndarray
+    values: np.ndarray
 
 
 class Synapses(NamedTuple):
@@ -184,6 +187,12 @@ class Gradients(NamedTuple):
 
 def columns_of(delay: np.ndarray, lanes: int) -> Columns:
     """The layout for neurons of these delays, filled up to ``lanes``."""
+    return _columns(tuple(delay.tolist()), lanes)
+
+
+@lru_cache(maxsize=16)
+def _columns(delays: tuple[int, ...], lanes: int) -> Columns:
+    delay = np.array(delays)
     n = len(delay)
     width = max(BLOCK, 1 << (lanes - 1).bit_length())
     order = np.argsort(delay, kind="stable")
@@ -253,6 +262,22 @@ def _add_senders(spikes, b, first, when, ring, rows, totals):
 
 
 @nb.njit
+def _add_values(values, b, first, ring, totals):
+    """Add to each sender's row of ``totals`` what it sent in 64 steps times the gradient of that step.
+
+    Args:
+        values: int32 (B, T, senders); b, first, ring, totals: as for :func:`_add_senders`.
+    """
+    for t in range(first, min(first + SPAN, values.shape[1])):
+        row = ring[t & ring.shape[0] - 1]
+        for c in range(values.shape[2]):
+            value = np.float32(values[b, t, c])
+            if value != ZERO:
+                for i in range(row.shape[0]):
+                    totals[c, i] += value * row[i]
+
+
+@nb.njit
 def _add_delays(spikes, b, first, ring, offsets, delay, window, most, totals):
     """Add to each sender's total the gradient of its delay that its spikes of 64 steps give.
 
@@ -307,7 +332,7 @@ def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule,
         ValueError: an array that is read or written by address has another shape.
     """
     grad_spikes, grad_population, grad_voltage, shift = arriving
-    bits, late, fired = sent
+    bits, late, fired, values = sent
     w_in, w_rec, delay = synapses
     gv, gu, g_ring, p_ring = flight
     grad_input, grad_w_in, grad_w_rec, grad_scalars, grad_delay = gradients
@@ -406,7 +431,9 @@ def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule,
                     _finish_chunk(b, t, g_ring, p_ring, w_rec, layout.tight, w_in, x_tile, grad_input)
                 if t % SPAN == 0:
                     for b in range(base, base + rows):
-                        if grad_w_in.shape[0] > 0:
+                        if grad_w_in.shape[0] > 0 and values.shape[0] > 0:
+                            _add_values(values, b, t, g_ring[b], grad_w_in[group])
+                        elif grad_w_in.shape[0] > 0:
                             _add_senders(bits, b, t, when, g_ring[b], t + late + undelayed, grad_w_in[group])
                         if grad_w_rec.shape[0] > 0:
                             _add_senders(fired, b, t, when, g_ring[b], t + 1 + delay, grad_w_rec[group])

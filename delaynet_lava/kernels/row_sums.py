@@ -17,17 +17,24 @@ _WIDTHS = (7, 4, 2, 1)
 """Vectors whose sums are kept at once: most, and fewer for the rest of a row."""
 
 
-def _summer(vectors):
-    """``out[: 16 vectors] += sum of rows[numbers[k]]`` over k from ``first`` to ``last - 1``, integers."""
+def _summer(vectors, weighed=False):
+    """``out[: 16 vectors] += sum of [factors[k] *] rows[numbers[k]]`` over k from ``first`` to ``last - 1``.
+
+    Sums without factors are of integers, in which those of rows may be narrower; with factors, of floats.
+    """
 
     @intrinsic
-    def add(_, out_type, row_type, number_type, out, rows, stride, numbers, first, last):
+    def add(_, out_type, row_type, number_type, out, rows, stride, numbers, factors, first, last):
         def generate(_context, builder, signature, args):
-            out, rows, stride, numbers, first, last = args[3:]
-            word, narrow, kind = (ir.IntType(one.dtype.bitwidth) for one in signature.args[:3])
+            out, rows, stride, numbers, factors, first, last = args[3:]
+            kind = ir.IntType(signature.args[2].dtype.bitwidth)
+            word, narrow = (ir.IntType(one.dtype.bitwidth) for one in signature.args[:2])
+            if weighed:
+                word = narrow = _FLOAT
+            bytes_out, bytes_row = (one.dtype.bitwidth // 8 for one in signature.args[:2])
             words, narrows = ir.VectorType(word, LANES), ir.VectorType(narrow, LANES)
             at = [number(v * LANES) for v in range(vectors)]
-            places = [place(builder, out, i, words, word.width // 8) for i in at]
+            places = [place(builder, out, i, words, bytes_out) for i in at]
             start = [builder.load(where, align=4) for where in places]
             before = builder.block
             loop, done = builder.append_basic_block("event"), builder.append_basic_block("done")
@@ -38,11 +45,16 @@ def _summer(vectors):
             sums = [builder.phi(words) for _ in at]
             which = builder.load(place(builder, numbers, k, kind, kind.width // 8))
             row = builder.mul(builder.sext(which, _INDEX), stride)
+            if weighed:
+                factor = everywhere(builder, builder.load(place(builder, factors, k, _FLOAT)))
             added = []
             for part, i in zip(sums, at, strict=True):
-                here = place(builder, rows, builder.add(row, i), narrows, narrow.width // 8)
+                here = place(builder, rows, builder.add(row, i), narrows, bytes_row)
                 value = builder.load(here, align=2)
-                added.append(builder.add(part, builder.sext(value, words) if word != narrow else value))
+                if weighed:
+                    added.append(builder.fadd(part, builder.fmul(factor, value, flags=_FUSED), flags=_FUSED))
+                else:
+                    added.append(builder.add(part, builder.sext(value, words) if word != narrow else value))
             for part, value, new in zip(sums, start, added, strict=True):
                 part.add_incoming(value, before)
                 part.add_incoming(new, loop)
@@ -54,12 +66,44 @@ def _summer(vectors):
                 builder.store(value, where, align=4)
             return number(0)
 
-        return nb.int64(out_type, row_type, number_type, *[nb.int64] * 6), generate
+        return nb.int64(out_type, row_type, number_type, *[nb.int64] * 7), generate
 
     return add
 
 
-_sum_seven, _sum_four, _sum_two, _sum_one = (_summer(vectors) for vectors in _WIDTHS)
+def _by_widths(weighed):
+    """Sums of rows of any number of vectors, a few vectors at a time."""
+    seven, four, two, one = (_summer(vectors, weighed) for vectors in _WIDTHS)
+
+    @nb.njit(inline="always")
+    def run(totals, position, rows, first_row, numbers, factors, sample, first, last):
+        if first >= last:
+            return
+        width, per_sample = rows.shape[1], numbers.shape[1]
+        which = numbers.ctypes.data + numbers.itemsize * sample * per_sample
+        weights = factors.ctypes.data + 4 * sample * per_sample
+        done = 0
+        while done < width:
+            left = width - done
+            to = totals.ctypes.data + totals.itemsize * (position * width + done)
+            of = rows.ctypes.data + rows.itemsize * (first_row * width + done)
+            if left >= _WIDTHS[0] * LANES:
+                seven(totals, rows, numbers, to, of, width, which, weights, first, last)
+                done += _WIDTHS[0] * LANES
+            elif left >= _WIDTHS[1] * LANES:
+                four(totals, rows, numbers, to, of, width, which, weights, first, last)
+                done += _WIDTHS[1] * LANES
+            elif left >= _WIDTHS[2] * LANES:
+                two(totals, rows, numbers, to, of, width, which, weights, first, last)
+                done += _WIDTHS[2] * LANES
+            else:
+                one(totals, rows, numbers, to, of, width, which, weights, first, last)
+                done += LANES
+
+    return run
+
+
+_list_sums, _weighed_sums = _by_widths(weighed=False), _by_widths(weighed=True)
 
 
 @nb.njit(inline="always")
@@ -72,70 +116,7 @@ def add_listed(totals, position, rows, numbers, sample, first, last):
         totals: int32 or int64 (L, P), C order, P a multiple of :data:`LANES`. rows: int16 or int32 (N, P).
         numbers: int16 or int32 (B, K).
     """
-    if first >= last:
-        return
-    width = rows.shape[1]
-    which = numbers.ctypes.data + numbers.itemsize * sample * numbers.shape[1]
-    done = 0
-    while done < width:
-        left = width - done
-        to = totals.ctypes.data + totals.itemsize * (position * width + done)
-        of = rows.ctypes.data + rows.itemsize * done
-        if left >= _WIDTHS[0] * LANES:
-            _sum_seven(totals, rows, numbers, to, of, width, which, first, last)
-            done += _WIDTHS[0] * LANES
-        elif left >= _WIDTHS[1] * LANES:
-            _sum_four(totals, rows, numbers, to, of, width, which, first, last)
-            done += _WIDTHS[1] * LANES
-        elif left >= _WIDTHS[2] * LANES:
-            _sum_two(totals, rows, numbers, to, of, width, which, first, last)
-            done += _WIDTHS[2] * LANES
-        else:
-            _sum_one(totals, rows, numbers, to, of, width, which, first, last)
-            done += LANES
-
-
-def _weigher(vectors):
-    """``out[: 16 vectors] += sum of factors[k] * rows[numbers[k]]`` over k from ``first`` to ``last - 1``."""
-
-    @intrinsic
-    def add(_, number_type, out, rows, stride, numbers, factors, first, last):
-        def generate(_context, builder, signature, args):
-            out, rows, stride, numbers, factors, first, last = args[1:]
-            kind = ir.IntType(signature.args[0].dtype.bitwidth)
-            at = [number(v * LANES) for v in range(vectors)]
-            start = [builder.load(place(builder, out, i, _VECTOR), align=4) for i in at]
-            before = builder.block
-            loop, done = builder.append_basic_block("event"), builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            k = builder.phi(_INDEX)
-            k.add_incoming(first, before)
-            sums = [builder.phi(_VECTOR) for _ in at]
-            which = builder.load(place(builder, numbers, k, kind, kind.width // 8))
-            row = builder.mul(builder.sext(which, _INDEX), stride)
-            factor = everywhere(builder, builder.load(place(builder, factors, k, _FLOAT)))
-            added = []
-            for part, i in zip(sums, at, strict=True):
-                value = builder.load(place(builder, rows, builder.add(row, i), _VECTOR), align=4)
-                added.append(builder.fadd(part, builder.fmul(factor, value, flags=_FUSED), flags=_FUSED))
-            for part, value, new in zip(sums, start, added, strict=True):
-                part.add_incoming(value, before)
-                part.add_incoming(new, loop)
-            after = builder.add(k, number(1))
-            k.add_incoming(after, loop)
-            builder.cbranch(builder.icmp_signed("<", after, last), loop, done)
-            builder.position_at_end(done)
-            for value, i in zip(added, at, strict=True):
-                builder.store(value, place(builder, out, i, _VECTOR), align=4)
-            return number(0)
-
-        return nb.int64(number_type, *[nb.int64] * 7), generate
-
-    return add
-
-
-_weigh_seven, _weigh_four, _weigh_two, _weigh_one = (_weigher(vectors) for vectors in _WIDTHS)
+    _list_sums(totals, position, rows, 0, numbers, numbers, sample, first, last)
 
 
 @nb.njit(inline="always")
@@ -148,27 +129,7 @@ def add_weighed(totals, position, rows, first_row, numbers, factors, sample, fir
         totals: float32 (N, P), C order, P a multiple of :data:`LANES`. rows: float32 (L, P), C order.
         numbers: int16 or int32 (B, K). factors: float32 (B, K), C order both.
     """
-    if first >= last:
-        return
-    width, per_sample = rows.shape[1], numbers.shape[1]
-    to, of = totals.ctypes.data + 4 * position * width, rows.ctypes.data + 4 * first_row * width
-    which = numbers.ctypes.data + numbers.itemsize * sample * per_sample
-    weights = factors.ctypes.data + 4 * sample * per_sample
-    done = 0
-    while done < width:
-        left = width - done
-        if left >= _WIDTHS[0] * LANES:
-            _weigh_seven(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
-            done += _WIDTHS[0] * LANES
-        elif left >= _WIDTHS[1] * LANES:
-            _weigh_four(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
-            done += _WIDTHS[1] * LANES
-        elif left >= _WIDTHS[2] * LANES:
-            _weigh_two(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
-            done += _WIDTHS[2] * LANES
-        else:
-            _weigh_one(numbers, to + 4 * done, of + 4 * done, width, which, weights, first, last)
-            done += LANES
+    _weighed_sums(totals, position, rows, first_row, numbers, factors, sample, first, last)
 
 
 def _adder(vectors):

@@ -43,11 +43,15 @@ def lowest_bit(_, word):
 
 
 def pack_tensor(values: np.ndarray, bits: np.ndarray) -> bool:
-    """Pack float32 (B, T, N), any strides, into uint64 (B, T, words).
+    """Pack (B, T, N) of any numbers and strides into uint64 (B, T, words).
+
+    uint8, int32 and float32 in C order, or in that of their transpose, are read as they lie.
 
     Returns:
         Whether all values were 0 or 1; if not, ``bits`` holds nothing of use.
     """
+    if values.dtype not in (np.uint8, np.int32, np.float32):
+        values = values.astype(np.float32)
     by_neuron = values.transpose(0, 2, 1)
     if not values.flags.c_contiguous and by_neuron.flags.c_contiguous:
         return bool(_pack_by_neuron(by_neuron, bits))
@@ -58,6 +62,7 @@ def pack_tensor(values: np.ndarray, bits: np.ndarray) -> bool:
 def _pack_by_step(values, bits):
     """:func:`pack_tensor` of (B, T, N), C order. Plain version: ``pack`` in this module."""
     batch, steps, n = values.shape
+    zero, one = values.dtype.type(0), values.dtype.type(1)
     others = 0
     for b in nb.prange(batch):
         for t in range(steps):
@@ -65,8 +70,8 @@ def _pack_by_step(values, bits):
                 word = np.uint64(0)
                 for i in range(64 * w, min(64 * w + 64, n)):
                     value = values[b, t, i]
-                    spike = value == np.float32(1.0)
-                    others += not (spike or value == np.float32(0.0))
+                    spike = value == one
+                    others += not (spike or value == zero)
                     word |= np.uint64(spike) << np.uint64(i - 64 * w)
                 bits[b, t, w] = word
     return others == 0
@@ -95,10 +100,11 @@ def _pack_by_neuron(values, bits):
 @nb.njit
 def _add_bit(values, bit, words_now):
     """Set ``bit`` where a value is 1; returns how many are neither 0 nor 1."""
+    zero, one = values.dtype.type(0), values.dtype.type(1)
     others = 0
     for t in range(values.shape[0]):
-        spike = values[t] == np.float32(1.0)
-        others += not (spike or values[t] == np.float32(0.0))
+        spike = values[t] == one
+        others += not (spike or values[t] == zero)
         words_now[t] |= bit if spike else np.uint64(0)
     return others
 

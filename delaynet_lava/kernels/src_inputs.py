@@ -52,9 +52,13 @@ class Inputs(NamedTuple):
 
 
 def inputs_of(x: np.ndarray) -> Inputs:
-    """Events of (B, T, C) of any strides; float32 in C order, or in its transpose's, is read as it lies."""
+    """Events of (B, T, C) of any type and strides.
+
+    uint8 and float32 in C order, or in that of their transpose, are read as they lie.
+    """
     by_channel = not x.flags.c_contiguous and x.transpose(0, 2, 1).flags.c_contiguous
-    rows = np.ascontiguousarray(x.transpose(0, 2, 1) if by_channel else x, np.float32)
+    kind = np.uint8 if x.dtype == np.uint8 else np.float32
+    rows = np.ascontiguousarray(x.transpose(0, 2, 1) if by_channel else x, kind)
     room = rows.shape[1] * rows.shape[2] // _USUAL
     while True:
         listed, turned = _room(rows.shape, room), _room((len(rows), rows.shape[2], rows.shape[1]), room)
@@ -83,7 +87,7 @@ def _list(x, listed, turned, facts):
     Plain version: ``test_events_are_what_is_not_zero`` in tests/test_src_training.py.
 
     Args:
-        x: float32 (B, rows, columns), C order.
+        x: float32 or uint8 (B, rows, columns), C order.
         listed, turned: :class:`Events`, written.
         facts: float64 (B, 4), written: how many values are not whole, the largest magnitude, how many are not
             1, and how many events there are. Where these are more than there is room for, the lists are void.
@@ -100,7 +104,7 @@ def _list(x, listed, turned, facts):
         ends[b, 0] = 0
         for at in range(0, size, _WORD):
             if at + _WORD <= size:
-                found = not_zero(plane.ctypes.data + 4 * at)
+                found = not_zero(plane, plane.ctypes.data + plane.itemsize * at)
             else:
                 found = np.uint64(0)
                 for n in range(size - at):
@@ -112,7 +116,7 @@ def _list(x, listed, turned, facts):
                     row += 1
                     begins += columns
                     ends[b, row] = k
-                n, value = place - begins, plane[place]
+                n, value = place - begins, np.float32(plane[place])
                 if k < room:
                     numbers[b, k], values[b, k] = n, value
                 k += 1

@@ -15,7 +15,7 @@ from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.row_sums import add_listed, add_weighed
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.src_cells import new_row, step_back, step_cells, step_sloped
-from delaynet_lava.kernels.vectors import add_words, add_words_times
+from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times
 
 __all__ = [
     "Synapses",
@@ -26,10 +26,11 @@ __all__ = [
     "settle",
     "watch",
     "weight_gradient",
+    "words_of",
 ]
 
 _ONE = np.float32(1)
-_TOGETHER = 64
+_TOGETHER = 96
 """Senders whose gradients are summed in turn."""
 
 
@@ -136,6 +137,27 @@ def run_integers(events, spikes, synapses, bias, start, form, late, kind, writte
                         word &= word - ONE
                         _send(w_rec, j, (t + 1 + delay_rec[j]) % slots, ring, np.int64(row.sent[j]))
         saturated[b] = over
+
+
+@compiled(parallel=True)
+def words_of(weight, bits, rows):
+    """The nearest words of so many bits, a half to the even one, of weights of which 1.0 is the word 64.
+
+    Plain version: ``test_words_are_those_of_quantize`` in tests/test_src_training.py.
+
+    Args:
+        weight: float32 (N, C), post x pre. rows: int16 (C, P), written, pre x post, filled up with zeros.
+    """
+    neurons, senders = weight.shape
+    grain, most = 1 << (9 - bits), 1 << (bits - 1)
+    # Sixteen columns of the weights lie in as many lines of the cache as one.
+    for part in nb.prange((senders + LANES - 1) // LANES):
+        begin, end = part * LANES, min((part + 1) * LANES, senders)
+        rows[begin:end, neurons:] = 0
+        for n in range(neurons):
+            for j in range(begin, end):
+                steps = np.int32(np.rint(weight[n, j] * np.float32(64 / grain)))
+                rows[j, n] = min(max(steps, -most), most - 1) * grain
 
 
 @compiled()
@@ -273,23 +295,23 @@ def weight_gradient(events, lag, grad_a, scale, grad_w):
         events: :class:`kernels.src_inputs.Events` by sender.
         lag: int32 (C,), steps from an event to its arrival, at least 0.
         grad_a: float32 (B, T, P), of the synaptic sums. scale: of a stored weight's effect, float32.
-        grad_w: float32 (C, P), written.
+        grad_w: float32 (N, C), written, post x pre.
     """
     times, payloads, ends = events.number, events.value, events.end
     batch, steps, lanes = grad_a.shape
     # A few senders at a time, so that their rows and what a sample's events met stay in the nearest cache.
     # The sums of each come in one order, whoever computes.
     met = grad_a.reshape(batch * steps, lanes)
-    senders = grad_w.shape[0]
+    neurons, senders = grad_w.shape
     for part in nb.prange((senders + _TOGETHER - 1) // _TOGETHER):
         begin, end = part * _TOGETHER, min((part + 1) * _TOGETHER, senders)
-        grad_w[begin:end] = 0
+        sums = np.zeros((end - begin, lanes), np.float32)
         for b in range(batch):
             for j in range(begin, end):
                 first, last = ends[b, j], ends[b, j + 1]
                 while last > first and times[b, last - 1] + lag[j] >= steps:
                     last -= 1
-                add_weighed(grad_w, j, met, b * steps + lag[j], times, payloads, b, first, last)
-        for j in range(begin, end):
-            for n in range(lanes):
-                grad_w[j, n] *= scale
+                add_weighed(sums, j - begin, met, b * steps + lag[j], times, payloads, b, first, last)
+        for n in range(neurons):
+            for j in range(begin, end):
+                grad_w[n, j] = scale * sums[j - begin, n]

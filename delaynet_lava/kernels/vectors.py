@@ -184,24 +184,19 @@ def add_words_times(totals, position, rows, number, factor):
 
 
 @intrinsic
-def _not_zero(_, address):
-    """The bits of those of 16 float32 behind an address that are not 0."""
+def not_zero(_, values, address):
+    """The bits, uint64, of those of 64 numbers of the type of ``values`` behind an address that are not 0."""
 
-    def generate(_context, builder, _signature, args):
-        values = builder.load(builder.inttoptr(args[0], _VECTOR.as_pointer()), align=4)
-        found = builder.fcmp_unordered("!=", values, ir.Constant(_VECTOR, [0.0] * LANES))
-        return builder.zext(builder.bitcast(found, ir.IntType(LANES)), _INDEX)
+    def generate(_context, builder, signature, args):
+        kind = signature.args[0].dtype
+        whole = not isinstance(kind, nb.types.Float)
+        vector = ir.VectorType(ir.IntType(kind.bitwidth) if whole else _FLOAT, 64)
+        nothing = ir.Constant(vector, [0 if whole else 0.0] * 64)
+        here = builder.load(builder.inttoptr(args[1], vector.as_pointer()), align=kind.bitwidth // 8)
+        compare = builder.icmp_unsigned if whole else builder.fcmp_unordered
+        return builder.bitcast(compare("!=", here, nothing), _INDEX)
 
-    return nb.uint64(nb.int64), generate
-
-
-@nb.njit(inline="always")
-def not_zero(address):
-    """The bits of those of 64 float32 behind an address that are not 0, uint64."""
-    found = np.uint64(0)
-    for part in range(64 // LANES):
-        found |= _not_zero(address + 4 * LANES * part) << np.uint64(LANES * part)
-    return found
+    return nb.uint64(values, nb.int64), generate
 
 
 @nb.njit

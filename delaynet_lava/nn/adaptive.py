@@ -9,7 +9,7 @@ import torch
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import adaptive, spikes
-from delaynet_lava.kernels.autograd import SpikeBits
+from delaynet_lava.kernels.autograd import SpikeBits, float_type, numbers_of
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.recurrence import GROUPS
 from delaynet_lava.kernels.vectors import in_blocks
@@ -40,7 +40,7 @@ class _Adaptive(torch.autograd.Function):
         ctx.save_for_backward(w_in, w_rec)
         kept = torch.from_numpy(fired.view(np.int64))
         ctx.mark_non_differentiable(kept)
-        return torch.from_numpy(out).to(x.dtype), kept
+        return torch.from_numpy(out).to(float_type(x)), kept
 
     @staticmethod
     def backward(ctx, grad_spikes, _):  # type: ignore[override]
@@ -160,7 +160,7 @@ class AdaptiveRecurrent(torch.nn.Module):
             raise InputError(f"{where}: input", f"has shape {tuple(x.shape)}, expected (N, {channels}, T)")
         x = x.transpose(1, 2)
         bits = np.empty((*x.shape[:2], spikes.words(channels)), np.uint64)
-        if not spikes.pack_tensor(x.detach().to(torch.float32).numpy(), bits):
+        if not spikes.pack_tensor(numbers_of(x), bits):
             raise InputError(f"{where}: input", "holds more than spikes", "give 0 or 1")
         w_rec = None
         if self.recurrent_weight is not None:

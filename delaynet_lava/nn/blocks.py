@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import h5py
@@ -12,13 +13,13 @@ import torch
 from delaynet_lava import fixedpoint, network
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx
-from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrence
+from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrence, float_type
 from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
 from delaynet_lava.neuron import RESETS
 from delaynet_lava.nn.axon import Axon
 from delaynet_lava.nn.parts import SURROGATE_HEIGHT, SURROGATE_WIDTH, Cuba, Synapse, quantize
 
-__all__ = ["Neuron"]
+__all__ = ["Neuron", "leave_as_bits"]
 
 
 class Neuron(Cuba):
@@ -68,10 +69,11 @@ class Neuron(Cuba):
     def clamp(self) -> None:
         """Keep the decays in 0 to 4096, the threshold in the chip's 17 bits and within a membrane's reach."""
         super().clamp()
-        if hasattr(self, "vth"):
+        vth = self._parameters.get("vth")
+        if vth is not None:
             reach = (1 << self.full_scale_exp >> fixedpoint.STATE_SHIFT) - 1
             with torch.no_grad():
-                self.vth.clamp_(1 / self.w_scale, max(1, min(fixedpoint.VTH_MAX, reach)) / self.w_scale)
+                vth.clamp_(1 / self.w_scale, max(1, min(fixedpoint.VTH_MAX, reach)) / self.w_scale)
 
 
 # What SLAYER's neuron takes beside ours. Our blocks start from rest, whatever persistent_state says.
@@ -191,7 +193,7 @@ class _Block(torch.nn.Module):
             raise InputError(f"{where}: input", f"has shape {shape}, expected (N, {weight.shape[1]}, T)")
         bits, version = getattr(x, "spike_bits", (None, None))
         if self.axon is not None:
-            return self.axon(x.transpose(1, 2)), None
+            return self.axon(x.transpose(1, 2).to(float_type(x))), None
         # Changed in place, the tensor is no longer what the bits say.
         return x.transpose(1, 2), bits if version == x._version else None
 
@@ -235,6 +237,17 @@ class _Block(torch.nn.Module):
         return torch.Size(self.neuron.shape or ())
 
 
+def leave_as_bits(net: Iterable[torch.nn.Module]) -> None:
+    """Let layers hand spikes to the next one as bits alone, wherever it reads nothing else.
+
+    The tensors between them then hold no numbers; their gradients, ``population`` and ``overflows`` are what
+    they were.
+    """
+    for block, reader in pairwise(net):
+        if isinstance(block, _Spiking):
+            block.want_spikes = not (isinstance(reader, _Block) and reader.axon is None)
+
+
 class _Spiking(_Block):
     """Spiking neurons, recurrent or not: reset, surrogate and output of :class:`DelayRecurrent`."""
 
@@ -267,7 +280,7 @@ class _Spiking(_Block):
         self.reset, self.surrogate = reset, surrogate
         self.reset_grad = float(surrogate != "slayer") if reset_grad is None else float(reset_grad)
         self.feedback_grad, self.membrane_grad = 1.0, bool(membrane_grad)
-        self.recompute, self.want_voltage = recompute, False
+        self.recompute, self.want_voltage, self.want_spikes = recompute, False, True
         self.voltage: torch.Tensor | None = None
 
     def _feedback_delay(self) -> np.ndarray:
@@ -288,6 +301,7 @@ class _Spiking(_Block):
             reset_grad=self.reset_grad,
             feedback_grad=self.feedback_grad,
             membrane_grad=float(self.membrane_grad),
+            want_spikes=self.want_spikes or self.count_log,
             want_voltage=self.want_voltage,
             recompute=self.recompute,
             membrane_bits=self.neuron.membrane_bits,

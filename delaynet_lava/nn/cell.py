@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes, src_training
-from delaynet_lava.kernels.autograd import SpikeBits
+from delaynet_lava.kernels.autograd import SpikeBits, float_type, numbers_of
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.src_cells import sum_type
 from delaynet_lava.kernels.src_inputs import inputs_of
@@ -67,7 +68,11 @@ class _Cell(torch.autograd.Function):
         else:
             kind, to_bias, scale = np.float32, 1.0, block.effect(block.in_exp)
             back_scale = block.effect(max(0, form.output_bits))
-        rows = _rows(w_in, lanes, scale, kind)
+        if integer:
+            rows = np.empty((channels, lanes), np.int16)
+            src_training.words_of(w_in.detach().numpy(), block.weight_bits, rows)
+        else:
+            rows = _rows(w_in, lanes, scale, kind)
         back = np.zeros((0, lanes), kind) if w_rec is None else _rows(w_rec, lanes, back_scale, kind)
         level = np.full(lanes, to_bias * BIAS_MIN, np.int32 if integer else np.float32)
         level[:n] = _rounded(bias.detach().numpy() * to_bias, level.dtype)
@@ -81,17 +86,18 @@ class _Cell(torch.autograd.Function):
             gate = 0.0 if block.gate == "step" else float(block.gate)
             src_training.run_floats(inputs.by_step, synapses, *cells, gate, written)
         ctx.kept = inputs.by_channel, out, slope_h, slope_x, delay, delay_rec, form, late, block
-        ctx.save_for_backward(w_in, w_rec)
+        ctx.words, ctx.scale = rows, scale
+        ctx.save_for_backward(w_rec)
         overflows, bits = torch.from_numpy(saturated), torch.from_numpy(fired.view(np.int64))
         ctx.mark_non_differentiable(overflows, bits)
-        return torch.from_numpy(out).to(x.dtype), overflows, bits
+        return torch.from_numpy(out).to(float_type(x)), overflows, bits
 
     @staticmethod
     def backward(ctx, grad, *_):  # type: ignore[override]
         events, out, slope_h, slope_x, delay, delay_rec, form, late, block = ctx.kept
-        w_in, w_rec = ctx.saved_tensors
+        (w_rec,) = ctx.saved_tensors
         wants_x, wants_in, wants_rec, wants_bias, *_ = ctx.needs_input_grad
-        n, channels = w_in.shape
+        n, channels = out.shape[2], len(ctx.words)
         batch, steps, lanes = slope_h.shape
         effect, effect_rec = block.effect(block.in_exp), block.effect(max(0, form.output_bits))
         grad_a, grad_bias = np.empty_like(slope_h), np.empty((batch, lanes), np.float32)
@@ -105,14 +111,15 @@ class _Cell(torch.autograd.Function):
         )  # fmt: skip
 
         def of_weights(events, lag, effect):  # type: ignore[no-untyped-def]
-            met = np.empty((len(lag), lanes), np.float32)
+            met = np.empty((n, len(lag)), np.float32)
             src_training.weight_gradient(events, lag, grad_a, np.float32(effect), met)
-            return torch.from_numpy(met[:, :n].T)
+            return torch.from_numpy(met)
 
         into = grad_in = grad_rec = None
         if wants_x:
             came = torch.from_numpy(grad_a)[..., :n].reshape(-1, n)
-            into = _advanced((came @ w_in.detach()).reshape(batch, steps, channels) * effect, delay)
+            weight = torch.from_numpy(ctx.words[:, :n].astype(np.float32)) / ctx.scale
+            into = _advanced((came @ weight.T).reshape(batch, steps, channels) * effect, delay)
         if wants_in:
             grad_in = of_weights(events, delay, effect)
         if wants_rec:
@@ -168,8 +175,8 @@ class SpikingRecurrentCell(torch.nn.Module):
     h[t-1] and h_s[t-1] are constants, ds/dh is 1, ``dh/dp = max(0, 1 - |p|/2)`` and
     ``dx/di = max(0, 1 - |i|/(2 rho))``: the gradient runs through i.
 
-    Input and output are NCT tensors; the output is late by one step (``delay_shift``), as that of every
-    SLAYER block.
+    Input and output are NCT tensors, the input of any type; the output is late by one step
+    (``delay_shift``), as that of every SLAYER block.
 
     Args:
         neuron_params: ``bias`` (b_h before training, -6), ``current_decay`` (1 - alpha, 0.1), ``squash`` (x
@@ -297,7 +304,9 @@ class SpikingRecurrentCell(torch.nn.Module):
 
     def start(self, bias: np.ndarray) -> np.ndarray:
         """(3, P): i, h and h_s of the step before the first one with input."""
-        return rest(bias, self.form(), SETTLE + 1)
+        if bias.dtype.kind != "i":
+            return rest(bias, self.form(), SETTLE + 1)
+        return np.ascontiguousarray(_rests(self.form())[:, bias - fx.SRC_BIAS_MIN])
 
     def _matrix(self, of: torch.nn.Module) -> torch.Tensor:
         weight = of.weight.reshape(of.weight.shape[:2])
@@ -320,7 +329,9 @@ class SpikingRecurrentCell(torch.nn.Module):
         self.bias.clamp_(BIAS_MIN, bias_max(self.activation, self.slow))
         for synapse in (self.synapse, self.recurrent_synapse):
             if synapse is not None:
-                synapse.weight.clamp_(fx.WEIGHT_MIN / 64, -fx.WEIGHT_MIN / 64)
+                # In NumPy: to wake torch's threads costs more.
+                weight = synapse.weight.numpy()
+                np.clip(weight, fx.WEIGHT_MIN / 64, -fx.WEIGHT_MIN / 64, out=weight)
 
     @property
     def threshold(self) -> float:
@@ -345,7 +356,7 @@ class SpikingRecurrentCell(torch.nn.Module):
             raise InputError(f"{where}: input", f"is on {x.device}", "this layer runs on the CPU")
         if x.ndim != 3 or x.shape[1] != channels:
             raise InputError(f"{where}: input", f"has shape {tuple(x.shape)}, expected (N, {channels}, T)")
-        inputs = inputs_of(x.detach().to(torch.float32).transpose(1, 2).numpy())
+        inputs = inputs_of(numbers_of(x.transpose(1, 2)))
         if self.mode == "integer":
             if inputs.fractions:
                 raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")
@@ -354,8 +365,9 @@ class SpikingRecurrentCell(torch.nn.Module):
                     f"{where}: input", f"holds {inputs.largest:g}, expected at most {LARGEST_PAYLOAD}"
                 )
         self.clamp()
+        weight = self.synapse.weight.reshape(self.synapse.weight.shape[:2])
         out, saturated, fired = _Cell.apply(
-            x.transpose(1, 2), self.input_matrix(), self.recurrent_matrix(), self.bias, inputs, self
+            x.transpose(1, 2), weight, self.recurrent_matrix(), self.bias, inputs, self
         )
         self.overflows = torch.tensor([int(saturated.sum()), 0])
         out = out.transpose(1, 2)
@@ -368,6 +380,14 @@ class SpikingRecurrentCell(torch.nn.Module):
         else:
             out.population = out.sum(dim=1)  # type: ignore[attr-defined]
         return (out, (out > 0).to(out.dtype).mean()) if self.count_log else out
+
+
+@lru_cache(maxsize=8)
+def _rests(form: fx.SrcForm) -> np.ndarray:
+    """:func:`rest` before the first step, int32 (3, N), of every b_h from the smallest on."""
+    kind = next(name for name, number in fx.SRC_ACTIVATIONS.items() if number == form.activation)
+    levels = np.arange(fx.SRC_BIAS_MIN, fx.SRC_BIAS_MAX[kind, form.slow] + 1, dtype=np.int32)
+    return rest(levels, form, SETTLE + 1)
 
 
 def rest(bias: np.ndarray, form: fx.SrcForm, steps: int = SETTLE) -> np.ndarray:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from delaynet_lava import fixedpoint, network
 from delaynet_lava.kernels.dynamics import Dynamics
@@ -82,6 +81,7 @@ class Readout(_Block):
         return Dynamics(
             delay=np.zeros(self.shape, np.int32),
             spiking=False,
+            shift=int(self.delay_shift),
             membrane_bits=self.neuron.membrane_bits,
             full_scale_exp=self.neuron.full_scale_exp,
             initial=self.neuron.initial(self.shape[0]),
@@ -89,7 +89,4 @@ class Readout(_Block):
 
     def forward(self, x: torch.Tensor) -> Any:
         """Membrane (N, out, T) in SLAYER's units for an input (N, in, T)."""
-        voltage = self._run(x).voltage.transpose(1, 2)
-        if self.delay_shift:
-            voltage = F.pad(voltage, (1, -1))
-        return self._emit(voltage, lambda y: None)
+        return self._emit(self._run(x).voltage.transpose(1, 2), lambda y: None)

@@ -31,9 +31,24 @@ class _Quantize(torch.autograd.Function):
         return grad, None
 
 
+class _Words(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, step, low, high):  # type: ignore[override]
+        words = torch.round(x / step) * step
+        held = words.clamp(low, high)
+        ctx.save_for_backward(words == held)
+        return held
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[override]
+        return grad * ctx.saved_tensors[0], None, None, None
+
+
 def quantize(x: torch.Tensor, step: float = 1) -> torch.Tensor:
     """The nearest multiple of ``step``, a half to the even one; gradients pass as if nothing happened."""
-    return _Quantize.apply(x, step)
+    if x.requires_grad:
+        return _Quantize.apply(x, step)
+    return torch.round(x) if step == 1 else torch.round(x / step) * step
 
 
 class Cuba(torch.nn.Module):
@@ -107,10 +122,9 @@ class Cuba(torch.nn.Module):
     def quantize_8bit(self, weight: torch.Tensor, descale: bool = False) -> torch.Tensor:
         """Weights that 8 bits hold: multiples of 2/64 from -256/64 to 254/64; ``descale``: as integers."""
         low, high = fixedpoint.WEIGHT_MIN / self.w_scale, fixedpoint.WEIGHT_MAX / self.w_scale
-        words = quantize(weight, step=2 / self.w_scale)
-        # Not torch's clamp alone: since torch 2.14 it gives no gradient to what lies at a bound itself, and a
+        # Not torch's clamp: since torch 2.14 it gives no gradient to what lies at a bound itself, and a
         # weight that has once come there would stay for ever.
-        words = torch.where((words < low) | (words > high), words.detach().clamp(low, high), words)
+        words = _Words.apply(weight, 2 / self.w_scale, low, high)
         return words * self.w_scale if descale else words
 
     def clamp(self) -> None:

@@ -32,8 +32,8 @@ class DelayRecurrent(SenderDelays, _Spiking):
     (SLAYER's keeps its state from one call to the next where the batch size stays the same) and
     that the comparison with the threshold stays strict above 64 (SLAYER's rounding loses it).
 
-    Input and output are NCT tensors; the output is shifted by one step (``delay_shift``), as that
-    of every SLAYER block, which makes it the spikes of Lava at the same step.
+    Input and output are NCT tensors, the input of any type; the output is shifted by one step
+    (``delay_shift``), as that of every SLAYER block, which makes it the spikes of Lava at the same step.
 
     Args:
         neuron_params: as for SLAYER's CUBA neuron: ``threshold``, ``current_decay``,

@@ -19,8 +19,8 @@ _MOST, _LEAST = 2.0, 2.0**-12
 _TRIES = 16
 _OWN_THRESHOLD = (AdaptiveRecurrent, SpikingRecurrentCell)
 """Blocks without a neuron of SLAYER's, whose threshold can't take a factor."""
-_RELAY, _NOISE = 1.5, 0.1
-"""A relay's weights: so many thresholds from the neuron of the same number, and uniform noise."""
+_RELAY = 1.5
+"""A relay's weight from the neuron of the same number, in thresholds."""
 _CLOSE = 0.05
 
 
@@ -53,7 +53,7 @@ def initialise(net: torch.nn.Sequential, init: Init, seed: int) -> None:
     for layer, block in enumerate(hidden):
         weight = _input_weight(block)
         if init.kind == "relay" and layer and weight.shape[0] == weight.shape[1]:
-            _relay(weight, block, generator)
+            _relay(weight, block, init.noise, generator)
         else:
             draw(weight, of_layer(init.input_gain, layer) * _threshold(block), generator)
     draw(_input_weight(net[-1]), init.readout_gain, generator)
@@ -64,11 +64,11 @@ def initialise(net: torch.nn.Sequential, init: Init, seed: int) -> None:
 
 
 @torch.no_grad()
-def _relay(weight: torch.Tensor, block: torch.nn.Module, generator: torch.Generator) -> None:
-    """``1.5 I`` and noise of +-0.1, in what one spike must bring: the threshold, or 1 of a cell's current."""
+def _relay(weight: torch.Tensor, block: torch.nn.Module, noise: float, generator: torch.Generator) -> None:
+    """``1.5 I`` and uniform noise, in what one spike must bring: the threshold, or 1 of a cell's current."""
     # A cell fires where its current reaches 1.5; a membrane, above its threshold.
     unit = 2.0**block.weight_exp if isinstance(block, SpikingRecurrentCell) else _threshold(block)
-    draw(weight, _NOISE * unit, generator)
+    draw(weight, noise * unit, generator)
     square = weight.view(weight.shape[:2])
     square += _RELAY * unit * torch.eye(len(square))
 

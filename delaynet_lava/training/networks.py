@@ -15,7 +15,7 @@ from delaynet_lava.fixedpoint import MEMBRANE_BITS, full_scale_above
 from delaynet_lava.formats.model_file import ModelFile, load_model
 from delaynet_lava.kernels.autograd import STATE_SCALE
 from delaynet_lava.nn import DelayRecurrent, SpikingRecurrentCell
-from delaynet_lava.nn.model import take_over
+from delaynet_lava.nn.model import describe, take_over
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.training import delaynet, src
 from delaynet_lava.training.baselines import lsnn
@@ -58,6 +58,8 @@ def build_network(recipe: Recipe, pool: Pool, seed: int) -> torch.nn.Sequential:
     initialise(net, recipe.init, seed)
     if recipe.init.model:
         model = load_model(recipe.init.model)
+        if recipe.init.kind == "relay":
+            model = _deepened(model, net)
         take_over(net, model.state_dict, recipe.init.model, "use the recipe it was trained with")
         _go_on(net, model, recipe.init.model, pool.task.dt_ms)
         _meet_exponents(net, model)
@@ -66,6 +68,24 @@ def build_network(recipe: Recipe, pool: Pool, seed: int) -> torch.nn.Sequential:
         x = as_tensor(pool.first(0, pool.most(_PROBE))[0])
         fit_rates(net[:1] if first_only else net, x, recipe.init.rate)
     return net
+
+
+def _deepened(model: ModelFile, net: torch.nn.Sequential) -> ModelFile:
+    """A shallower model with the layers that it lacks, as the network begins with them, before its answer."""
+    layers = model.config["layers"]
+    hidden, added = len(layers) - 1, len(net) - len(layers)
+    if added <= 0:
+        return model
+    drawn = describe(net)
+    state: dict[str, torch.Tensor] = {}
+    for name, value in model.state_dict.items():
+        number, _, rest = name.partition(".")
+        state[f"{len(net) - 1}.{rest}" if int(number) == hidden else name] = value
+    for name, value in drawn.state_dict.items():
+        if hidden <= int(name.partition(".")[0]) < hidden + added:
+            state[name] = value
+    entries = [*layers[:-1], *drawn.config["layers"][hidden : hidden + added], layers[-1]]
+    return ModelFile(model.config | {"layers": entries}, state, model.provenance)
 
 
 def _go_on(net: torch.nn.Sequential, model: ModelFile, path: str, dt_ms: float) -> None:
@@ -121,5 +141,5 @@ def _with_full_scales(recipe: Recipe, pool: Pool, seed: int) -> Recipe:
 
 
 def as_tensor(inputs: np.ndarray) -> torch.Tensor:
-    """float32 (N, channels, T) of whole numbers (N, T, channels)."""
-    return torch.from_numpy(inputs).transpose(1, 2).to(torch.float32)
+    """Whole numbers (N, T, channels) as (N, channels, T), in the type they have: our blocks take any."""
+    return torch.from_numpy(inputs).transpose(1, 2)

@@ -226,7 +226,7 @@ class Init:
         "of all synapses; relay: layers of equal size begin by passing on the spikes of the one before",
         choices=("uniform", "relay"),
     )
-
+    noise: float = _key(0.1, "uniform noise on a relay's weights, in thresholds", least=0)
     model: str = _key("", "a model.pt whose weights and delays to start from, without a curriculum")
     input_gain: float | tuple[float, ...] = _key(
         0.3, "input weights are drawn from +- this, in thresholds", least=0, each=True

@@ -35,6 +35,7 @@ from delaynet_lava.errors import InputError, shown
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.formats.model_file import ModelFile, save_model
 from delaynet_lava.nn.axon import SenderDelays
+from delaynet_lava.nn.blocks import leave_as_bits
 from delaynet_lava.nn.model import describe
 from delaynet_lava.notebook import Bar, is_notebook
 from delaynet_lava.payloads import Payload
@@ -148,6 +149,7 @@ class _Trainer:
             )
         _, self.validation = pools(task, seed, recipe.schedule.held_out)
         self.net = build_network(recipe, self.stages[-1].pool, seed)
+        leave_as_bits(self.net)
         hidden = list(self.net)[:-1]
         self.neurons = sum(block.shape[0] for block in hidden)
         self.recurrent = [

@@ -18,6 +18,7 @@ from delaynet_lava.emulator import lay_out
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE, RESET_ZERO, STATE_SHIFT, WEIGHT_SCALE
 from delaynet_lava.kernels import spikes
+from delaynet_lava.kernels.autograd import numbers_of
 from delaynet_lava.kernels.eligibility import accumulate
 from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.recurrence import GROUPS, SPAN
@@ -65,7 +66,7 @@ def _bits(x: torch.Tensor, channels: int) -> np.ndarray:
     if x.ndim != 3 or x.shape[1] != channels:
         raise InputError("e-prop: input", f"has shape {tuple(x.shape)}, expected (N, {channels}, T)")
     bits = np.empty((x.shape[0], x.shape[2], spikes.words(channels)), np.uint64)
-    if not spikes.pack_tensor(x.detach().transpose(1, 2).to(torch.float32).numpy(), bits):
+    if not spikes.pack_tensor(numbers_of(x.transpose(1, 2)), bits):
         raise InputError("e-prop: input", "holds more than spikes", "give 0 or 1")
     return bits
 
