@@ -195,7 +195,9 @@ def test_bits_and_spikes_are_the_same(shape, seed):
     strided = np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1).astype(np.float32)
     again = np.empty_like(bits)
     assert spikes.pack_tensor(strided, again) and np.array_equal(again, bits)
-    assert spikes.pack_tensor(values.astype(np.float32), again) and np.array_equal(again, bits)
+    for kind in (np.float32, np.uint8, np.int32, bool):
+        again[:] = 7
+        assert spikes.pack_tensor(values.astype(kind), again) and np.array_equal(again, bits)
     back = np.full(shape, 7, np.float32)
     spikes.unpack_tensor(bits, 1, back)
     assert np.array_equal(back[:, 1:], values[:, :-1]) and not back[:, 0].any()
@@ -208,6 +210,10 @@ def test_bits_and_spikes_are_the_same(shape, seed):
 
 @pytest.mark.parametrize("other", [2.0, 0.5, -1.0, np.nan])
 def test_what_is_not_a_spike_is_not_packed(other):
+    for place in ((0, 0, 0), (0, 2, 63), (1, 2, 69)):
+        whole = np.zeros((2, 3, 70), np.uint8)
+        whole[place] = 2
+        assert not spikes.pack_tensor(whole, np.empty((2, 3, 2), np.uint64))
     values = np.zeros((2, 3, 70), np.float32)
     values[1, 2, 69] = other
     by_neuron = np.ascontiguousarray(values.transpose(0, 2, 1)).transpose(0, 2, 1)

@@ -63,7 +63,7 @@ QUICK = Sizes(16, 150, 64, 300, 50, 2, 0.2)
 LAVA_STEPS, REPEATS, FILL_S = 300, 5, 3.0
 
 
-def _sizes(shape: str, quick: bool) -> Sizes:
+def sizes_of(shape: str, quick: bool) -> Sizes:
     """Of a shape's runs; quick ones are at most those of :data:`QUICK`."""
     if shape == CELLS:
         from delaynet_lava.bench.cells import SAMPLES, STEPS
@@ -294,7 +294,7 @@ def plan_ratios(
     Raises:
         InputError: a model that can't be read or has another shape, an unknown shape, a task of payloads.
     """
-    known, sizes = parts_of(shape), _sizes(shape, quick)
+    known, sizes = parts_of(shape), sizes_of(shape, quick)
     if model and shape != "cue":
         raise InputError("--model", f"goes with the shape cue, not {shape}", "leave one of them out")
     if shape == CELLS:

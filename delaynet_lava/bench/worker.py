@@ -29,6 +29,7 @@ WORKLOADS = {
     "emulator": "workloads:emulator",
     "lava": "workloads:lava",
     "training": "training:training",
+    "limits": "limits:workload",
     "slayer": "peers:slayer",
     "loop": "peers:loop",
     "tuned": "peers:tuned",

@@ -88,6 +88,35 @@ def _show_scaling(report: Any) -> None:
     say("")
 
 
+def _limits(shape: str, quick: bool, json: str | None, alone: bool) -> int:
+    from delaynet_lava.bench import machine
+    from delaynet_lava.bench.limits import LIMITED, Limits, measure_limits
+
+    if not alone:
+        raise InputError("--limits", "goes with --shape, --quick and --json alone", "leave the others out")
+    if shape not in LIMITED:
+        raise InputError("--limits", f"knows no parts of the shape {shape!r}", f"one of {', '.join(LIMITED)}")
+    about = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick, "shape": shape}
+    with progress("measuring", 1) as advance:
+        found = measure_limits(shape, quick)
+        advance(1, "limits")
+    if not isinstance(found, Limits):
+        raise InputError("--limits", found.reason)
+    write_json(json, {**about, **found.as_dict()})
+    _head(about["machine"], about["versions"])
+    say(f"{found.summary}, rate: {found.rate:.3f} spikes of a hidden neuron in a step")
+    say(f"products of its matrices {found.gflops:.0f} GFLOP/s, memory {found.mib_s / 1024:.1f} GiB/s")
+    say("")
+    rows = [
+        [part.name, f"{1e3 * part.seconds:.1f} ms", f"{part.gflop:.2f}" if part.gflop else "",
+         f"{part.mib:.0f}" if part.mib else "", f"{1e3 * part.bound_s:.1f} ms" if part.bound_s else ""]
+        for part in found.parts
+    ]  # fmt: skip
+    rows.append(["the step", f"{1e3 * found.step_s:.1f} ms", "", "", f"{1e3 * found.bound_s:.1f} ms"])
+    lines(["part", "median", "GFLOP", "MiB", "bound"], rows)
+    return 0
+
+
 def _left_out(left_out: list[Any]) -> None:
     for one in left_out:
         say(f"left out: {one.name} ({one.reason})")
@@ -103,6 +132,12 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Few and short runs, for a look.")] = False,
     scaling: Annotated[
         bool, typer.Option("--scaling", help="How time grows with steps, samples, neurons and spikes.")
+    ] = False,
+    limits: Annotated[
+        bool,
+        typer.Option(
+            "--limits", help="The parts of a training step of ours, and what the machine needs for each."
+        ),
     ] = False,
     shape: Annotated[
         str,
@@ -142,6 +177,8 @@ def bench(
         raise InputError(
             "--scaling", "takes many sizes, --shape, --model and --task one", "leave them or it out"
         )
+    if limits:
+        return _limits(shape, quick, json, alone=not (scaling or model or task or part or plot))
     parts = _parts(part, SCALED if scaling else parts_of(shape))
     about: dict[str, Any] = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick}
     report: Any

@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.vectors import above_one, not_zero
 
 __all__ = ["count", "lowest_bit", "pack", "pack_tensor", "tally", "unpack", "unpack_tensor", "words"]
 
@@ -63,11 +64,17 @@ def _pack_by_step(values, bits):
     """:func:`pack_tensor` of (B, T, N), C order. Plain version: ``pack`` in this module."""
     batch, steps, n = values.shape
     zero, one = values.dtype.type(0), values.dtype.type(1)
-    others = 0
+    size, others = batch * steps * n, 0
     for b in nb.prange(batch):
         for t in range(steps):
             for w in range(bits.shape[2]):
-                word = np.uint64(0)
+                word, first = np.uint64(0), (b * steps + t) * n + 64 * w
+                if values.itemsize == 1 and first + 64 <= size:
+                    # What follows the row is read with it, and left out.
+                    here = ~np.uint64(0) >> np.uint64(64 - min(64, n - 64 * w))
+                    others += (above_one(values, values.ctypes.data + first) & here) != 0
+                    bits[b, t, w] = not_zero(values, values.ctypes.data + first) & here
+                    continue
                 for i in range(64 * w, min(64 * w + 64, n)):
                     value = values[b, t, i]
                     spike = value == one

@@ -16,6 +16,7 @@ __all__ = [
     "LANES",
     "MANY",
     "ROWS",
+    "above_one",
     "add_words",
     "add_words_times",
     "everywhere",
@@ -183,20 +184,26 @@ def add_words_times(totals, position, rows, number, factor):
         _add_sixteen_times(totals, rows, to + totals.itemsize * i, of + rows.itemsize * i, factor)
 
 
-@intrinsic
-def not_zero(_, values, address):
-    """The bits, uint64, of those of 64 numbers of the type of ``values`` behind an address that are not 0."""
+def _found(sign, limit):
+    """Of 64 numbers of an array's type behind an address, those that compare so, as bits of a uint64."""
 
-    def generate(_context, builder, signature, args):
-        kind = signature.args[0].dtype
-        whole = not isinstance(kind, nb.types.Float)
-        vector = ir.VectorType(ir.IntType(kind.bitwidth) if whole else _FLOAT, 64)
-        nothing = ir.Constant(vector, [0 if whole else 0.0] * 64)
-        here = builder.load(builder.inttoptr(args[1], vector.as_pointer()), align=kind.bitwidth // 8)
-        compare = builder.icmp_unsigned if whole else builder.fcmp_unordered
-        return builder.bitcast(compare("!=", here, nothing), _INDEX)
+    @intrinsic
+    def found(_, values, address):
+        def generate(_context, builder, signature, args):
+            kind = signature.args[0].dtype
+            whole = not isinstance(kind, nb.types.Float)
+            vector = ir.VectorType(ir.IntType(kind.bitwidth) if whole else _FLOAT, 64)
+            limits = ir.Constant(vector, [limit if whole else float(limit)] * 64)
+            here = builder.load(builder.inttoptr(args[1], vector.as_pointer()), align=kind.bitwidth // 8)
+            compare = builder.icmp_unsigned if whole else builder.fcmp_unordered
+            return builder.bitcast(compare(sign, here, limits), _INDEX)
 
-    return nb.uint64(values, nb.int64), generate
+        return nb.uint64(values, nb.int64), generate
+
+    return found
+
+
+not_zero, above_one = _found("!=", 0), _found(">", 1)
 
 
 @nb.njit
