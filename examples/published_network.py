@@ -22,11 +22,12 @@ from delaynet_lava.errors import BackendMissing, InputError
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export.float_network import read_published
 from delaynet_lava.export.relay import relay
-from delaynet_lava.export.retime import Rebinned, retime
+from delaynet_lava.export.retime import retime
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.tasks.base import batches
 from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.tasks.rebinned import Rebinned
 
 DATA = Path(__file__).resolve().parent / "data" / "published_cue_125.npz"
 

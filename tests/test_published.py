@@ -12,10 +12,11 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export.float_network import FloatNetwork, read_published
 from delaynet_lava.export.relay import relay
-from delaynet_lava.export.retime import Rebinned, retime
+from delaynet_lava.export.retime import retime
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.tasks.rebinned import Rebinned
 from delaynet_lava.trace import decide
 
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data" / "published_cue_125.npz"

@@ -12,9 +12,10 @@ import delaynet_lava
 from delaynet_lava.cli import main
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import evaluate
-from delaynet_lava.export.retime import Rebinned, at_step_of, rebin, retime
+from delaynet_lava.export.retime import retime
 from delaynet_lava.network import Dense, Encoder, Network, Neuron, Synapse
 from delaynet_lava.tasks.cue import CueAccumulation
+from delaynet_lava.tasks.rebinned import Rebinned, at_step_of, rebin
 
 
 def network(delays=(0, 79, 99), dt_ms: float = 1.0, **neuron) -> Network:
@@ -149,12 +150,12 @@ def test_values_of_an_encoder_are_refused():
 
 def test_a_task_comes_at_the_networks_own_step(tmp_path, capsys):
     task = CueAccumulation(1, 155, seed=3)
-    assert at_step_of(network(), task) is task
-    coarse = at_step_of(network(dt_ms=2.0), task)
+    assert at_step_of(network().dt_ms, task) is task
+    coarse = at_step_of(2.0, task)
     assert (coarse.steps, coarse.factor) == (153, 2)
     for dt in (0.5, 1.5):
         with pytest.raises(InputError, match="no whole number"):
-            at_step_of(network(dt_ms=dt), task)
+            at_step_of(dt, task)
     path, report = tmp_path / "net.h5", tmp_path / "r.json"
     delaynet_lava.save(retime(network())[0], path)
     with pytest.raises(SystemExit) as stop:

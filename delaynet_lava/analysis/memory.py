@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delaynet_lava.evaluation import Silence, evaluate, unwanted
-from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.network import Network
 from delaynet_lava.notebook import no_bar
 from delaynet_lava.pictures import COLOURS, GREY, bare, new_figure
+from delaynet_lava.tasks.rebinned import at_step_of
 from delaynet_lava.tasks.registry import task
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def measure(
                 points.append(replace(same[0], varied=setting.name, value=setting.value))
                 continue
             runs = [
-                evaluate(network, at_step_of(network, one), setting.samples, on_samples=no_bar)
+                evaluate(network, at_step_of(network.dt_ms, one), setting.samples, on_samples=no_bar)
                 for one in tasks
             ]
             points.append(

@@ -117,6 +117,27 @@ def _limits(shape: str, quick: bool, json: str | None, alone: bool) -> int:
     return 0
 
 
+def _startup(quick: bool, json: str | None, alone: bool) -> int:
+    from delaynet_lava.bench import machine
+    from delaynet_lava.bench.startup import COMMANDS, QUICK, REPEATS, measure_starts
+
+    if not alone:
+        raise InputError("--startup", "goes with --quick and --json alone", "leave the others out")
+    rounds = 1 + (QUICK if quick else REPEATS)
+    with progress("measuring", rounds * len(COMMANDS)) as advance:
+        found = measure_starts(quick, _announce(advance))
+    about = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick}
+    write_json(json, {**about, "starts": [one.as_dict() for one in found]})
+    _head(about["machine"], about["versions"])
+    say("")
+    rows = [
+        [one.name, f"{one.wall_s:.2f} s", f"{one.cpu_s:.2f} s", f"{one.numpy:.1f}", f"{one.torch:.2f}"]
+        for one in found
+    ]
+    lines(["started", "wall", "CPU", "in numpy's", "in torch's"], rows)
+    return 0
+
+
 def _left_out(left_out: list[Any]) -> None:
     for one in left_out:
         say(f"left out: {one.name} ({one.reason})")
@@ -138,6 +159,10 @@ def bench(
         typer.Option(
             "--limits", help="The parts of a training step of ours, and what the machine needs for each."
         ),
+    ] = False,
+    startup: Annotated[
+        bool,
+        typer.Option("--startup", help="What it takes to start a command, beside import numpy and torch."),
     ] = False,
     shape: Annotated[
         str,
@@ -177,6 +202,8 @@ def bench(
         raise InputError(
             "--scaling", "takes many sizes, --shape, --model and --task one", "leave them or it out"
         )
+    if startup:
+        return _startup(quick, json, alone=not (limits or scaling or model or task or part or plot))
     if limits:
         return _limits(shape, quick, json, alone=not (scaling or model or task or part or plot))
     parts = _parts(part, SCALED if scaling else parts_of(shape))

@@ -6,9 +6,9 @@ import typer
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.evaluation import require_fit
-from delaynet_lava.export.retime import at_step_of
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.base import Task
+from delaynet_lava.tasks.rebinned import at_step_of
 from delaynet_lava.tasks.registry import WORDS, is_code, task
 
 __all__ = ["TASK", "named_word", "number", "seed_words", "source"]
@@ -66,7 +66,7 @@ def source(
         raise InputError(
             f"--seed {seed}", f"the samples of {made.word} are stored, none is drawn", "leave it out"
         )
-    return at_step_of(network, made)
+    return at_step_of(network.dt_ms, made)
 
 
 def number(of: Task, asked: int | None, usual: int, split: str = "test") -> int:

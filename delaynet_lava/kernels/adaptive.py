@@ -13,7 +13,7 @@ from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.neurons import SMALLEST, UNIT, ZERO
 from delaynet_lava.kernels.recurrence import FAST, GROUPS, TURN
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
-from delaynet_lava.kernels.vectors import BLOCK, ROWS, multiply
+from delaynet_lava.kernels.vectors import BLOCK, ROWS, multiply, write_row
 
 __all__ = ["back_propagate", "run"]
 
@@ -74,7 +74,7 @@ def run(bits, w_in, w_rec, beta, alpha, rho, threshold, fired, distance):
                     word |= np.uint64(z[i] > ZERO) << np.uint64(i - 64 * w)
                 fired[b, t, w] = word
             if distance.shape[0] > 0:
-                distance[b, t] = here
+                write_row(here, distance[b, t])
 
 
 @nb.njit(fastmath=FAST)

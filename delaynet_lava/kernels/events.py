@@ -20,7 +20,7 @@ from delaynet_lava.fixedpoint import STATE_SHIFT, UV_HALF, reset_membrane
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.state import Rows, Rule, advance
-from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times
+from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times, write_row
 
 __all__ = [
     "NO_SYNAPSES",
@@ -414,7 +414,10 @@ def run_layer(incoming, first, steps, forward, recurrent, parameters, clock, sta
             if not before_reset:
                 for i in range(v_record.shape[2]):
                     v_record[b, step, i] = membrane[i]
-        u[b], v[b], pending[b] = current, membrane, ring
+        write_row(current, u[b])
+        write_row(membrane, v[b])
+        for slot in range(ring.shape[0]):
+            write_row(ring[slot], pending[b, slot])
         counts[b, 0] += sums[0].sum()
         counts[b, 1] += sums[1].sum()
         counts[b, 2] += spikes

@@ -22,6 +22,7 @@ from delaynet_lava.kernels.events import (
 from delaynet_lava.kernels.layer import NO_RECORD, NO_VALUES, LayerRun
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.src_cells import new_row, step_cells, sum_type
+from delaynet_lava.kernels.vectors import write_row
 
 __all__ = ["SrcRun"]
 
@@ -119,7 +120,11 @@ def run_cells(incoming, first, steps, forward, recurrent, bias, form, clock, cel
             _keep(i_record, b, step, row.i)
             _keep(h_record, b, step, row.h)
             _keep(slow_record, b, step, row.slow)
-        i[b], h[b], slow[b], pending[b] = row.i, row.h, row.slow, ring
+        write_row(row.i, i[b])
+        write_row(row.h, h[b])
+        write_row(row.slow, slow[b])
+        for slot in range(ring.shape[0]):
+            write_row(ring[slot], pending[b, slot])
         counts[b, 0] += over
         counts[b, 2] += messages
 

@@ -15,7 +15,7 @@ from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.row_sums import add_listed, add_weighed
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.src_cells import new_row, step_back, step_cells, step_sloped
-from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times
+from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times, write_row
 
 __all__ = [
     "Synapses",
@@ -160,6 +160,14 @@ def words_of(weight, bits, rows):
                 rows[j, n] = min(max(steps, -most), most - 1) * grain
 
 
+@nb.njit
+def _keep(row, states):
+    """Write i, h and h_s of a row into the first three of ``states``."""
+    write_row(row.i, states[0])
+    write_row(row.h, states[1])
+    write_row(row.slow, states[2])
+
+
 @compiled()
 def settle(bias, form, state, steps):
     """Advance i, h and h_s, int32 (3, P), by silent steps; arguments as of :func:`run_integers`.
@@ -170,7 +178,7 @@ def settle(bias, form, state, steps):
     row = new_row(bias, state[0], state[1], state[2])
     for _ in range(steps):
         step_cells(nothing, 0, row, form)
-    state[0], state[1], state[2] = row.i, row.h, row.slow
+    _keep(row, state)
 
 
 @compiled()
@@ -187,8 +195,9 @@ def watch(arriving, bias, form, state, seen):
     row = new_row(bias, state[0], state[1], state[2])
     for t in range(arriving.shape[0]):
         step_cells(arriving, t, row, form)
-        seen[0, t], seen[1, t], seen[2, t], seen[3, t] = row.i, row.h, row.slow, row.sent
-    state[0], state[1], state[2] = row.i, row.h, row.slow
+        _keep(row, seen[:, t])
+        write_row(row.sent, seen[3, t])
+    _keep(row, state)
 
 
 @compiled(parallel=True)

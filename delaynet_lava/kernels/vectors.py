@@ -26,6 +26,7 @@ __all__ = [
     "not_zero",
     "number",
     "place",
+    "write_row",
 ]
 
 ROWS = 4
@@ -204,6 +205,13 @@ def _found(sign, limit):
 
 
 not_zero, above_one = _found("!=", 0), _found(">", 1)
+
+
+@nb.njit
+def write_row(values, target):
+    """``target[:] = values`` of one shape; of that Numba compiles for seconds what could go wrong."""
+    for i in range(target.shape[0]):
+        target[i] = values[i]
 
 
 @nb.njit
