@@ -90,7 +90,7 @@ def _recorded() -> Iterator[list[tuple[str, float]]]:
         seen.append((loop.py_func.__name__, time.perf_counter() - started))
         return found
 
-    Spread.__call__ = timed  # type: ignore[method-assign]
+    Spread.__call__ = timed  # type: ignore[assignment,method-assign]
     try:
         yield seen
     finally:
@@ -105,7 +105,8 @@ def _work(network: Network, cells: int, x: np.ndarray) -> dict[str, list[tuple[s
     """
     hidden, readout = stack(network)
     layers = [layer for layer, _ in hidden] + [readout]
-    forward, backward = [], []
+    forward: list[tuple[str, float, float]] = []
+    backward: list[tuple[str, float, float]] = []
     for k, layer in enumerate(layers):
         last, inputs = k == len(layers) - 1, layer.synapse.weight.shape[1]
         name = "readout" if last else "hidden layer" if len(layers) == 2 else f"hidden layer {k + 1}"

@@ -96,7 +96,12 @@ def _limits(shape: str, quick: bool, json: str | None, alone: bool) -> int:
         raise InputError("--limits", "goes with --shape, --quick and --json alone", "leave the others out")
     if shape not in LIMITED:
         raise InputError("--limits", f"knows no parts of the shape {shape!r}", f"one of {', '.join(LIMITED)}")
-    about = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick, "shape": shape}
+    about: dict[str, Any] = {
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        "quick": quick,
+        "shape": shape,
+    }
     with progress("measuring", 1) as advance:
         found = measure_limits(shape, quick)
         advance(1, "limits")
@@ -126,7 +131,7 @@ def _startup(quick: bool, json: str | None, alone: bool) -> int:
     rounds = 1 + (QUICK if quick else REPEATS)
     with progress("measuring", rounds * len(COMMANDS)) as advance:
         found = measure_starts(quick, _announce(advance))
-    about = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick}
+    about: dict[str, Any] = {"machine": machine.describe(), "versions": machine.versions(), "quick": quick}
     write_json(json, {**about, "starts": [one.as_dict() for one in found]})
     _head(about["machine"], about["versions"])
     say("")
