@@ -138,6 +138,14 @@ def test_the_gradient_of_payloads_is_that_of_spikes():
     torch.testing.assert_close(grads, grads_2)
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_whole_numbers_beyond_a_payload_are_refused(kind):
+    block = Dense({"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.1}, 1, 3)
+    for value in (1 << 24, -(1 << 24), torch.iinfo(kind).max, torch.iinfo(kind).min):
+        with pytest.raises(InputError, match="a payload has at most 24 bits"):
+            block(torch.full((1, 1, 4), value, dtype=kind))
+
+
 @pytest.mark.parametrize("channels", [1, 9])
 def test_the_gradient_of_payloads_is_the_same_by_rows_and_by_products(channels, monkeypatch):
     torch.manual_seed(3)

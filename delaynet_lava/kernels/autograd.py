@@ -196,7 +196,8 @@ def _require_whole(x: torch.Tensor) -> int:
     """Largest magnitude of an input that holds whole numbers of payloads, and nothing else."""
     if x.is_floating_point() and not torch.equal(x, x.round()):
         raise InputError("input", "holds fractions", "give spikes or whole numbers")
-    largest = int(x.detach().abs().max()) if x.numel() else 0
+    # The least whole number of a type has no magnitude in it.
+    largest = max(int(x.detach().max()), -int(x.detach().min())) if x.numel() else 0
     if largest >= 1 << PAYLOAD_BITS_MAX:
         raise InputError(
             "input", f"holds {largest}, a payload has at most {PAYLOAD_BITS_MAX} bits", "scale it down"
