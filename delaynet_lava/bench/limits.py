@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from delaynet_lava.bench.harness import Figure, Job, LeftOut, Work, measure
 from delaynet_lava.bench.ratios import sizes_of
 from delaynet_lava.bench.shapes import SHAPES
 from delaynet_lava.bench.subject import Subject, calibrated, inputs_and_labels, made, probe, stack
-from delaynet_lava.bench.training import blocks, blocks_work
+from delaynet_lava.bench.training import step_of
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.threads import Spread
 from delaynet_lava.kernels.vectors import BLOCK
@@ -121,37 +121,34 @@ def _work(network: Network, cells: int, x: np.ndarray) -> dict[str, list[tuple[s
     return {"_pack_by_step": packed, "run_layer": forward, "backward_segment": backward}
 
 
+def _best_s(run: Callable[[], Any]) -> float:
+    """Of a few runs."""
+    best = float("inf")
+    for _ in range(TRIES):
+        started = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
 def _gflops(rows: int, size: int) -> float:
     """Of float32 (rows, size) times (size, size)."""
     left, right = torch.rand(rows, size), torch.rand(size, size)
-    best = np.inf
-    for _ in range(TRIES):
-        started = time.perf_counter()
-        torch.mm(left, right)
-        best = min(best, time.perf_counter() - started)
-    return 2 * rows * size**2 / best / 1e9
+    return 2 * rows * size**2 / _best_s(lambda: torch.mm(left, right)) / 1e9
 
 
 def _mib_s() -> float:
     """Copied, read and written both counted."""
     here = torch.rand(COPIED_MIB << 18)
-    there, best = torch.empty_like(here), np.inf
-    for _ in range(TRIES):
-        started = time.perf_counter()
-        there.copy_(here)
-        best = min(best, time.perf_counter() - started)
-    return 2 * COPIED_MIB / best
+    there = torch.empty_like(here)
+    return 2 * COPIED_MIB / _best_s(lambda: there.copy_(here))
 
 
 def workload(subject: dict[str, Any], samples: int, steps: int) -> Work:
     """A training step whose facts are its parts; see :class:`Limits`."""
-    from delaynet_lava.nn.blocks import leave_as_bits
-
     inputs, labels = inputs_and_labels(subject, "task", samples, steps)
     network = made(subject, inputs, None)
-    net = blocks(network)
-    leave_as_bits(net)
-    step = blocks_work(net, torch.from_numpy(inputs).transpose(1, 2), labels)
+    step = step_of(network, inputs, labels)
     runs: list[tuple[float, list[tuple[str, float]]]] = []
 
     def run() -> None:

@@ -13,7 +13,16 @@ from delaynet_lava.bench.subject import inputs_and_labels, made, stack
 from delaynet_lava.errors import InputError
 from delaynet_lava.network import Dense, Network, lif
 
-__all__ = ["WIDTH", "blocks", "blocks_work", "neuron_params", "trained", "training", "training_work"]
+__all__ = [
+    "WIDTH",
+    "blocks",
+    "blocks_work",
+    "neuron_params",
+    "step_of",
+    "trained",
+    "training",
+    "training_work",
+]
 
 WIDTH = 1.39  # of the surrogate, in thresholds, as `delaynet train` has it
 
@@ -122,6 +131,15 @@ def blocks_work(net: Any, x: torch.Tensor, labels: np.ndarray) -> Work:
     return training_work(forward, trained(net), labels, x.shape[0] * x.shape[2])
 
 
+def step_of(network: Network, inputs: np.ndarray, labels: np.ndarray, feedback: float = 1.0) -> Work:
+    """A step of our blocks as a training takes it: spikes between them stay bits, inputs come as they are."""
+    from delaynet_lava.nn.blocks import leave_as_bits
+
+    net = blocks(network, feedback)
+    leave_as_bits(net)
+    return blocks_work(net, torch.from_numpy(inputs).transpose(1, 2), labels)
+
+
 def training(
     subject: dict[str, Any],
     samples: int,
@@ -131,11 +149,5 @@ def training(
     feedback: float = 1.0,
 ) -> Work:
     """A training step of DelayRecurrent, one or several, and Readout."""
-    from delaynet_lava.nn.blocks import leave_as_bits
-
     spikes, labels = inputs_and_labels(subject, inputs, samples, steps)
-    net = blocks(made(subject, spikes, rate), feedback)
-    leave_as_bits(net)  # as a training does
-    # In their own type, as a training gets them from a task.
-    x = torch.from_numpy(spikes).transpose(1, 2)
-    return blocks_work(net, x, labels)
+    return step_of(made(subject, spikes, rate), spikes, labels, feedback)

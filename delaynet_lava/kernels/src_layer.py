@@ -31,9 +31,7 @@ __all__ = ["SrcRun"]
 def _keep(record, b, step, row):
     """Write a row of states into a record that may have no room, or room for fewer neurons."""
     if record.shape[0] > 0:
-        target = record[b, step]
-        for n in range(target.shape[0]):
-            target[n] = row[n]
+        write_row(row, record[b, step])
 
 
 class Cells(NamedTuple):

@@ -209,7 +209,8 @@ not_zero, above_one = _found("!=", 0), _found(">", 1)
 
 @nb.njit
 def write_row(values, target):
-    """``target[:] = values`` of one shape; of that Numba compiles for seconds what could go wrong."""
+    """``target[:] = values``, as many as there is room for; of an assignment Numba compiles for seconds what
+    could go wrong."""
     for i in range(target.shape[0]):
         target[i] = values[i]
 

@@ -64,15 +64,11 @@ class _Cell(torch.autograd.Function):
         delay, delay_rec = block.delay_of(channels), block.recurrent_delay_of(n, w_rec)
         if integer:
             kind, to_bias, scale = np.int16, float(fx.DECAY_ONE), float(fx.WEIGHT_SCALE)
-            back_scale = scale
-        else:
-            kind, to_bias, scale = np.float32, 1.0, block.effect(block.in_exp)
-            back_scale = block.effect(max(0, form.output_bits))
-        if integer:
-            rows = np.empty((channels, lanes), np.int16)
+            back_scale, rows = scale, np.empty((channels, lanes), np.int16)
             src_training.words_of(w_in.detach().numpy(), block.weight_bits, rows)
         else:
-            rows = _rows(w_in, lanes, scale, kind)
+            kind, to_bias, scale = np.float32, 1.0, block.effect(block.in_exp)
+            back_scale, rows = block.effect(max(0, form.output_bits)), _rows(w_in, lanes, scale, kind)
         back = np.zeros((0, lanes), kind) if w_rec is None else _rows(w_rec, lanes, back_scale, kind)
         level = np.full(lanes, to_bias * BIAS_MIN, np.int32 if integer else np.float32)
         level[:n] = _rounded(bias.detach().numpy() * to_bias, level.dtype)
