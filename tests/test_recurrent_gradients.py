@@ -262,7 +262,7 @@ def test_what_would_be_rounded_in_silence_is_refused():
     with pytest.raises(InputError, match="not multiples of 1/64"):
         loose(torch.ones(1, 4, 10))
     block.input_synapse.weight.data[0] = float("nan")
-    with pytest.raises(InputError, match="not numbers"):
+    with pytest.raises(InputError, match="not all finite"):
         block(torch.ones(1, 4, 10))
 
 

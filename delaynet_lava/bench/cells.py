@@ -94,9 +94,12 @@ def blocks(of: Drawn, mode: str = "integer") -> torch.nn.Sequential:
 
 def ours(samples: int = SAMPLES, steps: int = STEPS) -> Work:
     """A training step of SpikingRecurrentCell and Readout, in integers."""
+    from delaynet_lava.nn.blocks import leave_as_bits
+
     of = drawn(samples, steps)
-    # Bytes, as a training gets them from a task.
+    # Bytes, as a training gets them from a task, and bits between the layers.
     net, x = blocks(of), of.x.to(torch.uint8).transpose(1, 2)
+    leave_as_bits(net)
 
     def forward() -> tuple[torch.Tensor, list[torch.Tensor]]:
         spikes = net[0](x)

@@ -20,12 +20,14 @@ from delaynet_lava.kernels.events import ring_length
 from delaynet_lava.kernels.training_pass import LayerPass, integers
 from delaynet_lava.kernels.vectors import ROWS, in_blocks
 
-__all__ = ["Outcome", "SpikeBits", "delayed_recurrence"]
+__all__ = ["NO_NUMBERS", "Outcome", "SpikeBits", "delayed_recurrence"]
 
 _NOTHING = np.zeros((0, 0, 0), np.float32)
 DENSE = 32
 """Payloads in a step from which on two products of matrices are cheaper than a row of weights for each."""
 STATE_SCALE = float(WEIGHT_SCALE << STATE_SHIFT)
+NO_NUMBERS = torch.full((1, 1, 1), torch.nan)
+"""What stands for spikes that are handed on as bits alone, (B, T, N) when expanded."""
 
 
 class SpikeBits(NamedTuple):
@@ -91,7 +93,7 @@ class _DelayedRecurrence(torch.autograd.Function):
                 spikes.unpack_tensor(layer.fired, dyn.shift, floats)
                 out = torch.from_numpy(floats)
             else:
-                out = torch.full((1, 1, 1), torch.nan).expand(shape)
+                out = NO_NUMBERS.expand(shape)
             counts = np.zeros(x.shape[:2], np.float32)
             spikes.count(layer.fired, dyn.shift, counts)
             population = torch.from_numpy(counts)
@@ -158,7 +160,7 @@ class _DelayedRecurrence(torch.autograd.Function):
             # The loop ends at the first step; what that step decayed was the initial state.
             for k, (g, start) in enumerate(zip((gu, gv), dyn.initial, strict=True)):
                 scalars[0, k] -= (g[:, :n].sum(axis=0) * (start / STATE_SCALE)).sum() / DECAY_ONE
-        total = torch.from_numpy(scalars.sum(axis=0)).to(torch.float32)
+        total = torch.from_numpy(scalars.sum(axis=0).astype(np.float32))
         into = torch.from_numpy(grad_x)
         if dense:
             payloads = torch.from_numpy(layer.values).flatten(0, 1).to(into.dtype)
@@ -187,8 +189,8 @@ def _array(grad: torch.Tensor | None, late: int = 0) -> np.ndarray:
         return _NOTHING
     if not late:
         return grad.to(torch.float32).contiguous().numpy()
-    moved = np.zeros(tuple(grad.shape), np.float32)
-    moved[:, :-late] = grad.to(torch.float32).numpy()[:, late:]
+    moved = np.empty(tuple(grad.shape), np.float32)
+    moved[:, :-late], moved[:, -late:] = grad.to(torch.float32).numpy()[:, late:], 0
     return moved
 
 

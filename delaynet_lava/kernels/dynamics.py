@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ SURROGATE_PAPER, SURROGATE_SLAYER, SURROGATE_TRIANGLE = 0, 1, 2
 SURROGATES = {"paper": SURROGATE_PAPER, "slayer": SURROGATE_SLAYER, "triangle": SURROGATE_TRIANGLE}
 
 
-@dataclass(frozen=True)
-class Dynamics:
+class Dynamics(NamedTuple):
     """What does not change during a pass, apart from the tensors that may carry a gradient.
 
     Attributes:

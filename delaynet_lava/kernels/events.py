@@ -267,6 +267,8 @@ def _of_rows(lag: np.ndarray, rows: np.ndarray) -> EventList:
 
 def largest_sum(synapses: EventList) -> int:
     """Bound on what synapses deliver to a neuron in one step, whatever spikes; of payloads, as often."""
+    if not len(synapses.delay):
+        return 0
     if synapses.whole:
         return int(np.abs(synapses.rows, dtype=np.int32).sum(axis=0, dtype=np.int64).max(initial=0))
     sums = np.bincount(synapses.target, weights=np.abs(synapses.weight, dtype=np.float64))

@@ -66,12 +66,12 @@ class LayerRun:
         initial: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.size, self.lanes = neurons, padded(neurons)
-        shifted = np.zeros(neurons, np.int64) if bias is None else bias
+        most = 0 if bias is None else int(np.abs(bias).max(initial=0))
         arriving = largest * largest_sum(forward) if encode is None else largest
         largest = arriving + largest_sum(recurrent)
-        word = state_type(largest, int(np.abs(shifted).max(initial=0)))
+        word = state_type(largest, most)
         full: np.ndarray = np.zeros(self.lanes, word)
-        full[:neurons] = shifted
+        full[:neurons] = 0 if bias is None else bias
         # Neurons that differ have theirs in a row of the layout; those that fill it up forget at once.
         varied = any(np.ndim(k) for k in decays)
         kept: np.ndarray = np.full((2, self.lanes if varied else 1), DECAY_ONE, word)

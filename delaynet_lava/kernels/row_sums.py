@@ -20,7 +20,8 @@ _WIDTHS = (7, 4, 2, 1)
 def _summer(vectors, weighed=False):
     """``out[: 16 vectors] += sum of [factors[k] *] rows[numbers[k]]`` over k from ``first`` to ``last - 1``.
 
-    Sums without factors are of integers, in which those of rows may be narrower; with factors, of floats.
+    Sums with factors are of floats. Without, they are of floats or of integers, and integers of rows may be
+    narrower.
     """
 
     @intrinsic
@@ -29,7 +30,8 @@ def _summer(vectors, weighed=False):
             out, rows, stride, numbers, factors, first, last = args[3:]
             kind = ir.IntType(signature.args[2].dtype.bitwidth)
             word, narrow = (ir.IntType(one.dtype.bitwidth) for one in signature.args[:2])
-            if weighed:
+            floats = isinstance(signature.args[0].dtype, nb.types.Float)
+            if floats:
                 word = narrow = _FLOAT
             bytes_out, bytes_row = (one.dtype.bitwidth // 8 for one in signature.args[:2])
             words, narrows = ir.VectorType(word, LANES), ir.VectorType(narrow, LANES)
@@ -53,6 +55,8 @@ def _summer(vectors, weighed=False):
                 value = builder.load(here, align=2)
                 if weighed:
                     added.append(builder.fadd(part, builder.fmul(factor, value, flags=_FUSED), flags=_FUSED))
+                elif floats:
+                    added.append(builder.fadd(part, value))
                 else:
                     added.append(builder.add(part, builder.sext(value, words) if word != narrow else value))
             for part, value, new in zip(sums, start, added, strict=True):
@@ -107,16 +111,17 @@ _list_sums, _weighed_sums = _by_widths(weighed=False), _by_widths(weighed=True)
 
 
 @nb.njit(inline="always")
-def add_listed(totals, position, rows, numbers, sample, first, last):
-    """``totals[position] += sum of rows[numbers[sample, k]]``, integers.
+def add_listed(totals, position, rows, first_row, numbers, sample, first, last):
+    """``totals[position] += sum of rows[first_row + numbers[sample, k]]``.
 
     Over k from ``first`` to ``last - 1``.
 
     Args:
-        totals: int32 or int64 (L, P), C order, P a multiple of :data:`LANES`. rows: int16 or int32 (N, P).
+        totals: int32, int64 or float32 (L, P), C order, P a multiple of :data:`LANES`. rows: int16 or int32,
+            or float32, (N, P), C order.
         numbers: int16 or int32 (B, K).
     """
-    _list_sums(totals, position, rows, 0, numbers, numbers, sample, first, last)
+    _list_sums(totals, position, rows, first_row, numbers, numbers, sample, first, last)
 
 
 @nb.njit(inline="always")

@@ -25,7 +25,7 @@ class Events(NamedTuple):
     Attributes:
         number: int16 or int32 (B, K), filled from the left: of an event's channel, where the rows are
             steps; of its step, where they are channels.
-        value: float32 (B, K), filled likewise.
+        value: float32 (B, K), filled likewise; (B, 0): all are 1.
         end: int64 (B, rows + 1), where the events of a row begin, and end.
     """
 
@@ -40,44 +40,45 @@ class Inputs(NamedTuple):
     Attributes:
         by_step, by_channel: the same events in two orders.
         fractions: how many values are not whole.
-        largest: the largest magnitude of a value.
-        spikes: whether all values are 1.
+        largest: the largest magnitude of a value, at least 1 where there is any.
     """
 
     by_step: Events
     by_channel: Events
     fractions: int
     largest: float
-    spikes: bool
 
 
-def inputs_of(x: np.ndarray) -> Inputs:
+def inputs_of(x: np.ndarray, graded: bool = False) -> Inputs:
     """Events of (B, T, C) of any type and strides.
 
     uint8 and float32 in C order, or in that of their transpose, are read as they lie.
+
+    Args:
+        graded: list the values even where all are 1. Where they are not, to say so saves a second look.
     """
     by_channel = not x.flags.c_contiguous and x.transpose(0, 2, 1).flags.c_contiguous
     kind = np.uint8 if x.dtype == np.uint8 else np.float32
     rows = np.ascontiguousarray(x.transpose(0, 2, 1) if by_channel else x, kind)
     room = rows.shape[1] * rows.shape[2] // _USUAL
     while True:
-        listed, turned = _room(rows.shape, room), _room((len(rows), rows.shape[2], rows.shape[1]), room)
+        listed = _room(rows.shape, room, graded)
+        turned = _room((len(rows), rows.shape[2], rows.shape[1]), room, graded)
         facts = np.zeros((len(rows), 4))
         _list(rows, listed, turned, facts)
-        most = int(facts[:, 3].max(initial=0))
-        if most <= room:
+        most, others = int(facts[:, 3].max(initial=0)), facts[:, 2].any()
+        if most <= room and (graded or not others):
             break
-        room = most
+        room, graded = max(room, most), graded or bool(others)
     one, other = (turned, listed) if by_channel else (listed, turned)
-    fractions, largest, others = int(facts[:, 0].sum()), float(facts[:, 1].max(initial=0.0)), facts[:, 2]
-    return Inputs(one, other, fractions, largest, not others.any())
+    return Inputs(one, other, int(facts[:, 0].sum()), float(facts[:, 1].max(initial=0.0)))
 
 
-def _room(shape: tuple[int, ...], events: int) -> Events:
+def _room(shape: tuple[int, ...], events: int, graded: bool) -> Events:
     batch, rows, columns = shape
-    number = np.int16 if columns < 1 << 15 else np.int32
-    size = (batch, events)
-    return Events(np.empty(size, number), np.empty(size, np.float32), np.empty((batch, rows + 1), np.int64))
+    number = np.empty((batch, events), np.int16 if columns < 1 << 15 else np.int32)
+    value = np.empty((batch, events if graded else 0), np.float32)
+    return Events(number, value, np.empty((batch, rows + 1), np.int64))
 
 
 @compiled(parallel=True)
@@ -88,14 +89,14 @@ def _list(x, listed, turned, facts):
 
     Args:
         x: float32 or uint8 (B, rows, columns), C order.
-        listed, turned: :class:`Events`, written.
+        listed, turned: :class:`Events`, written, without values where there is no room for any.
         facts: float64 (B, 4), written: how many values are not whole, the largest magnitude, how many are not
             1, and how many events there are. Where these are more than there is room for, the lists are void.
     """
     numbers, values, ends = listed.number, listed.value, listed.end
     numbers_turned, values_turned, ends_turned = turned.number, turned.value, turned.end
     batch, rows, columns = x.shape
-    size, room = rows * columns, numbers.shape[1]
+    size, room, graded = rows * columns, numbers.shape[1], values.shape[1] > 0
     for b in nb.prange(batch):
         start = np.zeros(columns + 1, np.int64)
         plane = x[b].reshape(size)
@@ -118,7 +119,9 @@ def _list(x, listed, turned, facts):
                     ends[b, row] = k
                 n, value = place - begins, np.float32(plane[place])
                 if k < room:
-                    numbers[b, k], values[b, k] = n, value
+                    numbers[b, k] = n
+                    if graded:
+                        values[b, k] = value
                 k += 1
                 start[n + 1] += 1
                 if value != 1:
@@ -137,7 +140,9 @@ def _list(x, listed, turned, facts):
             ends_turned[b, n] = start[n]
         for r in range(rows):
             for k in range(ends[b, r], ends[b, r + 1]):
-                n = numbers[b, k]
-                place = start[n]
-                numbers_turned[b, place], values_turned[b, place] = r, values[b, k]
-                start[n] = place + 1
+                n = np.uint64(numbers[b, k])  # an index with a sign would be checked for it
+                place = np.uint64(start[n])
+                numbers_turned[b, place] = r
+                if graded:
+                    values_turned[b, place] = values[b, k]
+                start[n] += 1

@@ -52,7 +52,7 @@ class Written(NamedTuple):
     """What a forward pass writes.
 
     Attributes:
-        out: float32 (B, T, N), what is sent, late.
+        out: float32 (B, T, N), what is sent, late; of integers also (B, 0, 0): not wanted.
         fired: uint64 (B, T, words), who sends something, on time; of integers only.
         slope_h, slope_x: float32 (B, T, P), dh/dp and dx/di; (B, 0, 0): not wanted.
         saturated: int64 (B,), how often i saturated.
@@ -86,13 +86,13 @@ def _send(rows, j, slot, ring, payload):
 
 
 @compiled(parallel=True)
-def run_integers(events, spikes, synapses, bias, start, form, late, kind, written):
+def run_integers(events, synapses, bias, start, form, late, kind, written):
     """Forward in the integers of :func:`fixedpoint.src_step`.
 
     Plain version: ``integers`` in tests/test_src_training.py.
 
     Args:
-        events: :class:`kernels.src_inputs.Events` by step, whole numbers. spikes: whether all are 1.
+        events: :class:`kernels.src_inputs.Events` by step, whole numbers.
         synapses: :class:`Synapses`, words.
         bias: int32 (P,). start: int32 (3, P), i, h and h_s of the step before the first.
         form: a :class:`fixedpoint.SrcForm`. late: steps by which the output tensor is shifted.
@@ -104,10 +104,10 @@ def run_integers(events, spikes, synapses, bias, start, form, late, kind, writte
     w, delay, w_rec, delay_rec = synapses.w, synapses.delay, synapses.w_rec, synapses.delay_rec
     out, fired, slope_h, slope_x = written.out, written.fired, written.slope_h, written.slope_x
     saturated = written.saturated
-    batch, steps, neurons = out.shape
+    batch, steps, _ = fired.shape
     lanes, wanted, slots = w.shape[1], slope_h.shape[1] > 0, _longest(delay, delay_rec) + 2
-    same = delay[0]
-    together = spikes and np.all(delay == same)
+    graded, same = payloads.shape[1] > 0, delay[0]
+    together = not graded and np.all(delay == same)
     for b in nb.prange(batch):
         ring = np.zeros((slots, lanes), kind.dtype)
         row = new_row(bias, start[0], start[1], start[2])
@@ -115,18 +115,19 @@ def run_integers(events, spikes, synapses, bias, start, form, late, kind, writte
         over = 0
         for t in range(steps):
             if together:
-                add_listed(ring, (t + same) % slots, w, senders, b, ends[b, t], ends[b, t + 1])
+                add_listed(ring, (t + same) % slots, w, 0, senders, b, ends[b, t], ends[b, t + 1])
             else:
                 for k in range(ends[b, t], ends[b, t + 1]):
                     j = senders[b, k]
-                    _send(w, j, (t + delay[j]) % slots, ring, np.int64(payloads[b, k]))
+                    payload = np.int64(payloads[b, k]) if graded else 1
+                    _send(w, j, (t + delay[j]) % slots, ring, payload)
             if wanted:
                 over += step_sloped(ring, t % slots, row, form, slope_h, slope_x, b * steps + t)
             else:
                 over += step_cells(ring, t % slots, row, form)
-            if t + late < steps:
+            if t + late < out.shape[1]:
                 target = out[b, t + late]
-                for n in range(neurons):
+                for n in range(target.shape[0]):
                     target[n] = np.float32(row.sent[n])
             for v in range(row.fired.shape[0]):
                 word = row.fired[v]
@@ -147,17 +148,27 @@ def words_of(weight, bits, rows):
 
     Args:
         weight: float32 (N, C), post x pre. rows: int16 (C, P), written, pre x post, filled up with zeros.
+
+    Returns:
+        The largest magnitude of a weight; infinity where one is no number.
     """
     neurons, senders = weight.shape
     grain, most = 1 << (9 - bits), 1 << (bits - 1)
     # Sixteen columns of the weights lie in as many lines of the cache as one.
-    for part in nb.prange((senders + LANES - 1) // LANES):
+    parts = (senders + LANES - 1) // LANES
+    largest = np.zeros(parts, np.float32)
+    for part in nb.prange(parts):
         begin, end = part * LANES, min((part + 1) * LANES, senders)
         rows[begin:end, neurons:] = 0
+        seen, odd = np.float32(0), False
         for n in range(neurons):
             for j in range(begin, end):
-                steps = np.int32(np.rint(weight[n, j] * np.float32(64 / grain)))
+                one = weight[n, j]
+                seen, odd = max(seen, abs(one)), odd or one != one
+                steps = np.int32(np.rint(one * np.float32(64 / grain)))
                 rows[j, n] = min(max(steps, -most), most - 1) * grain
+        largest[part] = np.float32(np.inf) if odd else seen
+    return largest.max() if parts else np.float32(0)
 
 
 @nb.njit
@@ -207,6 +218,7 @@ def run_floats(events, synapses, bias, start, form, late, gate, written):
     Plain version: ``test_float_mode_is_a_torch_loop`` in tests/test_src_training.py.
 
     Args:
+        events: with values.
         synapses: :class:`Synapses`, float32, the effective weights. bias, start: float32.
         gate: the steepness of the sigmoid that stands for the step of z_s; 0: the step.
     """
@@ -320,7 +332,10 @@ def weight_gradient(events, lag, grad_a, scale, grad_w):
                 first, last = ends[b, j], ends[b, j + 1]
                 while last > first and times[b, last - 1] + lag[j] >= steps:
                     last -= 1
-                add_weighed(sums, j - begin, met, b * steps + lag[j], times, payloads, b, first, last)
+                if payloads.shape[1] > 0:
+                    add_weighed(sums, j - begin, met, b * steps + lag[j], times, payloads, b, first, last)
+                else:
+                    add_listed(sums, j - begin, met, b * steps + lag[j], times, b, first, last)
         for n in range(neurons):
             for j in range(begin, end):
                 grad_w[n, j] = scale * sums[j - begin, n]

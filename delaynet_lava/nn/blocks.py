@@ -17,7 +17,7 @@ from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrenc
 from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
 from delaynet_lava.neuron import RESETS
 from delaynet_lava.nn.axon import Axon
-from delaynet_lava.nn.parts import SURROGATE_HEIGHT, SURROGATE_WIDTH, Cuba, Synapse, quantize
+from delaynet_lava.nn.parts import SURROGATE_HEIGHT, SURROGATE_WIDTH, Cuba, Synapse, hold, quantize
 
 __all__ = ["Neuron", "leave_as_bits"]
 
@@ -57,7 +57,7 @@ class Neuron(Cuba):
 
     def initial(self, size: int) -> tuple[np.ndarray, np.ndarray] | None:
         """int32 (size,) each, current and membrane before the first input acts; None: at rest."""
-        if not (np.any(self.u_start) or np.any(self.v_start)):
+        if not (self.u_start.any() or self.v_start.any()):
             return None
         return np.broadcast_to(self.u_start, (size,)), np.broadcast_to(self.v_start, (size,))
 
@@ -72,8 +72,7 @@ class Neuron(Cuba):
         vth = self._parameters.get("vth")
         if vth is not None:
             reach = (1 << self.full_scale_exp >> fixedpoint.STATE_SHIFT) - 1
-            with torch.no_grad():
-                vth.clamp_(1 / self.w_scale, max(1, min(fixedpoint.VTH_MAX, reach)) / self.w_scale)
+            hold(vth, 1 / self.w_scale, max(1, min(fixedpoint.VTH_MAX, reach)) / self.w_scale)
 
 
 # What SLAYER's neuron takes beside ours. Our blocks start from rest, whatever persistent_state says.
@@ -171,14 +170,18 @@ class _Block(torch.nn.Module):
         # Through __call__ a weight-normed synapse would refresh its weight; here nobody calls it.
         for hook in of._forward_pre_hooks.values():
             hook(of, None)
+        if not of.weight.detach().sum().isfinite():
+            where = f"{type(self).__name__}: weights"
+            raise InputError(where, "are not all finite", "train with a smaller lr")
         weight = of.weight if of.pre_hook_fx is None else of.pre_hook_fx(of.weight)
-        words = weight.detach() * fixedpoint.WEIGHT_SCALE
-        if not torch.equal(words, words.round()):
-            raise InputError(
-                f"{type(self).__name__}: pre_hook_fx",
-                "leaves weights that are not multiples of 1/64 (or not numbers)",
-                "use the neuron's quantize_8bit, the default",
-            )
+        if of.pre_hook_fx != self.neuron.quantize_8bit:
+            words = weight.detach() * fixedpoint.WEIGHT_SCALE
+            if not torch.equal(words, words.round()):
+                raise InputError(
+                    f"{type(self).__name__}: pre_hook_fx",
+                    "leaves weights that are not multiples of 1/64",
+                    "use the neuron's quantize_8bit, the default",
+                )
         return weight.reshape(weight.shape[:2])
 
     def _input(self, x: torch.Tensor) -> tuple[torch.Tensor, SpikeBits | None]:
@@ -244,7 +247,7 @@ def leave_as_bits(net: Iterable[torch.nn.Module]) -> None:
     they were.
     """
     for block, reader in pairwise(net):
-        if isinstance(block, _Spiking):
+        if hasattr(block, "want_spikes"):
             block.want_spikes = not (isinstance(reader, _Block) and reader.axon is None)
 
 

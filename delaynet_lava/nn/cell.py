@@ -12,7 +12,7 @@ import torch
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes, src_training
-from delaynet_lava.kernels.autograd import SpikeBits, float_type, numbers_of
+from delaynet_lava.kernels.autograd import NO_NUMBERS, SpikeBits, float_type, numbers_of
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.src_cells import sum_type
 from delaynet_lava.kernels.src_inputs import inputs_of
@@ -58,14 +58,15 @@ class _Cell(torch.autograd.Function):
         batch, steps, _ = x.shape
         lanes = padded(n)
         room = (batch, steps, lanes) if any(ctx.needs_input_grad) else (batch, 0, 0)
-        out = np.empty((batch, steps, n), np.float32)
+        out = np.empty((batch, steps, n) if block.wants_numbers() else (batch, 0, 0), np.float32)
         slope_h, slope_x = np.empty(room, np.float32), np.empty(room, np.float32)
         saturated, fired = np.zeros(batch, np.int64), np.empty((batch, steps, spikes.words(n)), np.uint64)
         delay, delay_rec = block.delay_of(channels), block.recurrent_delay_of(n, w_rec)
         if integer:
             kind, to_bias, scale = np.int16, float(fx.DECAY_ONE), float(fx.WEIGHT_SCALE)
             back_scale, rows = scale, np.empty((channels, lanes), np.int16)
-            src_training.words_of(w_in.detach().numpy(), block.weight_bits, rows)
+            weight = w_in.detach().numpy()
+            block.hold(weight, src_training.words_of(weight, block.weight_bits, rows))
         else:
             kind, to_bias, scale = np.float32, 1.0, block.effect(block.in_exp)
             back_scale, rows = block.effect(max(0, form.output_bits)), _rows(w_in, lanes, scale, kind)
@@ -77,23 +78,25 @@ class _Cell(torch.autograd.Function):
         cells = level, block.start(level), form, late
         if integer:
             sums = np.zeros(0, block.sum_type(inputs.largest))
-            src_training.run_integers(inputs.by_step, inputs.spikes, synapses, *cells, sums, written)
+            src_training.run_integers(inputs.by_step, synapses, *cells, sums, written)
         else:
             gate = 0.0 if block.gate == "step" else float(block.gate)
             src_training.run_floats(inputs.by_step, synapses, *cells, gate, written)
         ctx.kept = inputs.by_channel, out, slope_h, slope_x, delay, delay_rec, form, late, block
         ctx.words, ctx.scale = rows, scale
         ctx.save_for_backward(w_rec)
-        overflows, bits = torch.from_numpy(saturated), torch.from_numpy(fired.view(np.int64))
+        totals = np.array([saturated.sum(), 0])
+        overflows, bits = torch.from_numpy(totals), torch.from_numpy(fired.view(np.int64))
         ctx.mark_non_differentiable(overflows, bits)
-        return torch.from_numpy(out).to(float_type(x)), overflows, bits
+        sent = torch.from_numpy(out) if out.size else NO_NUMBERS.expand(batch, steps, n)
+        return sent.to(float_type(x)), overflows, bits
 
     @staticmethod
     def backward(ctx, grad, *_):  # type: ignore[override]
         events, out, slope_h, slope_x, delay, delay_rec, form, late, block = ctx.kept
         (w_rec,) = ctx.saved_tensors
         wants_x, wants_in, wants_rec, wants_bias, *_ = ctx.needs_input_grad
-        n, channels = out.shape[2], len(ctx.words)
+        n, channels = grad.shape[2], len(ctx.words)
         batch, steps, lanes = slope_h.shape
         effect, effect_rec = block.effect(block.in_exp), block.effect(max(0, form.output_bits))
         grad_a, grad_bias = np.empty_like(slope_h), np.empty((batch, lanes), np.float32)
@@ -120,7 +123,8 @@ class _Cell(torch.autograd.Function):
             grad_in = of_weights(events, delay, effect)
         if wants_rec:
             # What is late in the output was sent before.
-            grad_rec = of_weights(inputs_of(out).by_channel, delay_rec + np.int32(1 - late), effect_rec)
+            sent = inputs_of(out, form.output_bits > 0).by_channel
+            grad_rec = of_weights(sent, delay_rec + np.int32(1 - late), effect_rec)
         return (
             None if into is None else into.to(grad.dtype),
             grad_in,
@@ -244,7 +248,8 @@ class SpikingRecurrentCell(torch.nn.Module):
         self.weight_bits, self.weight_exp, self.in_exp = weight_bits, weight_exp, in_exp
         self.output_bits, self.mode, self.gate = output_bits, mode, gate
         self.self_connection, self.feedback_grad = self_connection, float(feedback_grad)
-        self.delay_shift, self.count_log = delay_shift, count_log
+        self.delay_shift, self.count_log, self.want_spikes = delay_shift, count_log, True
+        self._graded = mode == "float"  # or payloads came in; most likely they do again
         self.overflows = torch.zeros(2, dtype=torch.int64)
         self.synapse = Synapse(in_neurons, out_neurons, weight_scale)
         self.bias = torch.nn.Parameter(
@@ -277,6 +282,15 @@ class SpikingRecurrentCell(torch.nn.Module):
         shift = fx.STATE_SHIFT - self.in_exp - self.weight_exp
         squash, activation = fx.SRC_SQUASHES[self.squash], fx.SRC_ACTIVATIONS[self.activation]
         return fx.SrcForm(shift, self.input_decay, squash, activation, self.slow, bits)
+
+    def sends_spikes(self) -> bool:
+        """Whether what it sends is spikes, whose bits say all."""
+        return self.mode == "integer" and self.output_bits == 0
+
+    def wants_numbers(self) -> bool:
+        """Whether somebody reads the numbers of the output tensor: see :func:`nn.blocks.leave_as_bits`."""
+        ours = self.count_log or self.recurrent_synapse is not None
+        return self.want_spikes or ours or not self.sends_spikes()
 
     def sum_type(self, largest: float) -> np.dtype:
         """Type of synaptic sums for inputs of at most this magnitude."""
@@ -321,13 +335,29 @@ class SpikingRecurrentCell(torch.nn.Module):
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Keep b_h in the silent range, and shadow weights where their words can follow."""
+        """Keep b_h in the silent range, and shadow weights where their words can follow.
+
+        Those of integer inputs are held where their words are made.
+        """
         self.bias.clamp_(BIAS_MIN, bias_max(self.activation, self.slow))
-        for synapse in (self.synapse, self.recurrent_synapse):
+        for synapse in (self.synapse if self.mode == "float" else None, self.recurrent_synapse):
             if synapse is not None:
-                # In NumPy: to wake torch's threads costs more.
                 weight = synapse.weight.numpy()
-                np.clip(weight, fx.WEIGHT_MIN / 64, -fx.WEIGHT_MIN / 64, out=weight)
+                self.hold(weight, np.abs(weight).max())
+
+    def hold(self, weight: np.ndarray, largest: float) -> None:
+        """Bring weights back to where words can follow them, where the largest magnitude has left it.
+
+        Raises:
+            InputError: there are some that are not finite.
+        """
+        most = -fx.WEIGHT_MIN / fx.WEIGHT_SCALE
+        if not np.isfinite(largest):
+            raise InputError(
+                f"{type(self).__name__}: weights", "are not all finite", "train with a smaller lr"
+            )
+        if largest > most:
+            np.clip(weight, -most, most, out=weight)
 
     @property
     def threshold(self) -> float:
@@ -352,7 +382,8 @@ class SpikingRecurrentCell(torch.nn.Module):
             raise InputError(f"{where}: input", f"is on {x.device}", "this layer runs on the CPU")
         if x.ndim != 3 or x.shape[1] != channels:
             raise InputError(f"{where}: input", f"has shape {tuple(x.shape)}, expected (N, {channels}, T)")
-        inputs = inputs_of(numbers_of(x.transpose(1, 2)))
+        inputs = inputs_of(numbers_of(x.transpose(1, 2)), self._graded)
+        self._graded |= inputs.by_step.value.shape[1] > 0
         if self.mode == "integer":
             if inputs.fractions:
                 raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")
@@ -362,12 +393,11 @@ class SpikingRecurrentCell(torch.nn.Module):
                 )
         self.clamp()
         weight = self.synapse.weight.reshape(self.synapse.weight.shape[:2])
-        out, saturated, fired = _Cell.apply(
+        out, self.overflows, fired = _Cell.apply(
             x.transpose(1, 2), weight, self.recurrent_matrix(), self.bias, inputs, self
         )
-        self.overflows = torch.tensor([int(saturated.sum()), 0])
         out = out.transpose(1, 2)
-        if self.mode == "integer" and self.output_bits == 0:
+        if self.sends_spikes():
             late = int(self.delay_shift)
             population = torch.zeros(out.shape[0], out.shape[2])
             spikes.count(fired.numpy().view(np.uint64), late, population.numpy())

@@ -15,7 +15,7 @@ import torch
 
 from delaynet_lava import fixedpoint
 
-__all__ = ["SURROGATE_HEIGHT", "SURROGATE_WIDTH", "Cuba", "Synapse", "quantize"]
+__all__ = ["SURROGATE_HEIGHT", "SURROGATE_WIDTH", "Cuba", "Synapse", "hold", "quantize"]
 
 SURROGATE_WIDTH, SURROGATE_HEIGHT = 100, 0.1
 """Factors of SLAYER's surrogate gradient (its ``TAU_RHO_MULT`` and ``SCALE_RHO_MULT``)."""
@@ -31,24 +31,18 @@ class _Quantize(torch.autograd.Function):
         return grad, None
 
 
-class _Words(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, step, low, high):  # type: ignore[override]
-        words = torch.round(x / step) * step
-        held = words.clamp(low, high)
-        ctx.save_for_backward(words == held)
-        return held
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[override]
-        return grad * ctx.saved_tensors[0], None, None, None
-
-
 def quantize(x: torch.Tensor, step: float = 1) -> torch.Tensor:
     """The nearest multiple of ``step``, a half to the even one; gradients pass as if nothing happened."""
     if x.requires_grad:
         return _Quantize.apply(x, step)
     return torch.round(x) if step == 1 else torch.round(x / step) * step
+
+
+def hold(one: torch.Tensor, least: float, most: float) -> None:
+    """Bring a tensor of one number back between two bounds."""
+    if not least <= one.item() <= most:
+        with torch.no_grad():
+            one.clamp_(least, most)
 
 
 class Cuba(torch.nn.Module):
@@ -120,18 +114,18 @@ class Cuba(torch.nn.Module):
         }
 
     def quantize_8bit(self, weight: torch.Tensor, descale: bool = False) -> torch.Tensor:
-        """Weights that 8 bits hold: multiples of 2/64 from -256/64 to 254/64; ``descale``: as integers."""
-        low, high = fixedpoint.WEIGHT_MIN / self.w_scale, fixedpoint.WEIGHT_MAX / self.w_scale
-        # Not torch's clamp: since torch 2.14 it gives no gradient to what lies at a bound itself, and a
-        # weight that has once come there would stay for ever.
-        words = _Words.apply(weight, 2 / self.w_scale, low, high)
+        """Weights that 8 bits hold: multiples of 2/64 from -256/64 to 254/64; ``descale``: as integers.
+
+        The gradient passes to weights whose nearest word is one of these. What is no number must not come in.
+        """
+        low, high = fixedpoint.WEIGHT_MIN // 2, fixedpoint.WEIGHT_MAX // 2
+        words = torch.fake_quantize_per_tensor_affine(weight, 2 / self.w_scale, 0, low, high)
         return words * self.w_scale if descale else words
 
     def clamp(self) -> None:
         """Keep the decays in 0 to 4096."""
-        with torch.no_grad():
-            self.current_decay.clamp_(0, self.p_scale)
-            self.voltage_decay.clamp_(0, self.p_scale)
+        hold(self.current_decay, 0, self.p_scale)
+        hold(self.voltage_decay, 0, self.p_scale)
 
     def _decay(self, value: torch.Tensor) -> int:
         self.clamp()
