@@ -10,7 +10,17 @@ from numba.extending import intrinsic
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.vectors import above_one, not_zero
 
-__all__ = ["count", "lowest_bit", "pack", "pack_tensor", "tally", "unpack", "unpack_tensor", "words"]
+__all__ = [
+    "count",
+    "count_ones",
+    "lowest_bit",
+    "pack",
+    "pack_tensor",
+    "tally",
+    "unpack",
+    "unpack_tensor",
+    "words",
+]
 
 ONE = np.uint64(1)
 
@@ -117,7 +127,7 @@ def _add_bit(values, bit, words_now):
 
 
 @intrinsic
-def _ones(_, word):
+def count_ones(_, word):
     """How many bits of a uint64 are set."""
 
     def generate(_context, builder, _signature, args):
@@ -136,7 +146,7 @@ def count(bits, shift, totals):
         for t in range(totals.shape[1] - shift):
             total = 0
             for w in range(bits.shape[2]):
-                total += _ones(bits[b, t, w])
+                total += count_ones(bits[b, t, w])
             totals[b, t + shift] = total
 
 

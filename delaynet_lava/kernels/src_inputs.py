@@ -8,13 +8,14 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.kernels.compiled import compiled
-from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.spikes import ONE, count_ones, lowest_bit
 from delaynet_lava.kernels.vectors import not_zero
 
 __all__ = ["Events", "Inputs", "inputs_of"]
 
 _USUAL = 8
 """One number among so many that is not 0 is what room is made for first."""
+_AT_ONCE, _HIGHEST = 8, np.uint64(1 << 63)
 _WORD = 64
 """Numbers that are looked at together: most are 0, and most of their neighbours with them."""
 
@@ -97,12 +98,13 @@ def _list(x, listed, turned, facts):
     numbers_turned, values_turned, ends_turned = turned.number, turned.value, turned.end
     batch, rows, columns = x.shape
     size, room, graded = rows * columns, numbers.shape[1], values.shape[1] > 0
+    width = np.uint64(columns)
     for b in nb.prange(batch):
-        start = np.zeros(columns + 1, np.int64)
-        plane = x[b].reshape(size)
+        row_starts, starts = np.zeros(rows + 1, np.int64), np.zeros(columns + 1, np.int64)
+        # Indices without a sign are not checked for one. Where there is no room, the last places are spoilt.
+        places = np.empty(room + 2 * _WORD, np.uint64)
+        plane, listing, turning = x[b].reshape(size), numbers[b], numbers_turned[b]
         k, fractions, others, largest = 0, 0, 0, np.float32(0)
-        row, begins = 0, 0
-        ends[b, 0] = 0
         for at in range(0, size, _WORD):
             if at + _WORD <= size:
                 found = not_zero(plane, plane.ctypes.data + plane.itemsize * at)
@@ -110,39 +112,50 @@ def _list(x, listed, turned, facts):
                 found = np.uint64(0)
                 for n in range(size - at):
                     found |= np.uint64(plane[at + n] != 0) << np.uint64(n)
-            while found != 0:
-                place = at + lowest_bit(found)
-                found &= found - ONE
-                while place >= begins + columns:
-                    row += 1
-                    begins += columns
-                    ends[b, row] = k
-                n, value = place - begins, np.float32(plane[place])
-                if k < room:
-                    numbers[b, k] = n
-                    if graded:
-                        values[b, k] = value
-                k += 1
-                start[n + 1] += 1
-                if value != 1:
-                    others += 1
-                    fractions += value != np.floor(value)
-                    largest = max(largest, abs(value))
-        for r in range(row + 1, rows + 1):
-            ends[b, r] = k
-        facts[b, 0], facts[b, 1], facts[b, 2] = fractions, max(largest, np.float32(min(k, 1))), others
+            if found != 0:
+                end = min(k, room)
+                k += count_ones(found)
+                # So many at once, whether they are there or not: what a processor can foresee.
+                for _ in range(_AT_ONCE):
+                    places[np.uint64(end)] = at + lowest_bit(found | _HIGHEST)
+                    found &= found - ONE
+                    end += 1
+                while found != 0:
+                    places[np.uint64(end)] = at + lowest_bit(found)
+                    found &= found - ONE
+                    end += 1
         facts[b, 3] = k
         if k > room:
             continue
-        for n in range(columns):
-            start[n + 1] += start[n]
-        for n in range(columns + 1):
-            ends_turned[b, n] = start[n]
-        for r in range(rows):
-            for k in range(ends[b, r], ends[b, r + 1]):
-                n = np.uint64(numbers[b, k])  # an index with a sign would be checked for it
-                place = np.uint64(start[n])
-                numbers_turned[b, place] = r
-                if graded:
-                    values_turned[b, place] = values[b, k]
-                start[n] += 1
+        for i in range(k):
+            place = places[np.uint64(i)]
+            row = place // width
+            n, value = place - row * width, np.float32(plane[place])
+            listing[np.uint64(i)], places[np.uint64(i)] = n, row
+            row_starts[row + ONE] += 1
+            starts[n + ONE] += 1
+            if graded:
+                values[b, i] = value
+            if value != 1:
+                others += 1
+                fractions += value != np.floor(value)
+                largest = max(largest, abs(value))
+        facts[b, 0], facts[b, 1], facts[b, 2] = fractions, max(largest, np.float32(min(k, 1))), others
+        _add_up(row_starts, ends[b])
+        _add_up(starts, ends_turned[b])
+        for i in range(k):
+            n = np.uint64(listing[np.uint64(i)])
+            place = np.uint64(starts[n])
+            turning[place] = places[np.uint64(i)]
+            if graded:
+                values_turned[b, place] = values[b, i]
+            starts[n] += 1
+
+
+@nb.njit
+def _add_up(counts, ends):
+    """Replace numbers by their sums up to each, and write these to ``ends`` too."""
+    for n in range(1, counts.shape[0]):
+        counts[n] += counts[n - 1]
+    for n in range(counts.shape[0]):
+        ends[n] = counts[n]

@@ -155,18 +155,17 @@ def words_of(weight, bits, rows):
     neurons, senders = weight.shape
     grain, most = 1 << (9 - bits), 1 << (bits - 1)
     # Sixteen columns of the weights lie in as many lines of the cache as one.
+    scale, low, high = np.float32(64 / grain), np.float32(-most), np.float32(most - 1)
     parts = (senders + LANES - 1) // LANES
     largest = np.zeros(parts, np.float32)
     for part in nb.prange(parts):
-        begin, end = part * LANES, min((part + 1) * LANES, senders)
-        rows[begin:end, neurons:] = 0
         seen, odd = np.float32(0), False
-        for n in range(neurons):
-            for j in range(begin, end):
+        for j in range(part * LANES, min((part + 1) * LANES, senders)):
+            for n in range(neurons):
                 one = weight[n, j]
                 seen, odd = max(seen, abs(one)), odd or one != one
-                steps = np.int32(np.rint(one * np.float32(64 / grain)))
-                rows[j, n] = min(max(steps, -most), most - 1) * grain
+                rows[j, n] = np.int16(min(max(np.rint(one * scale), low), high)) * grain
+            rows[j, neurons:] = 0
         largest[part] = np.float32(np.inf) if odd else seen
     return largest.max() if parts else np.float32(0)
 
@@ -336,6 +335,6 @@ def weight_gradient(events, lag, grad_a, scale, grad_w):
                     add_weighed(sums, j - begin, met, b * steps + lag[j], times, payloads, b, first, last)
                 else:
                     add_listed(sums, j - begin, met, b * steps + lag[j], times, b, first, last)
-        for n in range(neurons):
-            for j in range(begin, end):
+        for j in range(begin, end):
+            for n in range(neurons):
                 grad_w[n, j] = scale * sums[j - begin, n]
