@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from delaynet_lava import pictures
-from delaynet_lava.bench import harness, limits, machine, plots, ratios, scaling, startup
+from delaynet_lava.bench import harness, machine, plots, ratios, scaling
 from delaynet_lava.bench.harness import Figure, Job, LeftOut, take
 from delaynet_lava.bench.loops import LastMembrane, PlainLoop, TunedLoop
-from delaynet_lava.bench.shapes import SHAPES, images, inputs_of
+from delaynet_lava.bench.shapes import images, inputs_of
 from delaynet_lava.bench.subject import (
     Subject,
     calibrated,
@@ -33,7 +33,7 @@ from delaynet_lava.bench.subject import (
 from delaynet_lava.bench.workloads import undelayed
 from delaynet_lava.cli import main
 from delaynet_lava.emulator import emulate
-from delaynet_lava.errors import DelayNetError, InputError
+from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import VTH_MAX
 from delaynet_lava.network import Dense, Network, Neuron, Synapse
 
@@ -111,53 +111,6 @@ def test_each_thing_gets_the_number_of_threads_that_suits_it(times, best):
     timing = timed(FakeWork(by_threads=times), threads=(1, 2))
     assert timing.threads == best and timing.trials_s == times
     assert timing.runs_s == [2.0] * 5
-
-
-@pytest.mark.parametrize("shape", limits.LIMITED)
-def test_the_parts_of_a_step_and_what_the_machine_needs_for_them(shape, tmp_path, capsys):
-    assert call("bench", "--limits", "--quick", "--shape", shape, "--json", str(tmp_path / "a.json")) == 0
-    shown = capsys.readouterr().out
-    found = json.loads((tmp_path / "a.json").read_text())
-    names = [part["name"] for part in found["parts"]]
-    ordered = ["hidden layer, forward", "readout, forward", "readout, backward", "hidden layer, backward"]
-    assert [name for name in names if name in ordered] == ordered and names[-1] == "everything else"
-    assert sum(part["seconds"] for part in found["parts"]) == pytest.approx(found["step_s"])
-    sizes, kind = ratios.sizes_of(shape, quick=True), SHAPES[shape]
-    (products,) = (part for part in found["parts"] if part["name"] == "hidden layer, backward")
-    columns = -(-kind.layers[0] // 64) * 64
-    flops = 2 * sizes.train_samples * sizes.train_steps * kind.layers[0] * columns
-    assert products["gflop"] == pytest.approx(flops / 1e9) and products["bound_s"] > 0
-    assert all(name in shown for name in names) and "GFLOP/s" in shown
-
-
-def test_what_it_takes_to_start(tmp_path, capsys, monkeypatch):
-    names = [
-        "import numpy",
-        "import torch",
-        "delaynet --version",
-        "an option that there is not",
-        "delaynet run net.h5",
-    ]
-    chosen = {name: startup.COMMANDS[name] for name in names}
-    monkeypatch.setattr(startup, "COMMANDS", chosen)
-    assert call("bench", "--startup", "--quick", "--json", str(tmp_path / "a.json")) == 0
-    shown = capsys.readouterr().out
-    starts = {one["name"]: one for one in json.loads((tmp_path / "a.json").read_text())["starts"]}
-    assert list(starts) == names and all(name in shown for name in names)
-    assert starts["import numpy"]["numpy"] == starts["import torch"]["torch"] == 1
-    assert 0 < starts["delaynet --version"]["torch"] < 1 < starts["import torch"]["numpy"]
-    # What ends otherwise than it should is no figure.
-    wrong = replace(chosen["delaynet --version"], fails=True)
-    monkeypatch.setattr(startup, "COMMANDS", chosen | {"delaynet --version": wrong})
-    with pytest.raises(DelayNetError, match="delaynet --version: ended with exit code 0 and said"):
-        startup.measure_starts(quick=True)
-    assert call("bench", "--startup", "--limits") == 2
-
-
-def test_what_has_no_known_parts_is_told(capsys):
-    assert call("bench", "--limits", "--shape", "src") == 2
-    assert call("bench", "--limits", "--scaling") == 2
-    assert "one of cue, psmnist" in capsys.readouterr().err
 
 
 def test_short_runs_are_tried_until_they_fill_their_time():

@@ -81,6 +81,13 @@ def test_the_published_order_is_the_default(tmp_path, images) -> None:
     assert sorted(other.order) == list(range(784))
     coarse = delaynet_lava.task(f"psmnist:root={tmp_path},bits=5")
     assert np.array_equal(coarse.batch("test", 0, 5)[0], permuted.batch("test", 0, 5)[0] >> 3)
+    shallow = delaynet_lava.task(f"psmnist:root={tmp_path},bits=5,depth=2")
+    assert shallow.word.endswith("bits=5,depth=2") and shallow.payload_bits == 5
+    assert np.array_equal(shallow.batch("test", 0, 5)[0], coarse.batch("test", 0, 5)[0] & 0b11000)
+    at_once = delaynet_lava.task(f"mnist:root={tmp_path},coding=direct,length=1,bits=5,depth=2")
+    assert np.array_equal(
+        at_once.batch("test", 0, 5)[0][:, 0, shallow.order], shallow.batch("test", 0, 5)[0][..., 0]
+    )
 
 
 def test_rates_follow_the_pixels_and_samples_their_seed(tmp_path, images) -> None:
@@ -204,7 +211,7 @@ def test_files_that_are_not_what_they_should_be_get_one_line(tmp_path, images, n
 
 @pytest.mark.parametrize(
     "word",
-    ["mnist:shift=28", "psmnist:shift=-1",
+    ["mnist:shift=28", "psmnist:shift=-1", "psmnist:bits=5,depth=6", "mnist:depth=-1",
      "smnist:bits=0", "smnist:bits=9", "psmnist:permutation=-2", "mnist:coding=phase", "mnist:length=0",
      "mnist:blank=-1", "mnist:gain=0", "mnist:gain=1.5", "smnist:permutation=1", "fashion:bits=x"],
 )  # fmt: skip

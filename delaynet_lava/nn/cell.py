@@ -26,7 +26,6 @@ BIAS_MIN, BIAS_MAX = fx.SRC_BIAS_MIN / fx.DECAY_ONE, fx.SRC_BIAS_MAX["parabola",
 """b_h in which a cell of the paper's is silent without input, -8 to -5; others: :func:`bias_max`."""
 FIRES = 1.6
 """A constant x under which a cell of b_h = -6 fires."""
-LARGEST_PAYLOAD = 1 << fx.PAYLOAD_BITS_MAX
 _DEFAULTS: dict[str, Any] = {
     "bias": -6.0, "current_decay": fx.SRC_DECAY / fx.DECAY_ONE, "squash": "parabola",
     "activation": "parabola", "slow": 7, "requires_grad": True,
@@ -387,10 +386,9 @@ class SpikingRecurrentCell(torch.nn.Module):
         if self.mode == "integer":
             if inputs.fractions:
                 raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")
-            if not inputs.largest <= LARGEST_PAYLOAD:
-                raise InputError(
-                    f"{where}: input", f"holds {inputs.largest:g}, expected at most {LARGEST_PAYLOAD}"
-                )
+            if not inputs.largest < 1 << fx.PAYLOAD_BITS_MAX:
+                most = f"a payload has at most {fx.PAYLOAD_BITS_MAX} bits"
+                raise InputError(f"{where}: input", f"holds {inputs.largest:g}, {most}", "scale it down")
         self.clamp()
         weight = self.synapse.weight.reshape(self.synapse.weight.shape[:2])
         out, self.overflows, fired = _Cell.apply(

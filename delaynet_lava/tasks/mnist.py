@@ -97,6 +97,8 @@ class _MnistTask(Task):
     Attributes:
         collection: "mnist" or "fashion". root: where the files are; "": DELAYNET_DATA, or here.
         bits: of a pixel that is sent as a payload, 1 to 8: its highest ones.
+        depth: so many of these are used, the highest ones, the others are 0; 0: all. Payloads stay as large
+            as they were, so that it can vary below a network that was trained.
         shift: images that train are moved by up to so many pixels along both axes, by others each time; what
             leaves the frame is lost. Those that validate and test stay as they are.
         seed: of what is drawn. A training that walks through the images again and again draws it anew each
@@ -107,6 +109,7 @@ class _MnistTask(Task):
     collection: str
     root: str = ""
     bits: int = 8
+    depth: int = 0
     shift: int = 0
     seed: int | None = 0
     images: _Images = field(init=False, repr=False)
@@ -117,6 +120,8 @@ class _MnistTask(Task):
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
             raise InputError(f"task {self.name}: bits", f"{self.bits} is not 1 to 8")
+        if not 0 <= self.depth <= self.bits:
+            raise InputError(f"task {self.name}: depth", f"{self.depth} is not 0 to {self.bits}, its bits")
         if not 0 <= self.shift < SIDE:
             raise InputError(f"task {self.name}: shift", f"{self.shift} is not 0 to {SIDE - 1} pixels")
         object.__setattr__(self, "images", _Images(self.collection, self.root))
@@ -139,6 +144,10 @@ class _MnistTask(Task):
         if split == "train" and self.shift:
             pixels = _moved(pixels, self._keys(split, first, count, _MOVES), self.shift)
         return pixels, labels[chosen].astype(np.int64)
+
+    def _payloads(self, pixels: np.ndarray) -> np.ndarray:
+        depth = self.depth or self.bits
+        return pixels >> (8 - depth) << (self.bits - depth)
 
     def _keys(self, split: str, first: int, count: int, what: int = 0) -> np.ndarray:
         """uint64 (count,): where the random numbers of each sample begin."""
@@ -193,14 +202,14 @@ class Pixels(_MnistTask):
         if self.permutation < -1:
             raise InputError(f"task {self.name}: permutation", f"{self.permutation} is not a seed")
         ordered = {"permutation": 0} if self.permutation >= 0 else {}
-        self._settle({"root": "", **ordered, "bits": 8, "shift": 0}, drawn=self.shift > 0)
+        self._settle({"root": "", **ordered, "bits": 8, "depth": 0, "shift": 0}, drawn=self.shift > 0)
         object.__setattr__(self, "payload_bits", self.bits)
         object.__setattr__(self, "order", _permutation(self.permutation))
 
     def batch(self, split: str, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """int32 (count, 784, 1), int64 (count,)."""
         pixels, labels = self._pixels(split, first, count)
-        return (pixels[:, self.order] >> (8 - self.bits)).astype(np.int32)[:, :, None], labels
+        return self._payloads(pixels[:, self.order]).astype(np.int32)[:, :, None], labels
 
 
 def _permutation(seed: int) -> np.ndarray:
@@ -239,7 +248,8 @@ class Coded(_MnistTask):
             faults.append(f"gain {self.gain} is not above 0 and at most 1")
         if faults:
             raise InputError(f"task {self.name}", "; ".join(faults))
-        usual = {"root": "", "coding": "rate", "length": 200, "blank": 0, "gain": 0.25, "bits": 8, "shift": 0}
+        usual = {"root": "", "coding": "rate", "length": 200, "blank": 0, "gain": 0.25, "bits": 8}
+        usual |= {"depth": 0, "shift": 0}
         self._settle(usual, drawn=self.coding == "rate" or self.shift > 0)
         object.__setattr__(self, "steps", self.length + self.blank)
         if self.coding == "direct":
@@ -250,7 +260,7 @@ class Coded(_MnistTask):
         pixels, labels = self._pixels(split, first, count)
         if self.coding == "direct":
             inputs = np.zeros((count, self.steps, PIXELS), np.int32)
-            inputs[:, self.blank :] = (pixels >> (8 - self.bits))[:, None]
+            inputs[:, self.blank :] = self._payloads(pixels)[:, None]
             return inputs, labels
         inputs = np.zeros((count, self.steps, PIXELS), np.uint8)
         chances = np.rint(self.gain / 255 * (1 << 24) * pixels).astype(np.int64)

@@ -31,7 +31,9 @@ def _pixels(word: str, options: Mapping[str, str], seed: int) -> Task:
     from delaynet_lava.tasks.mnist import Pixels
 
     name = word.partition(":")[0]
-    usual = {"root": "", "bits": 8, "shift": 0} | ({"permutation": 0} if name == "psmnist" else {})
+    usual = {"root": "", "bits": 8, "depth": 0, "shift": 0} | (
+        {"permutation": 0} if name == "psmnist" else {}
+    )
     return Pixels(name=name, collection="mnist", seed=seed, **read_options(word, options, usual))
 
 
@@ -39,7 +41,8 @@ def _coded(word: str, options: Mapping[str, str], seed: int) -> Task:
     from delaynet_lava.tasks.mnist import Coded
 
     name = word.partition(":")[0]
-    usual = {"root": "", "coding": "rate", "length": 200, "blank": 0, "gain": 0.25, "bits": 8, "shift": 0}
+    usual = {"root": "", "coding": "rate", "length": 200, "blank": 0, "gain": 0.25, "bits": 8}
+    usual |= {"depth": 0, "shift": 0}
     return Coded(name=name, collection=name, seed=seed, **read_options(word, options, usual))
 
 
