@@ -31,7 +31,7 @@ __all__ = [
 
 _ONE = np.float32(1)
 _TOGETHER = 96
-"""Senders whose gradients are summed in turn."""
+"""Senders whose gradients are summed in turn; the last ones are more."""
 
 
 class Synapses(NamedTuple):
@@ -323,8 +323,9 @@ def weight_gradient(events, lag, grad_a, scale, grad_w):
     # The sums of each come in one order, whoever computes.
     met = grad_a.reshape(batch * steps, lanes)
     neurons, senders = grad_w.shape
-    for part in nb.prange((senders + _TOGETHER - 1) // _TOGETHER):
-        begin, end = part * _TOGETHER, min((part + 1) * _TOGETHER, senders)
+    parts = max(1, senders // _TOGETHER)
+    for part in nb.prange(parts):
+        begin, end = part * _TOGETHER, (part + 1) * _TOGETHER if part + 1 < parts else senders
         sums = np.zeros((end - begin, lanes), np.float32)
         for b in range(batch):
             for j in range(begin, end):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -170,7 +171,7 @@ class _Block(torch.nn.Module):
         # Through __call__ a weight-normed synapse would refresh its weight; here nobody calls it.
         for hook in of._forward_pre_hooks.values():
             hook(of, None)
-        if not of.weight.detach().sum().isfinite():
+        if not math.isfinite(of.weight.detach().sum().item()):
             where = f"{type(self).__name__}: weights"
             raise InputError(where, "are not all finite", "train with a smaller lr")
         weight = of.weight if of.pre_hook_fx is None else of.pre_hook_fx(of.weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -351,7 +352,7 @@ class SpikingRecurrentCell(torch.nn.Module):
             InputError: there are some that are not finite.
         """
         most = -fx.WEIGHT_MIN / fx.WEIGHT_SCALE
-        if not np.isfinite(largest):
+        if not math.isfinite(largest):
             raise InputError(
                 f"{type(self).__name__}: weights", "are not all finite", "train with a smaller lr"
             )
