@@ -151,6 +151,7 @@ SHIPPED = {
     "cue_src.pt": "70721a99ff10de3b",
     "mnist_lif.pt": "0a90120338b0f13a",
     "mnist_src.pt": "5bd88b53ae1141e1",
+    "psmnist.pt": "f7573162d4213d45",
 }
 
 

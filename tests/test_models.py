@@ -28,6 +28,7 @@ def command(*words: str) -> int:
 def test_every_name_is_a_model_that_loads():
     cells = {"cue_src": "SpikingRecurrentCell", "mnist_src": "SpikingRecurrentCell", "mnist_lif": "Dense"}
     expected = ("cue_6bit", "cue_dense", "cue_loihi2", "cue_paper", "cue_src", "mnist_lif", "mnist_src")
+    expected += ("psmnist",)
     assert models.names() == expected
     for name in models.names():
         net = delaynet_lava.load_model(f"model:{name}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import delaynet_lava
+from delaynet_lava.analysis.overflow import bounds
 from delaynet_lava.cli import main
 from delaynet_lava.evaluation import evaluate
 from delaynet_lava.export import export_netx
@@ -83,6 +84,23 @@ def test_cells_with_delays_remember(model, tmp_path):
     assert [(finding.rule, finding.severity) for finding in report.findings] == [("microcode", "warning")]
     result = evaluate(report.network, CueAccumulation(seed=2026), 512)
     assert result.accuracy >= 0.96 and result.u_wraps == [0, 0]
+
+
+def test_the_network_of_permuted_mnist_keeps_every_rule_and_cannot_overflow(model, tmp_path):
+    report = export_netx(model.with_name("psmnist.pt"), tmp_path / "net.h5", profile="loihi2")
+    assert report.findings == [] and report.network.layers[0].size == 216
+    assert not any(bound.wraps.any() or bound.saturates.any() for bound in bounds(report.network))
+
+
+@pytest.mark.slow
+def test_permuted_mnist_is_as_often_right_as_its_page_says(model, tmp_path):
+    from mnist_files import mnist_folder
+
+    report = export_netx(model.with_name("psmnist.pt"), tmp_path / "net.h5", profile="loihi2")
+    source = delaynet_lava.task(f"psmnist:root={mnist_folder()},bits=5")
+    result = evaluate(report.network, source, 10000)
+    assert result.accuracy == 0.9504
+    assert not sum(result.u_wraps) and not sum(result.v_saturations)
 
 
 @pytest.mark.slow

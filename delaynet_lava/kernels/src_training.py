@@ -154,8 +154,8 @@ def words_of(weight, bits, rows):
     """
     neurons, senders = weight.shape
     grain, most = 1 << (9 - bits), 1 << (bits - 1)
-    # Sixteen columns of the weights lie in as many lines of the cache as one.
     scale, low, high = np.float32(64 / grain), np.float32(-most), np.float32(most - 1)
+    # Sixteen columns of the weights lie in as many lines of the cache as one.
     parts = (senders + LANES - 1) // LANES
     largest = np.zeros(parts, np.float32)
     for part in nb.prange(parts):

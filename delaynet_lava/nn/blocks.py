@@ -249,7 +249,8 @@ def leave_as_bits(net: Iterable[torch.nn.Module]) -> None:
     """
     for block, reader in pairwise(net):
         if hasattr(block, "want_spikes"):
-            block.want_spikes = not (isinstance(reader, _Block) and reader.axon is None)
+            wanted = not (isinstance(reader, _Block) and reader.axon is None)
+            block.want_spikes = wanted  # type: ignore[assignment]
 
 
 class _Spiking(_Block):

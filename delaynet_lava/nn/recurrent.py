@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -129,7 +128,7 @@ class DelayRecurrent(SenderDelays, _Spiking):
         fixed = super()._dynamics()
         if not self.learn_delays:
             return fixed
-        return replace(fixed, delay_window=self.delay_window, max_delay=self.max_delay)
+        return fixed._replace(delay_window=self.delay_window, max_delay=self.max_delay)
 
     def _learned_delay(self) -> torch.Tensor | None:
         return self.learned_delay if self.learn_delays else None
