@@ -47,6 +47,7 @@ def a_value(rule: Allowed, layers: int) -> st.SearchStrategy:
         one = st.booleans()
     elif rule.kind is str:
         one = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+        one |= st.text(' "[]=,x', max_size=4)
     else:
         low = rule.least if rule.least is not None else (rule.above or 0)
         high = rule.most if rule.most is not None else (rule.below or 1e9)

@@ -171,7 +171,10 @@ def text_of(value: Any) -> str:
         nested = any(isinstance(part, (tuple, list)) for part in value)
         text = _toml(list(map(_as_list, value))).replace(" ", "")
         return text if nested or len(value) < 2 or isinstance(value[0], str) else text[1:-1]
-    return value if isinstance(value, str) else _toml(value)
+    if not isinstance(value, str):
+        return _toml(value)
+    # What would be stripped, or taken for a quoted text or a list.
+    return f'"{value}"' if value != value.strip() or value[:1] in ("[", '"') else value
 
 
 def _as_list(value: Any) -> Any:
