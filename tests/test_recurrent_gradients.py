@@ -12,6 +12,7 @@ slayer = pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not instal
 from delaynet_lava.errors import InputError  # noqa: E402
 from delaynet_lava.fixedpoint import membrane_grid  # noqa: E402
 from delaynet_lava.nn import DelayRecurrent, Readout  # noqa: E402
+from delaynet_lava.nn.model import describe  # noqa: E402
 
 
 class PaperSpike(torch.autograd.Function):
@@ -264,6 +265,11 @@ def test_what_would_be_rounded_in_silence_is_refused():
     block.input_synapse.weight.data[0] = float("nan")
     with pytest.raises(InputError, match="not all finite"):
         block(torch.ones(1, 4, 10))
+    with pytest.raises(InputError, match="not all finite"):
+        describe(torch.nn.Sequential(block))
+    loose.input_synapse.weight.data[0] = float("nan")
+    with pytest.raises(InputError, match="not numbers"):
+        loose(torch.ones(1, 4, 10))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -171,16 +170,13 @@ class _Block(torch.nn.Module):
         # Through __call__ a weight-normed synapse would refresh its weight; here nobody calls it.
         for hook in of._forward_pre_hooks.values():
             hook(of, None)
-        if not math.isfinite(of.weight.detach().sum().item()):
-            where = f"{type(self).__name__}: weights"
-            raise InputError(where, "are not all finite", "train with a smaller lr")
         weight = of.weight if of.pre_hook_fx is None else of.pre_hook_fx(of.weight)
         if of.pre_hook_fx != self.neuron.quantize_8bit:
             words = weight.detach() * fixedpoint.WEIGHT_SCALE
             if not torch.equal(words, words.round()):
                 raise InputError(
                     f"{type(self).__name__}: pre_hook_fx",
-                    "leaves weights that are not multiples of 1/64",
+                    "leaves weights that are not multiples of 1/64 (or not numbers)",
                     "use the neuron's quantize_8bit, the default",
                 )
         return weight.reshape(weight.shape[:2])

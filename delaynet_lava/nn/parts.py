@@ -6,6 +6,7 @@ weights go from one to the other; the tests compare both. What neurons do with t
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from delaynet_lava import fixedpoint
+from delaynet_lava.errors import InputError
 
 __all__ = ["SURROGATE_HEIGHT", "SURROGATE_WIDTH", "Cuba", "Synapse", "hold", "quantize"]
 
@@ -116,8 +118,14 @@ class Cuba(torch.nn.Module):
     def quantize_8bit(self, weight: torch.Tensor, descale: bool = False) -> torch.Tensor:
         """Weights that 8 bits hold: multiples of 2/64 from -256/64 to 254/64; ``descale``: as integers.
 
-        The gradient passes to weights whose nearest word is one of these. What is no number must not come in.
+        The gradient passes to weights whose nearest word is one of these.
+
+        Raises:
+            InputError: weights that are not finite, for which torch has a word too.
         """
+        if not math.isfinite(weight.detach().sum().item()):
+            where = f"{type(self).__name__}: weights"
+            raise InputError(where, "are not all finite", "train with a smaller lr")
         low, high = fixedpoint.WEIGHT_MIN // 2, fixedpoint.WEIGHT_MAX // 2
         words = torch.fake_quantize_per_tensor_affine(weight, 2 / self.w_scale, 0, low, high)
         return words * self.w_scale if descale else words
