@@ -31,6 +31,7 @@ from delaynet_lava.kernels.events import (
 from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.row_sums import add_rows
 from delaynet_lava.kernels.state import Rows, Rule, advance
+from delaynet_lava.kernels.steps import move
 from delaynet_lava.kernels.vectors import (
     BLOCK,
     LANES,
@@ -323,6 +324,19 @@ def test_parts_of_another_batch_or_none_are_refused():
         emulate(network, iter([part, part[:1]]))
     with pytest.raises(InputError, match="no part"):
         emulate(network, iter([]))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+@pytest.mark.parametrize("by", [-9, -1, 0, 1, 3])
+def test_steps_are_moved(kind, by):
+    rng = np.random.default_rng(by + 9)
+    source = rng.integers(-1000, 1000, (3, 4, 6)).astype(kind).transpose(0, 2, 1)[:, :, :3]
+    target, expected = np.full((3, 6, 3), 7, np.float32), np.zeros((3, 6, 3), np.float32)
+    move(source, by, np.float32(0.25), target)
+    for t in range(6):
+        if 0 <= t - by < 6:
+            expected[:, t] = source[:, t - by] / 4
+    np.testing.assert_array_equal(target, expected)
 
 
 def test_a_stream_is_taken_part_by_part():

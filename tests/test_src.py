@@ -232,7 +232,7 @@ def test_a_step_in_vectors_is_the_plain_arithmetic(
     state = np.stack([i, *rng.integers(-4096, 4096, (2, cells), endpoint=True)])
     row = new_row(bias, *state.astype(np.int32))
     arriving, others = ring[1].astype(np.int64), ring[[0, 2]].copy()
-    slopes = np.full((2, 2 * sloped, cells), 7, np.float32)
+    slopes = np.full((2, 2 * sloped, cells), 7, np.int16)
     over = _stepped(ring, 1, row, form, *slopes)
     after, sent, wide = fx.src_step(state, arriving, bias.astype(np.int64), form)
     np.testing.assert_array_equal([row.i, row.h, row.slow], after)
@@ -241,8 +241,8 @@ def test_a_step_in_vectors_is_the_plain_arithmetic(
     potential = fx.src_potential(after[0], state[1], state[2], bias.astype(np.int64), form.squash, form.slow)
     if sloped:
         for slope, state, width in zip(slopes, (potential, after[0]), (2, 6), strict=True):
-            expected = np.maximum(0, 1 - np.abs(state) / 4096 / width)
-            np.testing.assert_allclose(slope, [np.full(cells, 7), expected], atol=1e-6)
+            expected = np.maximum(0, 4096 * width - np.abs(state))
+            np.testing.assert_array_equal(slope, [np.full(cells, 7), expected])
     assert over == np.count_nonzero(np.abs(wide) > fx.V_MAX)
     assert not ring[1].any() and np.array_equal(ring[[0, 2]], others)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.neurons import SMALLEST, UNIT, ZERO
-from delaynet_lava.kernels.recurrence import FAST, GROUPS, TURN
+from delaynet_lava.kernels.recurrence import FAST, GROUPS
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.vectors import BLOCK, ROWS, multiply, write_row
 
@@ -119,13 +119,12 @@ def back_propagate(
     batch, steps, n = grad_spikes.shape
     lanes = beta.shape[0]
     tiles = (batch + ROWS - 1) // ROWS
-    for turn in nb.prange(GROUPS):
-        group = TURN[turn]
+    for group in nb.prange(GROUPS):
         gz = np.zeros(lanes, np.float32)
         gv, ga = np.zeros((ROWS, lanes), np.float32), np.zeros((ROWS, lanes), np.float32)
         p_tile = np.zeros((ROWS, w_rec.shape[0] * BLOCK), np.float32)
         x_tile = np.zeros((ROWS, w_in.shape[0] * BLOCK), np.float32)
-        for tile in range(group, tiles, GROUPS):
+        for tile in range(group * tiles // GROUPS, (group + 1) * tiles // GROUPS):
             base = tile * ROWS
             rows = min(ROWS, batch - base)
             gv[:] = ZERO

@@ -17,6 +17,8 @@ from delaynet_lava.fixedpoint import DECAY_ONE, MEMBRANE_BITS, PAYLOAD_BITS_MAX,
 from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
+from delaynet_lava.kernels.neurons import UNIT
+from delaynet_lava.kernels.steps import move
 from delaynet_lava.kernels.training_pass import LayerPass, integers
 from delaynet_lava.kernels.vectors import ROWS, in_blocks
 
@@ -98,14 +100,13 @@ class _DelayedRecurrence(torch.autograd.Function):
             spikes.count(layer.fired, dyn.shift, counts)
             population = torch.from_numpy(counts)
         if len(layer.voltage):
-            # In NumPy: to wake torch's threads costs more than so small a tensor.
-            floats, late = np.zeros(layer.voltage.shape, np.float32), _late(dyn)
-            floats[:, late:] = layer.voltage[:, : x.shape[1] - late]
-            floats *= np.float32(1 / STATE_SCALE)
+            floats = np.empty(layer.voltage.shape, np.float32)
+            move(layer.voltage, _late(dyn), np.float32(1 / STATE_SCALE), floats)
             voltage = torch.from_numpy(floats)
             layer.voltage = _NOTHING
         ctx.dyn, ctx.layer, ctx.dtype = dyn, layer, float_type(x)
-        ctx.save_for_backward(w_in, w_rec)
+        # As saved tensors they are gone after the backward pass, however long somebody holds the output.
+        ctx.save_for_backward(w_in, w_rec, *map(torch.from_numpy, layer.let_go()))
         totals = torch.from_numpy(layer.counts[:, :2].sum(axis=0))
         fired = torch.from_numpy(layer.fired.view(np.int64))
         ctx.mark_non_differentiable(totals, fired)
@@ -115,7 +116,7 @@ class _DelayedRecurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_spikes, grad_voltage, grad_population, *_):  # type: ignore[override]
         dyn, layer = ctx.dyn, ctx.layer
-        w_in, w_rec = ctx.saved_tensors
+        w_in, w_rec, *record = ctx.saved_tensors
         wants_x, wants_w_in, wants_w_rec = (ctx.needs_input_grad[k] for k in (0, 2, 3))
         batch, steps, _ = layer.fired.shape
         n, lanes = layer.n, layer.lanes
@@ -152,7 +153,7 @@ class _DelayedRecurrence(torch.autograd.Function):
         )  # fmt: skip
         flight = recurrence.Flight(gv, gu, g_ring, p_ring)
         gradients = recurrence.Gradients(grad_x, grad_in, grad_rec, scalars, grad_delay)
-        for first, length, v, u in layer.membranes():
+        for first, length, v, u in layer.membranes(*(one.numpy() for one in record)):
             recurrence.backward_segment(
                 first, length, arriving, v, u, sent, synapses, layout, rule, flight, gradients
             )
@@ -190,7 +191,7 @@ def _array(grad: torch.Tensor | None, late: int = 0) -> np.ndarray:
     if not late:
         return grad.to(torch.float32).contiguous().numpy()
     moved = np.empty(tuple(grad.shape), np.float32)
-    moved[:, :-late], moved[:, -late:] = grad.to(torch.float32).numpy()[:, late:], 0
+    move(grad.to(torch.float32).numpy(), -late, UNIT, moved)
     return moved
 
 

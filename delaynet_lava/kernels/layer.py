@@ -73,7 +73,7 @@ class LayerRun:
         full: np.ndarray = np.zeros(self.lanes, word)
         full[:neurons] = 0 if bias is None else bias
         # Neurons that differ have theirs in a row of the layout; those that fill it up forget at once.
-        varied = any(np.ndim(k) for k in decays)
+        varied = isinstance(decays[0], np.ndarray) or isinstance(decays[1], np.ndarray)
         kept: np.ndarray = np.full((2, self.lanes if varied else 1), DECAY_ONE, word)
         for row, k in zip(kept, decays, strict=True):
             row[: neurons if varied else 1] = k

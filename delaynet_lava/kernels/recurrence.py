@@ -46,9 +46,6 @@ __all__ = [
 
 GROUPS = 16
 """Samples are summed in this many groups: the grouping, not the threads, fixes the order of sums."""
-TURN = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
-"""Order of the groups. Threads take neighbours of it, and a small batch fills the first groups only: here
-they are spread over the threads."""
 SPAN = 64
 """Steps whose weight gradient is taken together."""
 CHUNK = 16
@@ -365,8 +362,7 @@ def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule,
     width_p, mask = p_ring.shape[2], p_ring.shape[2] * p_ring.shape[1] - 1
     slow_slope = threshold <= V_MAX and surrogate != SURROGATE_PAPER and surrogate != SURROGATE_TRIANGLE
     th = np.float32(threshold) * SCALE
-    for turn in nb.prange(GROUPS):
-        group = TURN[turn]
+    for group in nb.prange(GROUPS):
         nothing, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
         edge = np.zeros(LANES, np.float32)
         slope, sums = np.zeros(lanes, np.float32), np.zeros((2, LANES), np.float32)
@@ -381,7 +377,8 @@ def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule,
         x_tile = np.zeros((CHUNK, w_in.shape[0] * BLOCK), np.float32)
         when = np.zeros(64 * max(fired.shape[2], bits.shape[2]), np.uint64)
         at_g, at_p, at_rec = g_ring.ctypes.data, p_ring.ctypes.data, w_rec.ctypes.data
-        for tile in range(group, tiles, GROUPS):
+        # Neighbours, as in the loops over samples: each processor then finds here what it wrote there.
+        for tile in range(group * tiles // GROUPS, (group + 1) * tiles // GROUPS):
             base = tile * ROWS
             rows = min(ROWS, batch - base)
             for k in range(steps - 1, -1, -1):

@@ -16,8 +16,10 @@ from delaynet_lava import fixedpoint as fx
 from delaynet_lava.kernels.instructions import Words
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
-__all__ = ["CellRow", "new_row", "step_back", "step_cells", "step_sloped", "sum_type"]
+__all__ = ["SLOPE_ONE", "CellRow", "new_row", "step_back", "step_cells", "step_sloped", "sum_type"]
 
+SLOPE_ONE = 2 * fx.DECAY_ONE, 6 * fx.DECAY_ONE
+"""What stands for slopes dh/dp and dx/di of 1 in words: where they end, in which one is 4096."""
 _LONG, _SHORT, _HALF, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.FloatType()
 
 
@@ -67,7 +69,7 @@ def _stepper(wants_slopes):
         def generate(_context, builder, signature, args):
             vectors, slot, bias, i, h, slow, sent, fired = args[1:9]
             word = ir.IntType(signature.args[0].dtype.bitwidth)
-            words, short, floats = (ir.VectorType(kind, LANES) for kind in (word, _SHORT, _FLOAT))
+            words, short, halves = (ir.VectorType(kind, LANES) for kind in (word, _SHORT, _HALF))
 
             def load(base, index):
                 value = builder.load(place(builder, base, index, short), align=4)
@@ -89,17 +91,11 @@ def _stepper(wants_slopes):
                     one = Words(builder, builder.select(is_it, other.value, one.value))
                 return one
 
-            def slope(value, width, base, index):
-                """``max(0, 1 - |value| / width)``, in which one is 4096."""
-                size = abs(value).value
-                size = builder.trunc(size, short) if word != _SHORT else size
-                share = builder.fmul(
-                    builder.sitofp(size, floats), ir.Constant(floats, [1 / 4096 / width] * LANES)
-                )
-                rest = builder.fsub(ir.Constant(floats, [1.0] * LANES), share)
-                none = ir.Constant(floats, [0.0] * LANES)
-                value = builder.select(builder.fcmp_ordered(">", rest, none), rest, none)
-                builder.store(value, place(builder, base, index, floats), align=4)
+            def slope(value, one, base, index):
+                size = abs(value)
+                rest = Words(builder, ir.Constant(words, [one] * LANES)) - size
+                rest = builder.select((rest > 0).value, rest.value, nothing)
+                builder.store(builder.trunc(rest, halves), place(builder, base, index, halves, 2), align=2)
 
             shift, decay, feedback, bits = (of_all(args[k]) for k in (9, 10, 13, 14))
             nothing = ir.Constant(words, [0] * LANES)
@@ -128,8 +124,8 @@ def _stepper(wants_slopes):
             store(new_h, h, at)
             store(fx.src_slower(old_slow, old_h), slow, at)
             if wants_slopes:
-                slope(potential, 2, args[15], at)
-                slope(current, 6, args[16], at)
+                slope(potential, SLOPE_ONE[0], args[15], at)
+                slope(current, SLOPE_ONE[1], args[16], at)
             store(payload, sent, at)
             sends = builder.zext(builder.bitcast((payload > 0).value, _HALF), _LONG)
             quarter = builder.and_(k, number(3))
@@ -188,8 +184,8 @@ def step_cells(ring, at, row, form):
 def step_sloped(ring, at, row, form, slope_h, slope_x, position):
     """:func:`step_cells`, and the slopes of h over p and of x over i.
 
-    ``max(0, 1 - |p|/2)`` and ``max(0, 1 - |i|/6)``, in which one is 4096, go to the rows ``position`` of
-    ``slope_h`` and ``slope_x``, float32 (K, P).
+    ``max(0, 8192 - |p|)`` and ``max(0, 24576 - |i|)`` go to the rows ``position`` of ``slope_h`` and
+    ``slope_x``, int16 (K, P).
     """
     width = ring.shape[1]
     return _sloped(
@@ -197,16 +193,16 @@ def step_sloped(ring, at, row, form, slope_h, slope_x, position):
         row.i.ctypes.data, row.h.ctypes.data, row.slow.ctypes.data, row.sent.ctypes.data,
         row.fired.ctypes.data, np.int64(form.shift), np.int64(form.input_decay), np.int64(form.squash),
         np.int64(form.activation), np.int64(form.slow), np.int64(form.output_bits),
-        slope_h.ctypes.data + 4 * position * width, slope_x.ctypes.data + 4 * position * width,
+        slope_h.ctypes.data + 2 * position * width, slope_x.ctypes.data + 2 * position * width,
     )  # fmt: skip
 
 
 @intrinsic
-def _back(_, vectors, outer, slope_h, slope_x, g, grad_a, grad_b, keep, grain):
-    def generate(_context, builder, _signature, args):
-        vectors, outer, slope_h, slope_x, g, grad_a, grad_b = args[:7]
-        floats = ir.VectorType(_FLOAT, LANES)
-        keep, grain = (everywhere(builder, value) for value in args[7:])
+def _back(_, slopes, vectors, outer, slope_h, slope_x, g, grad_a, grad_b, keep, grain, unit):
+    def generate(_context, builder, signature, args):
+        vectors, outer, slope_h, slope_x, g, grad_a, grad_b = args[1:8]
+        floats, whole = ir.VectorType(_FLOAT, LANES), isinstance(signature.args[0].dtype, nb.types.Integer)
+        keep, grain, unit = (everywhere(builder, value) for value in args[8:])
         before = builder.block
         loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
         builder.branch(loop)
@@ -218,14 +214,20 @@ def _back(_, vectors, outer, slope_h, slope_x, g, grad_a, grad_b, keep, grain):
         def load(base):
             return builder.load(place(builder, base, at, floats), align=4)
 
+        def slope(base):
+            if not whole:
+                return load(base)
+            halves = ir.VectorType(_HALF, LANES)
+            return builder.sitofp(builder.load(place(builder, base, at, halves, 2), align=2), floats)
+
         def times(one, other):
             return builder.fmul(one, other, flags=("contract",))
 
         def plus(one, other):
             return builder.fadd(one, other, flags=("contract",))
 
-        into_p = times(times(load(outer), grain), load(slope_h))
-        new = plus(times(keep, load(g)), times(into_p, load(slope_x)))
+        into_p = times(times(load(outer), grain), slope(slope_h))
+        new = plus(times(keep, load(g)), times(into_p, times(unit, slope(slope_x))))
         for value, base in ((plus(load(grad_b), into_p), grad_b), (new, g), (new, grad_a)):
             builder.store(value, place(builder, base, at, floats), align=4)
         after = builder.add(k, number(1))
@@ -234,21 +236,24 @@ def _back(_, vectors, outer, slope_h, slope_x, g, grad_a, grad_b, keep, grain):
         builder.position_at_end(done)
         return number(0)
 
-    return nb.int64(*[nb.int64] * 7, nb.float32, nb.float32), generate
+    return nb.int64(slopes, *[nb.int64] * 7, nb.float32, nb.float32, nb.float32), generate
 
 
 @nb.njit(inline="always")
-def step_back(outer, slope_h, slope_x, position, keep, grain, g, grad_a, grad_b, sample):
+def step_back(outer, slope_h, slope_x, position, factors, g, grad_a, grad_b, sample):
     """One step of the backward pass of a row of cells, float32.
 
-    ``grad_b += outer grain slope_h``; ``g = keep g + outer grain slope_h slope_x``, which is ``grad_a`` too.
+    ``grad_b += outer grain slope_h``; ``g = grad_a = keep g + outer grain slope_h unit slope_x``.
 
     Args:
-        outer, g: (P,). slope_h, slope_x, grad_a: (K, P), the row ``position``. grad_b: (B, P), ``sample``.
+        outer, g: (P,). grad_a: (K, P), slope_h, slope_x: the same, or int16: the row ``position``.
+        factors: keep, grain, unit. grad_b: (B, P), ``sample``.
     """
     width = outer.shape[0]
-    here = 4 * position * width
+    here = position * width
+    keep, grain, unit = factors
     _back(
-        width // LANES, outer.ctypes.data, slope_h.ctypes.data + here, slope_x.ctypes.data + here,
-        g.ctypes.data, grad_a.ctypes.data + here, grad_b.ctypes.data + 4 * sample * width, keep, grain,
+        slope_h, width // LANES, outer.ctypes.data, slope_h.ctypes.data + slope_h.itemsize * here,
+        slope_x.ctypes.data + slope_x.itemsize * here, g.ctypes.data, grad_a.ctypes.data + 4 * here,
+        grad_b.ctypes.data + 4 * sample * width, keep, grain, unit,
     )  # fmt: skip

@@ -65,14 +65,12 @@ def inputs_of(x: np.ndarray, graded: bool = False) -> Inputs:
     while True:
         listed = _room(rows.shape, room, graded)
         turned = _room((len(rows), rows.shape[2], rows.shape[1]), room, graded)
-        facts = np.zeros((len(rows), 4))
-        _list(rows, listed, turned, facts)
-        most, others = int(facts[:, 3].max(initial=0)), facts[:, 2].any()
+        fractions, largest, others, most = _list(rows, listed, turned, np.zeros((len(rows), 4)))
         if most <= room and (graded or not others):
             break
-        room, graded = max(room, most), graded or bool(others)
+        room, graded = max(room, int(most)), graded or others > 0
     one, other = (turned, listed) if by_channel else (listed, turned)
-    return Inputs(one, other, int(facts[:, 0].sum()), float(facts[:, 1].max(initial=0.0)))
+    return Inputs(one, other, int(fractions), largest)
 
 
 def _room(shape: tuple[int, ...], events: int, graded: bool) -> Events:
@@ -91,8 +89,11 @@ def _list(x, listed, turned, facts):
     Args:
         x: float32 or uint8 (B, rows, columns), C order.
         listed, turned: :class:`Events`, written, without values where there is no room for any.
-        facts: float64 (B, 4), written: how many values are not whole, the largest magnitude, how many are not
-            1, and how many events there are. Where these are more than there is room for, the lists are void.
+        facts: float64 (B, 4), zeros, written: what is returned, of each sample.
+
+    Returns:
+        How many values are not whole, the largest magnitude, how many are not 1, and how many events the
+        sample with the most has. Where these are more than there is room for, the lists are void.
     """
     numbers, values, ends = listed.number, listed.value, listed.end
     numbers_turned, values_turned, ends_turned = turned.number, turned.value, turned.end
@@ -150,6 +151,11 @@ def _list(x, listed, turned, facts):
             if graded:
                 values_turned[b, place] = values[b, i]
             starts[n] += 1
+    fractions, largest, others, most = 0.0, 0.0, 0.0, 0.0
+    for b in range(batch):
+        fractions, largest = fractions + facts[b, 0], max(largest, facts[b, 1])
+        others, most = others + facts[b, 2], max(most, facts[b, 3])
+    return fractions, largest, others, most
 
 
 @nb.njit

@@ -54,7 +54,8 @@ class Written(NamedTuple):
     Attributes:
         out: float32 (B, T, N), what is sent, late; of integers also (B, 0, 0): not wanted.
         fired: uint64 (B, T, words), who sends something, on time; of integers only.
-        slope_h, slope_x: float32 (B, T, P), dh/dp and dx/di; (B, 0, 0): not wanted.
+        slope_h, slope_x: (B, T, P), dh/dp and dx/di; (B, 0, 0): not wanted. Of integers int16, in which one
+            is :data:`kernels.src_cells.SLOPE_ONE`; of floats float32.
         saturated: int64 (B,), how often i saturated.
     """
 
@@ -270,7 +271,7 @@ def _add(amount, row, target):
 
 
 @compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})
-def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, grain, grad_a, grad_b):
+def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, factors, grad_a, grad_b):
     """``g_i[t] = alpha g_i[t+1] + g_s[t] dh/dp dx/di``: the gradient of the synaptic sums.
 
     Plain version: ``reference`` in tests/test_src_training.py, and autograd.
@@ -278,11 +279,13 @@ def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, grain, grad_a
     Args:
         grad: float32 (B, T, N), late by ``late``.
         w_rec: float32 (N or 0, P), pre x post, effective weights. delay_rec: int32 (N or 0,).
-        grain: ds/dh in payloads.
+        slope_h, slope_x: as :class:`Written` has them.
+        factors: float32, ds/dh in payloads, for slopes of 1; and what a number of ``slope_x`` stands for.
         grad_a: float32 (B, T, P), written. grad_b: float32 (B, P), written, of b_h by sample.
     """
     batch, steps, neurons = grad.shape
     lanes, keep = slope_h.shape[2], np.float32(1 - form.input_decay / 4096)
+    grain, unit = factors
     for b in nb.prange(batch):
         g, outer = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
         grad_b[b] = 0
@@ -302,7 +305,7 @@ def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, grain, grad_a
                     for n in range(lanes):
                         total += row[n] * came[n]
                     outer[j] += total
-            step_back(outer, slope_h, slope_x, b * steps + t, keep, grain, g, grad_a, grad_b, b)
+            step_back(outer, slope_h, slope_x, b * steps + t, (keep, grain, unit), g, grad_a, grad_b, b)
 
 
 @compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})

@@ -97,23 +97,29 @@ class LayerPass:
         self._starts: list[list[np.ndarray]] = []
         self._pieces_run = pieces
         length = pieces[0][1] if training or wanted else 0
-        self._v = np.empty((batch, length, self.lanes), np.int32) if length else NO_RECORD
-        self._u = np.empty_like(self._v) if currents else NO_RECORD
+        v = np.empty((batch, length, self.lanes), np.int32) if length else NO_RECORD
+        u = np.empty_like(v) if currents else NO_RECORD
         self.voltage = NO_RECORD
         if wanted:
             alone = len(pieces) == 1
-            self.voltage = self._v[:, :, : self.n] if alone else np.empty((batch, steps, self.n), np.int32)
+            self.voltage = v[:, :, : self.n] if alone else np.empty((batch, steps, self.n), np.int32)
         for first, length in pieces:
             if len(pieces) > 1 and training:
                 self._starts.append([part.copy() for part in self._run.state])
-            self._advance(first, length)
+            self._advance(first, length, v, u)
             if wanted and len(pieces) > 1:
-                self.voltage[:, first : first + length] = self._v[:, :length, : self.n]
+                self.voltage[:, first : first + length] = v[:, :length, : self.n]
+        self._record = v, u
 
-    def _advance(self, first: int, steps: int) -> None:
-        self._run.advance(self.bits, self.values, first, steps, first, self.fired, self._v, self._u)
+    def _advance(self, first: int, steps: int, v: np.ndarray, u: np.ndarray) -> None:
+        self._run.advance(self.bits, self.values, first, steps, first, self.fired, v, u)
 
-    def membranes(self) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    def let_go(self) -> tuple[np.ndarray, np.ndarray]:
+        """What :meth:`membranes` asks for, which the pass itself holds no longer: most of its memory."""
+        record, self._record = self._record, (NO_RECORD, NO_RECORD)
+        return record
+
+    def membranes(self, v: np.ndarray, u: np.ndarray) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
         """From the last piece of time to the first: its first step, its length, v and u.
 
         Both are int32 (B, K, P), filled for the first ``length`` steps; u is empty where not wanted. The
@@ -123,8 +129,8 @@ class LayerPass:
             first, length = self._pieces_run[k]
             if self._starts:
                 self._run.restore(self._starts[k])
-                self._advance(first, length)
-            yield first, length, self._v, self._u
+                self._advance(first, length, v, u)
+            yield first, length, v, u
 
 
 def integers(weight: np.ndarray) -> np.ndarray:

@@ -35,17 +35,18 @@ class _Adaptive(torch.autograd.Function):
         adaptive.run(bits, _rows(w_in, lanes), from_neurons, *numbers, fired, distance)
         out = np.empty((batch, steps, n), np.float32)
         spikes.unpack_tensor(fired, int(block.delay_shift), out)
-        ctx.kept = bits, fired, distance, numbers, block.dampening, block.reset_grad, block.feedback_grad
+        ctx.kept = bits, fired, numbers, block.dampening, block.reset_grad, block.feedback_grad
         ctx.shift = int(block.delay_shift)
-        ctx.save_for_backward(w_in, w_rec)
+        ctx.save_for_backward(w_in, w_rec, torch.from_numpy(distance))
         kept = torch.from_numpy(fired.view(np.int64))
         ctx.mark_non_differentiable(kept)
         return torch.from_numpy(out).to(float_type(x)), kept
 
     @staticmethod
     def backward(ctx, grad_spikes, _):  # type: ignore[override]
-        bits, fired, distance, numbers, dampening, reset_grad, feedback_grad = ctx.kept
-        w_in, w_rec = ctx.saved_tensors
+        bits, fired, numbers, dampening, reset_grad, feedback_grad = ctx.kept
+        w_in, w_rec, distance = ctx.saved_tensors
+        distance = distance.numpy()
         wants_x, _, wants_in, wants_rec, _ = ctx.needs_input_grad
         n, channels = w_in.shape
         lanes, grad = distance.shape[2], grad_spikes.to(torch.float32).contiguous().numpy()

@@ -15,7 +15,7 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes, src_training
 from delaynet_lava.kernels.autograd import NO_NUMBERS, SpikeBits, float_type, numbers_of
 from delaynet_lava.kernels.events import padded
-from delaynet_lava.kernels.src_cells import sum_type
+from delaynet_lava.kernels.src_cells import SLOPE_ONE, sum_type
 from delaynet_lava.kernels.src_inputs import inputs_of
 from delaynet_lava.neuron import SETTLE
 from delaynet_lava.nn.axon import delays_of
@@ -59,7 +59,7 @@ class _Cell(torch.autograd.Function):
         lanes = padded(n)
         room = (batch, steps, lanes) if any(ctx.needs_input_grad) else (batch, 0, 0)
         out = np.empty((batch, steps, n) if block.wants_numbers() else (batch, 0, 0), np.float32)
-        slope_h, slope_x = np.empty(room, np.float32), np.empty(room, np.float32)
+        slopes = [np.empty(room, np.int16 if integer else np.float32) for _ in range(2)]
         saturated, fired = np.zeros(batch, np.int64), np.empty((batch, steps, spikes.words(n)), np.uint64)
         delay, delay_rec = block.delay_of(channels), block.recurrent_delay_of(n, w_rec)
         if integer:
@@ -74,7 +74,7 @@ class _Cell(torch.autograd.Function):
         level = np.full(lanes, to_bias * BIAS_MIN, np.int32 if integer else np.float32)
         level[:n] = _rounded(bias.detach().numpy() * to_bias, level.dtype)
         synapses = src_training.Synapses(rows, delay, back, delay_rec)
-        written = src_training.Written(out, fired, slope_h, slope_x, saturated)
+        written = src_training.Written(out, fired, *slopes, saturated)
         cells = level, block.start(level), form, late
         if integer:
             sums = np.zeros(0, block.sum_type(inputs.largest))
@@ -82,9 +82,10 @@ class _Cell(torch.autograd.Function):
         else:
             gate = 0.0 if block.gate == "step" else float(block.gate)
             src_training.run_floats(inputs.by_step, synapses, *cells, gate, written)
-        ctx.kept = inputs.by_channel, out, slope_h, slope_x, delay, delay_rec, form, late, block
+        ctx.kept = inputs.by_channel, out, delay, delay_rec, form, late, block
         ctx.words, ctx.scale = rows, scale
-        ctx.save_for_backward(w_rec)
+        # As saved tensors they are gone after the backward pass, however long somebody holds the output.
+        ctx.save_for_backward(w_rec, *map(torch.from_numpy, slopes))
         totals = np.array([saturated.sum(), 0])
         overflows, bits = torch.from_numpy(totals), torch.from_numpy(fired.view(np.int64))
         ctx.mark_non_differentiable(overflows, bits)
@@ -93,20 +94,22 @@ class _Cell(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, *_):  # type: ignore[override]
-        events, out, slope_h, slope_x, delay, delay_rec, form, late, block = ctx.kept
-        (w_rec,) = ctx.saved_tensors
+        events, out, delay, delay_rec, form, late, block = ctx.kept
+        w_rec, *slopes = ctx.saved_tensors
+        slope_h, slope_x = (one.numpy() for one in slopes)
         wants_x, wants_in, wants_rec, wants_bias, *_ = ctx.needs_input_grad
         n, channels = grad.shape[2], len(ctx.words)
         batch, steps, lanes = slope_h.shape
         effect, effect_rec = block.effect(block.in_exp), block.effect(max(0, form.output_bits))
-        grad_a, grad_bias = np.empty_like(slope_h), np.empty((batch, lanes), np.float32)
+        grad_a, grad_bias = np.empty(slope_h.shape, np.float32), np.empty((batch, lanes), np.float32)
         back = np.zeros((0, lanes), np.float32)
         if w_rec is not None:
             back = _rows(w_rec, lanes, effect_rec * block.feedback_grad, np.float32)
         outer = np.ascontiguousarray(grad.to(torch.float32).numpy())
-        grain = np.float32(2.0 ** max(0, form.output_bits))
+        one_h, one_x = SLOPE_ONE if block.mode == "integer" else (1, 1)
+        factors = np.float32(2.0 ** max(0, form.output_bits) / one_h), np.float32(1 / one_x)
         src_training.backward(
-            outer, back, delay_rec, slope_h, slope_x, form, late, grain, grad_a, grad_bias
+            outer, back, delay_rec, slope_h, slope_x, form, late, factors, grad_a, grad_bias
         )  # fmt: skip
 
         def of_weights(events, lag, effect):  # type: ignore[no-untyped-def]
@@ -333,16 +336,16 @@ class SpikingRecurrentCell(torch.nn.Module):
         weight = self._matrix(self.recurrent_synapse)
         return weight if self.self_connection else weight * self.off_diagonal
 
-    @torch.no_grad()
     def clamp(self) -> None:
         """Keep b_h in the silent range, and shadow weights where their words can follow.
 
         Those of integer inputs are held where their words are made.
         """
-        self.bias.clamp_(BIAS_MIN, bias_max(self.activation, self.slow))
+        bias = self.bias.detach().numpy()
+        np.clip(bias, BIAS_MIN, bias_max(self.activation, self.slow), out=bias)
         for synapse in (self.synapse if self.mode == "float" else None, self.recurrent_synapse):
             if synapse is not None:
-                weight = synapse.weight.numpy()
+                weight = synapse.weight.detach().numpy()
                 self.hold(weight, np.abs(weight).max())
 
     def hold(self, weight: np.ndarray, largest: float) -> None:
