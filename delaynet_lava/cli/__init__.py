@@ -28,7 +28,7 @@ from delaynet_lava.cli.streams import PIPE_CLOSED, lasting_stdout  # isort: spli
 from delaynet_lava._version import __version__
 from delaynet_lava.cli.completions import add_completions
 from delaynet_lava.cli.interrupts import interrupts_arrive
-from delaynet_lava.cli.output import complain, forget_stdout
+from delaynet_lava.cli.output import complain, forget_stdout, tell_of_compiling
 from delaynet_lava.errors import DelayNetError, one_line
 
 __all__ = ["COMMANDS", "FAULT", "export_main", "main"]
@@ -191,6 +191,8 @@ def _place(error: BaseException) -> str:
 def _execute(command: Callable[[], click.Command], name: str, args: list[str]) -> int:
     """:func:`_outcome`, and what became of the output."""
     debug = "--debug" in args
+    if sys.stderr.isatty():
+        tell_of_compiling(name)
     try:
         with lasting_stdout() as stdout, interrupts_arrive():
             code = _outcome(command, name, [a for a in args if a != "--debug"], debug)

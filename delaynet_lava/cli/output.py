@@ -36,6 +36,7 @@ __all__ = [
     "require_picture",
     "say",
     "speak_warnings",
+    "tell_of_compiling",
     "write_json",
     "written",
 ]
@@ -173,6 +174,22 @@ def progress(label: str, total: int) -> Iterator[Any]:
     ) as bar:
         task = bar.add_task(label, total=total)
         yield lambda n=1, text=None: bar.update(task, advance=n, description=text or label)
+
+
+def tell_of_compiling(name: str) -> None:
+    """One line when the first loop must be compiled, which keeps a command waiting for seconds."""
+    import logging  # costs a help text more than it says
+
+    log = logging.getLogger("delaynet_lava.kernels.compiled")
+
+    class Once(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if isinstance(record.args, tuple) and not str(record.args[0]).startswith("_"):  # small ones
+                log.removeHandler(self)
+                complain(name, record.getMessage())
+
+    log.addHandler(Once())
+    log.setLevel(logging.INFO)
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import stat
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from delaynet_lava.kernels.threads import Spread
 __all__ = ["compiled"]
 
 _HERE = Path(__file__).resolve().parent
+_LOG = logging.getLogger(__name__)
 
 
 def _digest() -> str:
@@ -43,13 +46,25 @@ _SOURCES = _digest()
 class _Cache(FunctionCache):
     """Numba's cache, without which everything still runs: damaged files in it are made again."""
 
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        super().__init__(function)
+        self._loop = name
+
+    def holds_any(self) -> bool:
+        """Whether something is kept of this function, as its sources are."""
+        version = f"py{sys.version_info.major}{sys.version_info.minor}"
+        return any(Path(self.cache_path).glob(f"*.{self._loop}_{_SOURCES}-*.{version}*.nbi"))
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception:  # whatever unpickling half a file raises
             with contextlib.suppress(OSError):
                 self.flush()
-            return None
+        if found is None:
+            _LOG.info("compiling %s for this processor, once: it is kept in %s", self._loop, self.cache_path)
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):  # a full disk, say
@@ -81,18 +96,25 @@ def _elsewhere() -> str | None:
     return folder
 
 
-def _cache(function: Callable[..., Any]) -> FunctionCache | NullCache:
+class _NoCache(NullCache):
+    @staticmethod
+    def holds_any() -> bool:
+        """What a process compiles another cannot find."""
+        return True
+
+
+def _cache(function: Callable[..., Any], name: str) -> FunctionCache | NullCache:
     try:
-        return _Cache(function)
+        return _Cache(function, name)
     except RuntimeError:  # no place that can be written
         folder, before = _elsewhere(), config.CACHE_DIR  # type: ignore[attr-defined]
         if folder is None:
-            return NullCache()
+            return _NoCache()
         try:
             config.CACHE_DIR = folder  # type: ignore[attr-defined]
-            return _Cache(function)
+            return _Cache(function, name)
         except (RuntimeError, OSError):
-            return NullCache()
+            return _NoCache()
         finally:
             config.CACHE_DIR = before  # type: ignore[attr-defined]
 
@@ -109,7 +131,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         # Files of the cache are named by this.
         function.__qualname__ = f"{name}_{_SOURCES}"
         loop = nb.njit(**{**options, **changed})(function)
-        loop._cache = _cache(function)
+        loop._cache = _cache(function, name)
         return loop
 
     def decorate(function: Callable[..., Any]) -> Any:

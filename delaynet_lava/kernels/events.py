@@ -201,6 +201,8 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     """Sort (post, pre) matrices into an :class:`EventList`; synapses of weight 0 are left out."""
     if weight_exp < 0:  # of even words: whole numbers
         weight, weight_exp = weight >> -weight_exp, 0
+    # Of one type and layout, whatever came: a loop is compiled for each.
+    weight, delay = (np.ascontiguousarray(one, np.int32) for one in (weight, delay))
     neurons, senders = weight.shape
     count, lag = np.zeros(senders, np.int64), np.zeros(senders, np.int32)
     axonal, lowest, highest = _survey(weight, delay, count, lag)
@@ -208,7 +210,7 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     entries = int(count.sum())
     if axonal and _as_rows(entries, weight.size):
         rows = np.zeros((senders, padded(neurons)), kind)
-        rows[:, :neurons] = (weight.astype(np.int32) << weight_exp).T
+        rows[:, :neurons] = (weight << weight_exp).T
         return _of_rows(lag, rows)
     start = np.concatenate(([0], np.cumsum(count))).astype(np.uint64)
     target, word = np.empty(entries, np.uint32), np.empty(entries, kind)

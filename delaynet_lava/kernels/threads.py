@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import warnings
 from collections.abc import Callable
@@ -73,10 +74,27 @@ class Spread:
     def __init__(self, loop: Any, alone: Callable[[], Any]) -> None:
         self._loop, self._make = loop, alone
         self._single: Any = None
+        self._other: subprocess.Popen[bytes] | None = None
         self.py_func = loop.py_func
+
+    @property
+    def signatures(self) -> list[Any]:
+        """Types of arguments that it was compiled for, or found compiled, in this process."""
+        return list(self._loop.signatures)
+
+    def kept(self) -> bool:
+        """Whether it was compiled before, for any types, by this process or another."""
+        return bool(self._loop.signatures) or self._loop._cache.holds_any()
+
+    def wait_for(self, other: subprocess.Popen[bytes]) -> None:
+        """Let the next call wait for a process that is compiling it."""
+        self._other = other
 
     def __call__(self, *arguments: Any) -> Any:
         process = _here
+        if self._other is not None:
+            other, self._other = self._other, None
+            other.wait()
         if process.alone:
             if self._single is None:
                 self._single = self._make()
