@@ -10,15 +10,16 @@ bit-accurate with Loihi, and ``slayer/neuron/dynamics/leaky_integrator.py`` of l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numba.extending import register_jitable
 
 __all__ = [
     "BIAS_EXP",
     "BIAS_MANT_MAX",
     "BIAS_MANT_MIN",
+    "COMPILED",
     "DECAY_BITS",
     "DECAY_ONE",
     "FULL_SCALE_EXP",
@@ -88,9 +89,18 @@ PAYLOAD_BITS_MAX = 24
 RESET_ZERO, RESET_SUBTRACT = 0, 1
 
 Int = TypeVar("Int", int, np.ndarray)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+COMPILED: list[Callable[..., Any]] = []
+"""Functions of this module that compiled loops call. :mod:`kernels.compiled` tells Numba of them: who only
+wants a constant does not wait for it."""
 
 
-@register_jitable
+def _compiled(function: _Function) -> _Function:
+    COMPILED.append(function)
+    return function
+
+
+@_compiled
 def decay(x: Int, k: int | np.ndarray) -> Int:
     """``sign(x) * ((|x| * (4096 - k)) >> 12)``: decay towards zero, rounding towards zero.
 
@@ -118,13 +128,13 @@ def undecay(x: np.ndarray, k: int | np.ndarray) -> np.ndarray:
     return np.sign(x) * -(-(np.abs(x) << DECAY_BITS) // keep)
 
 
-@register_jitable
+@_compiled
 def u_overflows(u: Int) -> Int:
     """True where a current no longer fits its 24-bit register and is about to wrap."""
     return (u > UV_HALF) | (u <= -UV_HALF)
 
 
-@register_jitable
+@_compiled
 def wrap_u(u: Int) -> Int:
     """The 24-bit register's content: ``u`` modulo 2**24 in ``(-2**23, 2**23]``.
 
@@ -135,19 +145,19 @@ def wrap_u(u: Int) -> Int:
     return u - (((u + (UV_HALF - 1)) >> 24) << 24)
 
 
-@register_jitable
+@_compiled
 def saturates(v: Int, limit: int = V_MAX) -> Int:
     """True where a membrane potential is about to be clipped to its range."""
     return (v > limit) | (v < -limit)
 
 
-@register_jitable
+@_compiled
 def synaptic_current(u: Int, a: Int, du: int | np.ndarray) -> Int:
     """``decay(u, du) + (a << 6)``, before the wrap. ``a``: sum of weights that arrive this step."""
     return decay(u, du) + (a << STATE_SHIFT)
 
 
-@register_jitable
+@_compiled
 def membrane_update(v: Int, u: Int, bias: Int, dv: int | np.ndarray) -> Int:
     """``decay(v, dv) + u + bias``, before the clip. ``bias``: mantissa already shifted."""
     return decay(v, dv) + u + bias
@@ -171,7 +181,7 @@ def full_scale_above(vth: int) -> int:
     return (vth << STATE_SHIFT).bit_length()
 
 
-@register_jitable
+@_compiled
 def narrow_membrane_update(v: Int, u: Int, bias: Int, dv: int | np.ndarray, unit_exp: int) -> Int:
     """:func:`membrane_update` of a membrane that holds multiples of ``2**unit_exp``, before the clip.
 
@@ -183,7 +193,7 @@ def narrow_membrane_update(v: Int, u: Int, bias: Int, dv: int | np.ndarray, unit
     return (decay(v >> unit_exp, dv) + ((u + bias + half) >> unit_exp)) << unit_exp
 
 
-@register_jitable
+@_compiled
 def reset_membrane(v: int, threshold: int, reset: int) -> int:
     """Membrane after a spike: 0 (the chip), or ``v - threshold`` (soft reset, simulator only)."""
     return v - threshold if reset == RESET_SUBTRACT else v * 0
@@ -232,38 +242,38 @@ class SrcForm(NamedTuple):
 # Free of branches, multiplications by truths and NumPy's functions, as :func:`decay` is: a sign is a mask.
 
 
-@register_jitable
+@_compiled
 def _at_most(x: Any, limit: int) -> Any:
     room = limit - x
     return x + (room & (room >> 63))
 
 
-@register_jitable
+@_compiled
 def _within(x: Any, limit: int) -> Any:
     return -_at_most(-_at_most(x, limit), limit)
 
 
-@register_jitable
+@_compiled
 def _signed(magnitude: Any, x: Any) -> Any:
     """``sign(x) * magnitude``, where the magnitude of 0 is 0."""
     negative = x >> 63
     return (magnitude ^ negative) - negative
 
 
-@register_jitable
+@_compiled
 def src_current(i: Any, a: Any, k: int, shift: int) -> Any:
     """``decay(i, k) + shift(a)``, before it saturates; a negative shift floors. ``|a << shift| < 2**62``."""
     up, down = shift & ~(shift >> 63), -shift & ~(-shift >> 63)
     return decay(i, k) + (a << up >> down)
 
 
-@register_jitable
+@_compiled
 def src_saturated(i: Any) -> Any:
     """i within ``+-(2**23 - 1)``."""
     return _within(i, V_MAX)
 
 
-@register_jitable
+@_compiled
 def _src_squashed(i: Any, kind: int) -> Any:
     if kind == 2:
         return _signed(_at_most(abs(i), 1) << DECAY_BITS, i)
@@ -274,13 +284,13 @@ def _src_squashed(i: Any, kind: int) -> Any:
     return _signed(m - ((((half * half) >> 10) * 341) >> 12), i)
 
 
-@register_jitable
+@_compiled
 def src_potential(i: Any, h: Any, slow: Any, bias: Any, squash: int, r_s: int) -> Any:
     """``p = squash(i) + 2 h - r_s h_s + b_h``, of the new i and the old h and h_s."""
     return _src_squashed(i, squash) + 2 * h - r_s * slow + bias
 
 
-@register_jitable
+@_compiled
 def src_activated(p: Any, kind: int) -> Any:
     """h of p: a parabola for tanh(p), or ``3p/4`` within +-1."""
     if kind == 1:
@@ -289,13 +299,13 @@ def src_activated(p: Any, kind: int) -> Any:
     return _signed(m - ((m * m) >> 14), p)
 
 
-@register_jitable
+@_compiled
 def src_slower(slow: Any, h: Any) -> Any:
     """h_s, of the old h and h_s: h where it is above 1/2, else ``h + decay(h_s - h, 410)``."""
     return h + (decay(slow - h, SRC_DECAY) & ((h - 2049) >> 63))
 
 
-@register_jitable
+@_compiled
 def src_payload(h: Any, output_bits: int) -> Any:
     """What a cell sends: ``max(h, 0) 2**output_bits``, rounded, a half upwards; of 0 bits a spike."""
     return ((h & ~(h >> 63)) + (1 << (11 - output_bits))) >> (12 - output_bits)

@@ -310,7 +310,7 @@ def test_a_help_text_and_a_usage_error_bring_neither_torch_nor_a_compiler() -> N
     program = """
 import sys
 import delaynet_lava
-from delaynet_lava.cli import main
+from delaynet_lava.cli import COMMANDS, main
 for words in (["--help"], ["--version"], ["runn"], []):
     try:
         main(words)
@@ -318,6 +318,13 @@ for words in (["--help"], ["--version"], ["runn"], []):
         pass
 heavy = {"torch", "numba", "scipy", "h5py", "matplotlib", "lava"} & set(sys.modules)
 assert not heavy, heavy
+for name in COMMANDS:
+    try:
+        main([name, "--no-such"])
+    except SystemExit:
+        pass
+    heavy = {"torch", "numba", "scipy", "matplotlib", "lava"} & set(sys.modules)
+    assert not heavy, (name, heavy)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

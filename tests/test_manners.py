@@ -314,7 +314,7 @@ def test_ctrl_c_of_any_command(net, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("delaynet_lava.cli.run.evaluate", stop)
+    monkeypatch.setattr("delaynet_lava.evaluation.evaluate", stop)
     capsys.readouterr()
     assert call("run", net) == 130
     said = capsys.readouterr().err.lstrip("\n")  # the line that shows ^C is ended
@@ -334,7 +334,7 @@ def test_torch_without_memory_is_said_plainly(net, capsys, monkeypatch, words):
     def fail(*_, **__):
         raise RuntimeError(words)
 
-    monkeypatch.setattr("delaynet_lava.cli.run.evaluate", fail)
+    monkeypatch.setattr("delaynet_lava.evaluation.evaluate", fail)
     assert refused(capsys, "run", net) == "delaynet: out of memory; use fewer samples at a time"
 
 
@@ -344,13 +344,13 @@ def test_the_words_of_torch_are_not_shown(net, capsys, monkeypatch):
     def fail(*_, **__):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
 
-    monkeypatch.setattr("delaynet_lava.cli.run.evaluate", fail)
+    monkeypatch.setattr("delaynet_lava.evaluation.evaluate", fail)
     capsys.readouterr()
     assert call("run", net) == cli.FAULT
     line = capsys.readouterr().err
     assert "RuntimeError in run.py:" in line and "raised by torch; --debug shows where" in line
     assert "mat1" not in line and line.count("\n") == 1
-    monkeypatch.setattr("delaynet_lava.cli.run.evaluate", lambda *_, **__: {}["key"])
+    monkeypatch.setattr("delaynet_lava.evaluation.evaluate", lambda *_, **__: {}["key"])
     assert call("run", net) == cli.FAULT
     assert "KeyError in run.py" in (line := capsys.readouterr().err) and "'key'" in line
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
+from delaynet_lava.analysis import KINDS
 from delaynet_lava.analysis.memory import wilson
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
@@ -256,12 +257,6 @@ def _membranes(network: Network, choice: _Held, values: Iterable[int]) -> Iterab
 
 _CHANGES = {"weight-bits": requantise_weights, "decay-bits": requantise_decays, "delay-max": clip_delays}
 _USUAL = {"membrane-bits": MEMBRANE_BITS, "weight-bits": WEIGHT_BITS, "decay-bits": DECAY_BITS}
-KINDS = {
-    "membrane-bits": "bits of all membranes",
-    "weight-bits": "bits of all weights",
-    "decay-bits": "bits of all decays",
-    "delay-max": "longest delay (steps)",
-}
 
 
 def usual_values(network: Network, kind: str) -> list[int]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from delaynet_lava import models
-from delaynet_lava.analysis import memory
 from delaynet_lava.cli.networks import open_network
 from delaynet_lava.cli.output import (
     complain,
@@ -24,9 +23,11 @@ from delaynet_lava.cli.output import (
 )
 from delaynet_lava.cli.samples import TASK, named_word, number, source
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import class_rows
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.registry import varied
+
+if TYPE_CHECKING:
+    from delaynet_lava.analysis import memory
 
 SAMPLES, SEED = 256, 2026
 
@@ -82,6 +83,8 @@ def evaluate(
     Where a task knows observers that are worth a comparison, they stand beside it. Example:
     delaynet evaluate net.h5 --task cue --vary wait_ms=1200,3000,30000 --vary cues=3,7,11 --plot memory.png
     """
+    from delaynet_lava.analysis import memory
+
     require_picture("--plot", plot)
     require_folder("--json", json)
     axes, wanted = _axes(vary or []), _seeds(seeds)
@@ -118,6 +121,8 @@ def evaluate(
 
 
 def _tell(points: list[memory.Point]) -> None:
+    from delaynet_lava.evaluation import class_rows
+
     seeds = f" of each seed ({', '.join(map(str, points[0].seeds))})" if points[0].seeds else ""
     say(f"{points[0].samples // max(1, len(points[0].seeds))} test samples{seeds}, emulator")
     observers = list(dict.fromkeys(name for point in points for name in point.references))

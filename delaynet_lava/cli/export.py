@@ -17,9 +17,6 @@ from delaynet_lava.cli.output import (
     written,
 )
 from delaynet_lava.errors import InputError
-from delaynet_lava.export import RuleBroken, export_netx
-from delaynet_lava.export.nir_export import write_nir
-from delaynet_lava.export.source import network_of
 from delaynet_lava.models import PREFIX, located, stem
 
 
@@ -56,6 +53,8 @@ def export(
 
     A state_dict alone does not say what its layers are: delaynet export state.pt --network mine.py:Network
     """
+    from delaynet_lava.export import RuleBroken, export_netx  # torch, which a usage error does without
+
     # What comes with the package is exported to here, all else beside it.
     beside = Path(stem(model)) if model.startswith(PREFIX) else Path(model)
     target = output or str(beside.with_suffix(".h5"))
@@ -86,6 +85,9 @@ def export(
 
 
 def _to_graph(model: str, target: str, code: str | None, json: str | None) -> int:
+    from delaynet_lava.export.nir_export import write_nir
+    from delaynet_lava.export.source import network_of
+
     with speak_warnings("delaynet export"):
         found, _ = network_of(model, code)
     lost = write_nir(found, target)

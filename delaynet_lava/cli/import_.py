@@ -11,11 +11,6 @@ import typer
 from delaynet_lava.cli.output import complain, require_folder, say, write_json, written
 from delaynet_lava.cli.samples import number, seed_words, source
 from delaynet_lava.errors import InputError
-from delaynet_lava.export.nir_check import against_floats, compare_readings
-from delaynet_lava.export.nir_import import DEFAULTS, Readings, import_nir
-from delaynet_lava.export.trainable import model_of
-from delaynet_lava.formats import netx, nir_graph
-from delaynet_lava.formats.model_file import save_model
 from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.hw_profiles.rules import check
 from delaynet_lava.network import Network
@@ -77,6 +72,10 @@ def import_(
 
     Example: delaynet import graph.nir -o net.h5 --check-readings
     """
+    from delaynet_lava.export.nir_check import against_floats, compare_readings
+    from delaynet_lava.export.nir_import import DEFAULTS, Readings, import_nir
+    from delaynet_lava.formats import netx, nir_graph
+
     for option, path in (("-o", output), ("--json", json)):
         require_folder(option, path)
     if output != "-" and Path(output).suffix not in (".h5", ".pt", ".net"):
@@ -104,6 +103,9 @@ def import_(
         provenance={**found.network.provenance, "nir": {"graph": Path(graph).name, **found.as_dict()}}
     )
     if trains:
+        from delaynet_lava.export.trainable import model_of
+        from delaynet_lava.formats.model_file import save_model
+
         save_model(output, model_of(network))
     else:
         with written(output, ".h5") as place:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delaynet_lava.analysis import report_sections as parts
+from delaynet_lava.analysis import KINDS
 from delaynet_lava.analysis.page import Section, Table, write_page
-from delaynet_lava.analysis.report import Sweep, gather
-from delaynet_lava.analysis.sweep import KINDS, sweep, usual_values
 from delaynet_lava.cli.networks import NET, open_network
 from delaynet_lava.cli.output import (
     draw,
@@ -29,6 +27,9 @@ from delaynet_lava.hw_profiles import load_profile
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.base import Task
 
+if TYPE_CHECKING:
+    from delaynet_lava.analysis.report import Sweep
+
 SAMPLES, SWEEP_SAMPLES = 32, 256
 ROWS = 40  # of a table, in a terminal
 
@@ -46,6 +47,9 @@ def _task(word: str | None, network: Network, path: str, seed: int | None) -> tu
 
 def _sweep(network: Network, kind: str, of: Task, samples: int | None) -> Sweep:
     """Over the task, and over the others of its kind that it names."""
+    from delaynet_lava.analysis.report import Sweep
+    from delaynet_lava.analysis.sweep import sweep, usual_values
+
     tasks = [of, *of.variations()]
     samples = min(number(one, samples, SWEEP_SAMPLES) for one in tasks)
     with progress(f"sweep of {kind}", len(usual_values(network, kind))) as advance:
@@ -97,6 +101,9 @@ def inspect(
     Rules, overflow, bit depth, placement; with a task accuracy, extremes and cost. Exit code 1 where a
     rule is broken. Example: delaynet inspect net.h5 --profile loihi1 --html report.html
     """
+    from delaynet_lava.analysis import report_sections as parts
+    from delaynet_lava.analysis.report import gather
+
     picture = plot or ("bit-depth.png" if bit_depth else None)
     require_picture("--plot", picture)
     for option, path in (("--html", html), ("--json", json)):

@@ -6,11 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from delaynet_lava.analysis import activity, learning
 from delaynet_lava.cli.networks import NET, open_network
 from delaynet_lava.cli.output import draw, require_picture, say, speak_warnings
 from delaynet_lava.cli.samples import TASK, number, source
-from delaynet_lava.formats.model_file import load_model
 
 SAMPLES = 64
 
@@ -34,6 +32,9 @@ def _write(figure: Any, path: str) -> int:
 def draw_learning(models: Models, output: Output = "learning.png") -> int:
     """Accuracy over epochs. Example: delaynet plot learning a.pt b.pt -o learning.png"""
     require_picture("--output", output)
+    from delaynet_lava.analysis import learning
+    from delaynet_lava.formats.model_file import load_model
+
     return _write(learning.draw_learning([learning.training(load_model(m), m) for m in models]), output)
 
 
@@ -41,6 +42,9 @@ def draw_learning(models: Models, output: Output = "learning.png") -> int:
 def draw_branching(models: Models, output: Output = "branching.png") -> int:
     """Branching factor over epochs. Example: delaynet plot branching model.pt -o branching.png"""
     require_picture("--output", output)
+    from delaynet_lava.analysis import learning
+    from delaynet_lava.formats.model_file import load_model
+
     return _write(learning.draw_branching([learning.training(load_model(m), m) for m in models]), output)
 
 
@@ -66,6 +70,8 @@ def draw_lattice(net: Net, output: Output = "lattice.png") -> int:
     require_picture("--output", output)
     with speak_warnings("delaynet plot"):
         network = open_network(net)
+    from delaynet_lava.analysis import activity
+
     return _write(activity.draw_lattice(network), output)
 
 
@@ -76,6 +82,9 @@ def draw_delays(
 ) -> int:
     """Learned delays before and after the training. Example: delaynet plot delays model.pt -o delays.png"""
     require_picture("--output", output)
+    from delaynet_lava.analysis import learning
+    from delaynet_lava.formats.model_file import load_model
+
     return _write(learning.draw_delays(load_model(model), model), output)
 
 
@@ -93,6 +102,8 @@ def draw_activity(
 
     Example: delaynet plot activity net.h5 -o activity.png
     """
+    from delaynet_lava.analysis import activity
+
     require_picture("--output", output)
     with speak_warnings("delaynet plot"):
         network = open_network(net)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -21,10 +21,12 @@ from delaynet_lava.cli.output import (
     written,
 )
 from delaynet_lava.cli.samples import TASK, number, seed_words, source
-from delaynet_lava.evaluation import Evaluation, class_rows, evaluate, unwanted
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.base import SPLITS
 from delaynet_lava.trace import Trace
+
+if TYPE_CHECKING:
+    from delaynet_lava.evaluation import Evaluation
 
 SAMPLES = 256
 
@@ -34,6 +36,8 @@ def _cells(network: Network) -> bool:
 
 
 def _print(result: Evaluation, network: Network) -> None:
+    from delaynet_lava.evaluation import class_rows
+
     def by_layer(values: Sequence[float], form: str) -> str:
         return " / ".join(format(v, form) for v in values)
 
@@ -89,6 +93,8 @@ def run(
 
     Exit code 1 where they differ. Example: delaynet run net.h5 --samples 8 --backend lava --check emulator
     """
+    from delaynet_lava.evaluation import evaluate, unwanted
+
     for option, path in (("--trace", trace), ("--json", json)):
         require_folder(option, path)
     with speak_warnings("delaynet run"):

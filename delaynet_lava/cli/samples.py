@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.evaluation import require_fit
 from delaynet_lava.network import Network
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.tasks.rebinned import at_step_of
@@ -52,6 +51,8 @@ def source(
     Raises:
         InputError: there is no such task, it does not fit the network, or it has no use for a seed.
     """
+    from delaynet_lava.evaluation import require_fit  # compiled loops, which a usage error does without
+
     named = named_word(word, network.task, path)
     try:
         made = task(named, seed)

@@ -25,7 +25,6 @@ from delaynet_lava.deploy.untrusted import (
     read_arrays,
     read_json,
 )
-from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx
 from delaynet_lava.network import Network
@@ -297,6 +296,8 @@ def compare_with_emulator(
     Raises:
         InputError: see :func:`merge`; or another network than the bundle's.
     """
+    from delaynet_lava.emulator import emulate  # compiled loops: a board's results do without
+
     outcome = outcome or merge(folder)
     manifest = outcome.manifest
     if network.channels != manifest.channels or [k.size for k in network.layers] != list(manifest.layers):

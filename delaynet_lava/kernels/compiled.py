@@ -23,7 +23,9 @@ from typing import Any
 import numba as nb
 from numba.core import config
 from numba.core.caching import FunctionCache, NullCache
+from numba.extending import register_jitable
 
+from delaynet_lava import fixedpoint
 from delaynet_lava.kernels.threads import Spread
 
 __all__ = ["compiled"]
@@ -41,6 +43,8 @@ def _digest() -> str:
 
 
 _SOURCES = _digest()
+for _function in fixedpoint.COMPILED:
+    register_jitable(_function)
 
 
 class _Cache(FunctionCache):
