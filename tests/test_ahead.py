@@ -17,6 +17,7 @@ from delaynet_lava.cli.output import tell_of_compiling
 from delaynet_lava.kernels import ahead, threads
 from delaynet_lava.kernels.recurrence import backward_segment
 from delaynet_lava.nn import DelayRecurrent, Readout
+from delaynet_lava.processes import command_of
 
 NEURON = {"current_decay": 1.0, "voltage_decay": 0.1}
 STEP = """
@@ -87,7 +88,21 @@ def test_it_begins_where_nothing_is_kept_and_a_core_is_free(
     assert len(Other.made) == begins
     assert loop(1, 2) == 3 and loop(3, 4) == 7
     for other in Other.made:
-        assert other.command[-1] == "delaynet_lava.kernels.ahead" and other.waits == 1
+        assert "delaynet_lava.kernels.ahead" in other.command[-1] and other.waits == 1
+
+
+def test_no_process_of_ours_runs_what_lies_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise SystemExit('a stranger')")
+    (tmp_path / "delaynet_lava").mkdir()
+    ours = [*command_of("delaynet_lava"), "--version"]
+    # The control is what -m does where it may: it looks in the current folder first.
+    unsafe = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
+    done, control = (
+        subprocess.run(one, cwd=tmp_path, env=unsafe, capture_output=True, text=True, timeout=300)
+        for one in (ours, [sys.executable, "-c", "import numba"])
+    )
+    assert done.returncode == 0 and done.stdout.startswith("delaynet ")
+    assert "a stranger" in control.stderr
 
 
 def test_a_loop_says_once_that_it_is_compiled(tmp_path: Path) -> None:

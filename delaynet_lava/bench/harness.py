@@ -13,7 +13,6 @@ import os
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,8 @@ from dataclasses import asdict, dataclass, field
 from importlib import util
 from pathlib import Path
 from typing import Any
+
+from delaynet_lava.processes import command_of
 
 __all__ = ["Figure", "Job", "LeftOut", "Timing", "Work", "groups", "installed", "measure", "take"]
 
@@ -223,7 +224,7 @@ def measure(jobs: Sequence[Job]) -> list[Figure | LeftOut]:
             "fill_s": max((job.fill_s for job in there), default=0),
         }
         Path(folder, "jobs.json").write_text(json.dumps(content))
-        command = [sys.executable, "-m", "delaynet_lava.bench.worker", folder]
+        command = [*command_of("delaynet_lava.bench.worker"), folder]
         problem = _run(command, sum(job.timeout_s for job in there)) if there else ""
         if there and not problem:
             results = json.loads(Path(folder, "results.json").read_text())

@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import os
 import subprocess
-import sys
 import threading
 import time
 from functools import cache
@@ -20,6 +19,7 @@ import numpy as np
 
 from delaynet_lava.kernels import recurrence
 from delaynet_lava.kernels.vectors import LANES
+from delaynet_lava.processes import command_of
 
 __all__ = ["compile_now", "start"]
 
@@ -34,7 +34,7 @@ def start() -> None:
         return
     with contextlib.suppress(OSError):  # then this process compiles it
         other = subprocess.Popen(
-            [sys.executable, "-m", "delaynet_lava.kernels.ahead"],
+            command_of("delaynet_lava.kernels.ahead"),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         atexit.register(_end, other)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from delaynet_lava.errors import DelayNetError
+from delaynet_lava.processes import command_of
 from delaynet_lava.search.space import option_of
 from delaynet_lava.search.study import (
     STORAGE,
@@ -165,7 +165,7 @@ def _tidy(search: Search, slots: Any) -> None:
 
 def _command(search: Search, grace_s: float) -> list[str]:
     folder = str(search.folder.absolute())
-    command = [sys.executable, "-m", "delaynet_lava", "search", search.task, f"--output={folder}"]
+    command = [*command_of("delaynet_lava"), "search", search.task, f"--output={folder}"]
     return [*command, "--worker", f"--grace={grace_s}"]
 
 
