@@ -19,7 +19,7 @@ from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 __all__ = ["SLOPE_ONE", "CellRow", "new_row", "step_back", "step_cells", "step_sloped", "sum_type"]
 
 SLOPE_ONE = 2 * fx.DECAY_ONE, 6 * fx.DECAY_ONE
-"""What stands for slopes dh/dp and dx/di of 1 in words: where they end, in which one is 4096."""
+"""Words for slopes dh/dp and dx/di of 1. A slope is such a word less |p| or |i|, in which one is 4096."""
 _LONG, _SHORT, _HALF, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.FloatType()
 
 
