@@ -201,8 +201,9 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     """Sort (post, pre) matrices into an :class:`EventList`; synapses of weight 0 are left out."""
     if weight_exp < 0:  # of even words: whole numbers
         weight, weight_exp = weight >> -weight_exp, 0
-    # Of one type and layout, whatever came: a loop is compiled for each.
-    weight, delay = (np.ascontiguousarray(one, np.int32) for one in (weight, delay))
+    # A loop is compiled for each type and layout: those of networks as they are, which may be large, and one.
+    words = np.int16 if weight.dtype == delay.dtype == np.int16 else np.int32
+    weight, delay = (np.ascontiguousarray(one, words) for one in (weight, delay))
     neurons, senders = weight.shape
     count, lag = np.zeros(senders, np.int64), np.zeros(senders, np.int32)
     axonal, lowest, highest = _survey(weight, delay, count, lag)
@@ -210,7 +211,7 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     entries = int(count.sum())
     if axonal and _as_rows(entries, weight.size):
         rows = np.zeros((senders, padded(neurons)), kind)
-        rows[:, :neurons] = (weight << weight_exp).T
+        rows[:, :neurons] = (weight.astype(np.int32) << weight_exp).T
         return _of_rows(lag, rows)
     start = np.concatenate(([0], np.cumsum(count))).astype(np.uint64)
     target, word = np.empty(entries, np.uint32), np.empty(entries, kind)
@@ -282,7 +283,7 @@ def longest_delay(synapses: EventList) -> int:
     return int(synapses.delay.max(initial=0))
 
 
-NO_SYNAPSES = event_list(np.zeros((1, 0), np.int16), np.zeros((1, 0), np.int16), 0)
+NO_SYNAPSES = _of_rows(np.zeros(0, np.int32), np.zeros((0, LANES), np.int16))
 
 
 @nb.njit(inline="always")

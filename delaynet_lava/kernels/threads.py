@@ -84,7 +84,7 @@ class Spread:
 
     def kept(self) -> bool:
         """Whether it was compiled before, for any types, by this process or another."""
-        return bool(self._loop.signatures) or self._loop._cache.holds_any()
+        return bool(self.signatures) or self._loop._cache.holds_any()
 
     def wait_for(self, other: subprocess.Popen[bytes]) -> None:
         """Let the next call wait for a process that is compiling it."""
