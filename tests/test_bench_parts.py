@@ -11,6 +11,7 @@ from delaynet_lava.bench import limits, ratios, startup
 from delaynet_lava.bench.shapes import SHAPES
 from delaynet_lava.cli import main
 from delaynet_lava.errors import DelayNetError
+from delaynet_lava.kernels.vectors import BLOCK
 
 
 def call(*args: str) -> int:
@@ -31,7 +32,7 @@ def test_the_parts_of_a_step_and_what_the_machine_needs_for_them(shape, tmp_path
     assert sum(part["seconds"] for part in found["parts"]) == pytest.approx(found["step_s"])
     sizes, kind = ratios.sizes_of(shape, quick=True), SHAPES[shape]
     (products,) = (part for part in found["parts"] if part["name"] == "hidden layer, backward")
-    columns = -(-kind.layers[0] // 64) * 64
+    columns = -(-kind.layers[0] // BLOCK) * BLOCK
     flops = 2 * sizes.train_samples * sizes.train_steps * kind.layers[0] * columns
     assert products["gflop"] == pytest.approx(flops / 1e9) and products["bound_s"] > 0
     assert all(name in shown for name in names) and "GFLOP/s" in shown

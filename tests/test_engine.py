@@ -19,12 +19,13 @@ from delaynet_lava import emulator
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.emulator import Extremes, emulate, extremes
 from delaynet_lava.errors import InputError
-from delaynet_lava.kernels import layer, spikes
+from delaynet_lava.kernels import layer, spikes, training_pass
 from delaynet_lava.kernels.events import (
     NO_SYNAPSES,
     event_list,
     largest_sum,
     longest_delay,
+    quick_bound,
     ring_length,
     state_type,
 )
@@ -178,6 +179,23 @@ def test_synapses_are_rows_only_where_a_sender_has_one_delay_and_many_targets():
     single = event_list(-2 * np.eye(33, dtype=int), np.tile(np.arange(33), (33, 1)), 0)
     assert not single.whole and single.axonal and single.delay.tolist() == list(range(33))
     assert largest_sum(single) == 2 and not mixed.axonal
+
+
+@pytest.mark.parametrize("largest, share", [(256, 1.0), (256, 0.02), (40_000, 1.0)])
+def test_synapses_in_training_are_those_of_the_words(largest, share):
+    rng = np.random.default_rng(0)
+    words = rng.integers(-largest, largest, (40, 70), endpoint=True) * (rng.random((40, 70)) < share)
+    words[0, 0] = largest
+    delay = rng.integers(0, 63, 70).astype(np.int32)
+    found = training_pass._synapses(words / 64, delay)
+    expected = event_list(words, np.broadcast_to(delay, words.shape), 0)
+    assert found.whole == expected.whole == (share == 1) and found.axonal and expected.axonal
+    for name in ("rows", "start", "target", "weight"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+    sends = words.any(axis=0)  # where there is no weight the delay says nothing
+    np.testing.assert_array_equal(found.delay[sends], expected.delay[sends])
+    assert largest_sum(found) <= quick_bound(found)
 
 
 def test_words_too_large_for_16_bits():

@@ -13,7 +13,7 @@ pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 from delaynet_lava.emulator import emulate
 from delaynet_lava.errors import InputError
 from delaynet_lava.export import extract
-from delaynet_lava.kernels import autograd
+from delaynet_lava.kernels import training_pass
 from delaynet_lava.nn import DelayRecurrent, Dense, Readout
 from delaynet_lava.nn.model import build, describe
 from delaynet_lava.payloads import Payload
@@ -154,7 +154,7 @@ def test_the_gradient_of_payloads_is_the_same_by_rows_and_by_products(channels, 
     x = torch.randint(-99, 100, (6, channels, 200)) * (torch.rand(6, channels, 200) < 0.3)
     found = []
     for dense in (0, 1 << 30):
-        monkeypatch.setattr(autograd, "DENSE", dense)
+        monkeypatch.setattr(training_pass, "DENSE", dense)
         signal = x.float().requires_grad_()
         block.zero_grad()
         out = block(signal)

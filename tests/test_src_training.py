@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import src_training
-from delaynet_lava.kernels.row_sums import add_listed, add_weighed
-from delaynet_lava.kernels.src_inputs import inputs_of
+from delaynet_lava.kernels.row_sums import AT_ONCE, add_listed, add_weighed, add_words_listed
+from delaynet_lava.kernels.src_inputs import TOGETHER, inputs_of
 from delaynet_lava.nn import AdaptiveRecurrent, Axon, DelayRecurrent, Dense, Readout, SpikingRecurrentCell
 from delaynet_lava.nn.cell import quantize
 from delaynet_lava.nn.model import load_model, save_model
@@ -105,7 +105,7 @@ def test_the_forward_pass_is_the_plain_integers(made: tuple[SpikingRecurrentCell
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**31 - 1), st.integers(0, 3), st.integers(1, 70), st.integers(1, 70), st.booleans())
+@given(st.integers(0, 2**31 - 1), st.integers(0, 17), st.integers(1, 70), st.integers(1, 70), st.booleans())
 def test_events_are_what_is_not_zero(seed: int, batch: int, steps: int, channels: int, turned: bool) -> None:
     rng = np.random.default_rng(seed)
     kind = rng.choice([np.float32, np.float64])
@@ -114,7 +114,8 @@ def test_events_are_what_is_not_zero(seed: int, batch: int, steps: int, channels
     given_as = np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1) if turned else x
     asked, graded = bool(seed % 2), bool((x[x != 0] != 1).any())
     found = inputs_of(given_as, asked)
-    for events, planes in ((found.by_step, x), (found.by_channel, x.transpose(0, 2, 1))):
+    by_channel = [x[first : first + TOGETHER].reshape(-1, channels).T for first in range(0, batch, TOGETHER)]
+    for events, planes in ((found.by_step, x), (found.by_channel, by_channel)):
         for b, plane in enumerate(planes):
             rows, numbers = np.nonzero(plane)
             ends = np.searchsorted(rows, np.arange(len(plane) + 1))
@@ -123,7 +124,7 @@ def test_events_are_what_is_not_zero(seed: int, batch: int, steps: int, channels
             if graded or (asked and len(rows)):
                 np.testing.assert_array_equal(events.value[b, : len(rows)], plane[rows, numbers])
             else:
-                assert asked or events.value.shape == (batch, 0)
+                assert asked or events.value.shape == (len(planes), 0)
     assert found.fractions == np.count_nonzero(x % 1) and found.largest == max(x.max(initial=0), x.any())
 
 
@@ -229,6 +230,11 @@ def _listed(totals, position, rows, first_row, numbers, sample, first, last):
 
 
 @nb.njit
+def _words_listed(totals, position, rows, first_row, numbers, sample, first, last):
+    add_words_listed(totals, position, rows, first_row, numbers, sample, first, last)
+
+
+@nb.njit
 def _weighed(totals, position, rows, first_row, numbers, factors, sample, first, last):
     add_weighed(totals, position, rows, first_row, numbers, factors, sample, first, last)
 
@@ -240,10 +246,11 @@ def test_rows_that_a_list_names_are_summed(vectors: int, kind: type) -> None:
     numbers = rng.integers(0, 9, (3, 12)).astype(np.int16)
     rows = rng.integers(-256, 256, (13, width)).astype(kind if kind is np.float32 else np.int16)
     totals = rng.integers(-99, 99, (4, width)).astype(kind)
+    add = _listed if kind is np.float32 else _words_listed
     for first, last in ((0, 12), (3, 4), (5, 5)):
         expected = totals.copy()
         expected[2] += rows[4 + numbers[1, first:last]].sum(0, dtype=kind)
-        _listed(totals, 2, rows, 4, numbers, 1, first, last)
+        add(totals, 2, rows, 4, numbers, 1, first, last)
         np.testing.assert_array_equal(totals, expected)
     factors = rng.integers(-4, 4, (3, 12)).astype(np.float32)
     met, sums = rng.integers(-9, 9, (20, width)).astype(np.float32), np.zeros((4, width), np.float32)
@@ -255,13 +262,22 @@ def test_rows_that_a_list_names_are_summed(vectors: int, kind: type) -> None:
     assert not sums[:3].any()
 
 
+@pytest.mark.parametrize("events", [AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE, 1000])
+@pytest.mark.parametrize("word", [-256, 256])
+def test_many_words_of_the_largest_kind_do_not_wrap(events: int, word: int) -> None:
+    rows, totals = np.full((2, 112), word, np.int16), np.zeros((1, 112), np.int32)
+    _words_listed(totals, 0, rows, 0, np.ones((1, events), np.int16), 0, 0, events)
+    assert (totals == events * word).all()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
 @pytest.mark.parametrize("largest", [1, 2])
-def test_weights_meet_what_their_events_met(largest: int) -> None:
+def test_weights_meet_what_their_events_met(largest: int, parts: int) -> None:
     rng = np.random.default_rng(2)
-    x = rng.integers(0, largest + 1, (3, 20, 5)).astype(np.float32)
-    grad_a, lag = rng.standard_normal((3, 20, 16), np.float32), np.array([0, 1, 7, 19, 25], np.int32)
+    x = rng.integers(0, largest + 1, (TOGETHER + 3, 20, 5)).astype(np.float32)
+    grad_a, lag = rng.standard_normal((len(x), 20, 16), np.float32), np.array([0, 1, 7, 19, 25], np.int32)
     met = np.empty((16, 5), np.float32)
-    src_training.weight_gradient(inputs_of(x).by_channel, lag, grad_a, np.float32(0.5), met)
+    src_training.weight_gradient(inputs_of(x).by_channel, lag, grad_a, np.float32(0.5), parts, met)
     for j, later in enumerate(lag):
         seen = grad_a[:, later:].reshape(-1, 16), x[:, : max(0, 20 - later), j].reshape(-1, 1)
         np.testing.assert_allclose(met[:, j], 0.5 * (seen[0] * seen[1]).sum(0), rtol=1e-5, atol=1e-5)

@@ -118,7 +118,11 @@ def _work(network: Network, cells: int, x: np.ndarray) -> dict[str, list[tuple[s
         moved = membranes + gradient + (into if k else 0)
         backward.insert(0, (f"{name}, backward", flops / 1e9, moved / 2**20))
     packed = [("inputs packed", 0.0, x.nbytes / 2**20)]
-    return {"_pack_by_step": packed, "run_layer": forward, "backward_segment": backward}
+    of_readout, *of_hidden = backward
+    return {
+        "_pack_by_step": packed, "run_layer": forward, "filter_back": [of_readout],
+        "backward_segment": of_hidden,
+    }  # fmt: skip
 
 
 def _best_s(run: Callable[[], Any]) -> float:

@@ -13,41 +13,27 @@ import torch
 import torch.nn.functional as F
 
 from delaynet_lava.errors import InputError
-from delaynet_lava.fixedpoint import DECAY_ONE, MEMBRANE_BITS, PAYLOAD_BITS_MAX, STATE_SHIFT, WEIGHT_SCALE
+from delaynet_lava.fixedpoint import MEMBRANE_BITS, PAYLOAD_BITS_MAX, WEIGHT_SCALE
 from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
-from delaynet_lava.kernels.neurons import UNIT
+from delaynet_lava.kernels.readout import Filter
 from delaynet_lava.kernels.steps import move
-from delaynet_lava.kernels.training_pass import LayerPass, integers
+from delaynet_lava.kernels.tensors import (
+    NO_NUMBERS,
+    STATE_SCALE,
+    SpikeBits,
+    add_start,
+    by_products,
+    float_type,
+    forward_pass,
+    numbers_of,
+)
 from delaynet_lava.kernels.vectors import ROWS, in_blocks
 
-__all__ = ["NO_NUMBERS", "Outcome", "SpikeBits", "delayed_recurrence"]
+__all__ = ["Outcome", "delayed_recurrence"]
 
 _NOTHING = np.zeros((0, 0, 0), np.float32)
-DENSE = 32
-"""Payloads in a step from which on two products of matrices are cheaper than a row of weights for each."""
-STATE_SCALE = float(WEIGHT_SCALE << STATE_SHIFT)
-NO_NUMBERS = torch.full((1, 1, 1), torch.nan)
-"""What stands for spikes that are handed on as bits alone, (B, T, N) when expanded."""
-
-
-class SpikeBits(NamedTuple):
-    """A spike tensor's content as bits: int64 (B, T, words), late by ``shift`` in the tensor."""
-
-    bits: torch.Tensor
-    shift: int
-
-
-def float_type(x: torch.Tensor) -> torch.dtype:
-    """Type of what a layer returns for this input: its own, float32 for whole numbers."""
-    return x.dtype if x.is_floating_point() else torch.float32
-
-
-def numbers_of(x: torch.Tensor) -> np.ndarray:
-    """What a tensor of any type holds; NumPy has no bfloat16, and the loops no halves."""
-    x = x.detach()
-    return (x.to(torch.float32) if x.is_floating_point() else x).numpy()
 
 
 class Outcome(NamedTuple):
@@ -60,7 +46,7 @@ class Outcome(NamedTuple):
         population: float32 (B, T), the number of spikes of each step of ``spikes``. A loss of it costs a
             fraction of the same loss of the spikes. Empty for a readout.
         overflows: int64 (2,), how often u wrapped and v saturated.
-        bits: the spikes again, for the next layer; None on a GPU.
+        bits: the spikes again, for the next layer; None of a readout, and on a GPU.
     """
 
     spikes: torch.Tensor
@@ -73,35 +59,22 @@ class Outcome(NamedTuple):
 class _DelayedRecurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, seen, w_in, w_rec, du, dv, threshold, bias, dyn, delay):  # type: ignore[override]
-        bits, lead, values, words_rec = None, 0, None, None
-        if seen is None:
-            values = x.detach().to(torch.int32).contiguous().numpy()
+        kept = any(ctx.needs_input_grad), ctx.needs_input_grad[4]
+        layer = forward_pass(x, seen, (w_in, w_rec), (du, dv, threshold), bias, dyn, kept)
+        voltage, shape = x.new_empty(0), (*x.shape[:2], layer.n)
+        if dyn.want_spikes:
+            # NumPy's large arrays lie in huge pages, torch's do not: page faults cost as much again.
+            floats = np.empty(shape, np.float32)
+            spikes.unpack_tensor(layer.fired, dyn.shift, floats)
+            out = torch.from_numpy(floats)
         else:
-            bits, lead = seen.bits.numpy().view(np.uint64), seen.shift
-        words_in = integers(w_in.detach().numpy())
-        if w_rec is not None:
-            words_rec = integers(w_rec.detach().numpy())
-        layer = LayerPass(
-            bits, lead, values, words_in, words_rec, round(float(du)), round(float(dv)),
-            int(float(threshold) * WEIGHT_SCALE), bias, dyn, any(ctx.needs_input_grad),
-            ctx.needs_input_grad[4],
-        )  # fmt: skip
-        out, voltage, population = x.new_empty(0), x.new_empty(0), torch.empty(0)
-        if dyn.spiking:
-            shape = (*x.shape[:2], layer.n)
-            if dyn.want_spikes:
-                # NumPy's large arrays lie in huge pages, torch's do not: page faults cost as much again.
-                floats = np.empty(shape, np.float32)
-                spikes.unpack_tensor(layer.fired, dyn.shift, floats)
-                out = torch.from_numpy(floats)
-            else:
-                out = NO_NUMBERS.expand(shape)
-            counts = np.zeros(x.shape[:2], np.float32)
-            spikes.count(layer.fired, dyn.shift, counts)
-            population = torch.from_numpy(counts)
+            out = NO_NUMBERS.expand(shape)
+        counts = np.zeros(x.shape[:2], np.float32)
+        spikes.count(layer.fired, dyn.shift, counts)
+        population = torch.from_numpy(counts)
         if len(layer.voltage):
             floats = np.empty(layer.voltage.shape, np.float32)
-            move(layer.voltage, _late(dyn), np.float32(1 / STATE_SCALE), floats)
+            move(layer.voltage, 0, np.float32(1 / STATE_SCALE), floats)
             voltage = torch.from_numpy(floats)
             layer.voltage = _NOTHING
         ctx.dyn, ctx.layer, ctx.dtype = dyn, layer, float_type(x)
@@ -119,10 +92,9 @@ class _DelayedRecurrence(torch.autograd.Function):
         w_in, w_rec, *record = ctx.saved_tensors
         wants_x, wants_w_in, wants_w_rec = (ctx.needs_input_grad[k] for k in (0, 2, 3))
         batch, steps, _ = layer.fired.shape
-        n, lanes = layer.n, layer.lanes
-        dense = np.count_nonzero(layer.values) > DENSE * batch * steps
+        n, lanes, dense = layer.n, layer.lanes, layer.is_dense()
         channels = n if dense else w_in.shape[1]
-        outer_s, outer_v = _array(grad_spikes), _array(grad_voltage, _late(dyn))
+        outer_s, outer_v = _array(grad_spikes), _array(grad_voltage)
         outer_p = np.zeros((0, 0), np.float32) if grad_population is None else _array(grad_population)
         gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
         longest = layer.ring - 2
@@ -158,19 +130,15 @@ class _DelayedRecurrence(torch.autograd.Function):
                 first, length, arriving, v, u, sent, synapses, layout, rule, flight, gradients
             )
         if dyn.initial is not None:
-            # The loop ends at the first step; what that step decayed was the initial state.
-            for k, (g, start) in enumerate(zip((gu, gv), dyn.initial, strict=True)):
-                scalars[0, k] -= (g[:, :n].sum(axis=0) * (start / STATE_SCALE)).sum() / DECAY_ONE
+            add_start(scalars, (gu, gv), dyn.initial)
         total = torch.from_numpy(scalars.sum(axis=0).astype(np.float32))
-        into = torch.from_numpy(grad_x)
         if dense:
-            payloads = torch.from_numpy(layer.values).flatten(0, 1).to(into.dtype)
-            grad_w = into.flatten(0, 1).T @ payloads if wants_w_in else None
-            into = into @ w_in.detach().to(into.dtype) if wants_x else into
+            into, grad_w = by_products(torch.from_numpy(grad_x), layer.values, w_in, (wants_x, wants_w_in))
         else:
+            into = torch.from_numpy(grad_x) if wants_x else None
             grad_w = torch.from_numpy(grad_in.sum(axis=0)[:, :n].T) if wants_w_in else None
         return (
-            into.to(ctx.dtype) if wants_x else None,
+            None if into is None else into.to(ctx.dtype),
             None,
             grad_w,
             torch.from_numpy(grad_rec.sum(axis=0)[:, :n].T) if wants_w_rec else None,
@@ -179,20 +147,11 @@ class _DelayedRecurrence(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _late(dyn: Dynamics) -> int:
-    """Steps by which the membranes are late in their tensor; a spiking layer's are not."""
-    return 0 if dyn.spiking else dyn.shift
-
-
-def _array(grad: torch.Tensor | None, late: int = 0) -> np.ndarray:
-    """The gradient of a tensor by the step it is of; nothing where none comes in."""
+def _array(grad: torch.Tensor | None) -> np.ndarray:
+    """A gradient for the loops; nothing where none comes in."""
     if grad is None or not grad.numel():
         return _NOTHING
-    if not late:
-        return grad.to(torch.float32).contiguous().numpy()
-    moved = np.empty(tuple(grad.shape), np.float32)
-    move(grad.to(torch.float32).numpy(), -late, UNIT, moved)
-    return moved
+    return grad.to(torch.float32).contiguous().numpy()
 
 
 def _require_whole(x: torch.Tensor) -> int:
@@ -259,7 +218,8 @@ def delayed_recurrence(
         x: (B, T, C), spikes or payloads (whole numbers of up to 24 bits) of any type, in any layout; those of
             step t act at step t. Of whole numbers of an integer type the results are float32.
         w_in: float (N, C), post x pre, quantised weights / 64.
-        w_rec: float (N, N), post x pre, quantised recurrent weights / 64; None: no recurrence.
+        w_rec: float (N, N), post x pre, quantised recurrent weights / 64; None: no recurrence, as of all
+            neurons that do not spike.
         du, dv: float (1,), decays 0 to 4096; rounded here, the gradient passes the rounding.
         threshold: float (1,); its mantissa is ``floor(64 * threshold)``.
         dynamics: everything else.
@@ -279,6 +239,9 @@ def delayed_recurrence(
         if not spikes.pack_tensor(numbers_of(x), packed):
             _require_whole(x)
             bits = None
+    if not dynamics.spiking:
+        voltage, overflows = Filter.apply(x, bits, w_in, du, dv, bias, dynamics)
+        return Outcome(x.new_empty(0), voltage, torch.empty(0), overflows, None)
     out, voltage, population, overflows, fired = _DelayedRecurrence.apply(
         x, bits, w_in, w_rec, du, dv, threshold, bias, dynamics, delay
     )

@@ -29,10 +29,13 @@ __all__ = [
     "Parameters",
     "Record",
     "State",
+    "as_rows",
     "event_list",
     "largest_sum",
     "longest_delay",
+    "of_rows",
     "padded",
+    "quick_bound",
     "ring_length",
     "run_layer",
     "sorted_list",
@@ -209,10 +212,10 @@ def event_list(weight: np.ndarray, delay: np.ndarray, weight_exp: int) -> EventL
     axonal, lowest, highest = _survey(weight, delay, count, lag)
     kind = _word(lowest, highest, weight_exp)
     entries = int(count.sum())
-    if axonal and _as_rows(entries, weight.size):
+    if axonal and as_rows(entries, weight.size):
         rows = np.zeros((senders, padded(neurons)), kind)
         rows[:, :neurons] = (weight.astype(np.int32) << weight_exp).T
-        return _of_rows(lag, rows)
+        return of_rows(lag, rows)
     start = np.concatenate(([0], np.cumsum(count))).astype(np.uint64)
     target, word = np.empty(entries, np.uint32), np.empty(entries, kind)
     each = np.empty(0 if axonal else entries, np.int32)
@@ -242,10 +245,10 @@ def sorted_list(
     count, lag = np.diff(start), np.zeros(len(start) - 1, np.int32)
     lag[count > 0] = delay[start[:-1][count > 0]]
     axonal = bool((np.repeat(lag, count) == delay).all())
-    if axonal and _as_rows(len(weight), neurons * len(lag)):
+    if axonal and as_rows(len(weight), neurons * len(lag)):
         rows = np.zeros((len(lag), padded(neurons)), kind)
         rows[np.repeat(np.arange(len(lag)), count), target] = weight.astype(np.int32) << weight_exp
-        return _of_rows(lag, rows)
+        return of_rows(lag, rows)
     word = (weight.astype(np.int32) << weight_exp).astype(kind)
     each = lag if axonal else delay.astype(np.int32)
     return EventList(
@@ -259,13 +262,20 @@ def _word(lowest: int, highest: int, weight_exp: int) -> np.dtype:
     return np.dtype(np.int16 if short else np.int32)
 
 
-def _as_rows(entries: int, size: int) -> bool:
+def as_rows(entries: int, size: int) -> bool:
     """Whether to pass over all neurons in order costs no more than to look up those few."""
     return DENSE * entries >= size
 
 
-def _of_rows(lag: np.ndarray, rows: np.ndarray) -> EventList:
+def of_rows(lag: np.ndarray, rows: np.ndarray) -> EventList:
+    """Synapses of senders to all neurons: int32 (senders,), steps, and words (senders, P)."""
     return EventList(True, True, lag, rows, _NONE, _NONE.astype(np.uint32), rows[:0, 0])
+
+
+def quick_bound(synapses: EventList) -> int:
+    """A bound above :func:`largest_sum` that needs no look at the words; 0 where there are none."""
+    word = synapses.rows if synapses.whole else synapses.weight
+    return len(synapses.delay) << 8 * word.itemsize - 1
 
 
 def largest_sum(synapses: EventList) -> int:
@@ -283,7 +293,7 @@ def longest_delay(synapses: EventList) -> int:
     return int(synapses.delay.max(initial=0))
 
 
-NO_SYNAPSES = _of_rows(np.zeros(0, np.int32), np.zeros((0, LANES), np.int16))
+NO_SYNAPSES = of_rows(np.zeros(0, np.int32), np.zeros((0, LANES), np.int16))
 
 
 @nb.njit(inline="always")

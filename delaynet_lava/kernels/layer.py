@@ -16,6 +16,7 @@ from delaynet_lava.kernels.events import (
     largest_sum,
     longest_delay,
     padded,
+    quick_bound,
     ring_length,
     run_layer,
     state_type,
@@ -67,16 +68,20 @@ class LayerRun:
     ) -> None:
         self.size, self.lanes = neurons, padded(neurons)
         most = 0 if bias is None else int(np.abs(bias).max(initial=0))
-        arriving = largest * largest_sum(forward) if encode is None else largest
-        largest = arriving + largest_sum(recurrent)
-        word = state_type(largest, most)
+        for bound in (quick_bound, largest_sum):
+            arriving = largest * bound(forward) if encode is None else largest
+            word = state_type(arriving + bound(recurrent), most)
+            if word == np.int32:
+                break
         full: np.ndarray = np.zeros(self.lanes, word)
         full[:neurons] = 0 if bias is None else bias
-        # Neurons that differ have theirs in a row of the layout; those that fill it up forget at once.
-        varied = isinstance(decays[0], np.ndarray) or isinstance(decays[1], np.ndarray)
-        kept: np.ndarray = np.full((2, self.lanes if varied else 1), DECAY_ONE, word)
-        for row, k in zip(kept, decays, strict=True):
-            row[: neurons if varied else 1] = k
+        if isinstance(decays[0], np.ndarray) or isinstance(decays[1], np.ndarray):
+            # Neurons that differ have theirs in a row of the layout; those that fill it up forget at once.
+            kept: np.ndarray = np.full((2, self.lanes), DECAY_ONE, word)
+            for row, k in zip(kept, decays, strict=True):
+                row[:neurons] = k
+        else:
+            kept = np.array([[decays[0]], [decays[1]]], word)
         weighted = np.array(() if encode is None else encode, np.int64)
         self._synapses = forward, recurrent
         self._parameters = Parameters(lead, weighted, kept, full, threshold, reset, *grid)

@@ -31,6 +31,7 @@ from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, multiply_at
 
 __all__ = [
     "CHUNK",
+    "FAST",
     "GROUPS",
     "SPAN",
     "Arriving",
@@ -40,6 +41,8 @@ __all__ = [
     "Rule",
     "Sent",
     "Synapses",
+    "add_senders",
+    "add_values",
     "backward_segment",
     "columns_of",
 ]
@@ -239,16 +242,16 @@ def _finish_chunk(b, t, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_input):
 
 
 @nb.njit
-def _add_senders(spikes, b, first, when, ring, rows, totals):
+def add_senders(spikes, b, first, when, ring, rows, totals):
     """Add to each sender's row of ``totals`` the gradients that its spikes of 64 steps met.
 
     Args:
-        spikes: uint64 (B, T, words); b: sample; first: step of the first.
+        spikes: uint64 (B, T, words); b: sample; first: the first of these steps, also one before the first.
         when: uint64 (senders or more,), zeros, and left so.
         ring: float32 (L, P), gradients; rows: int (senders,), where that of a spike of the first step lies.
         totals: float32 (senders, P).
     """
-    for t in range(first, min(first + SPAN, spikes.shape[1])):
+    for t in range(max(0, first), min(first + SPAN, spikes.shape[1])):
         for w in range(spikes.shape[2]):
             word = spikes[b, t, w]
             while word != 0:
@@ -259,11 +262,11 @@ def _add_senders(spikes, b, first, when, ring, rows, totals):
 
 
 @nb.njit
-def _add_values(values, b, first, ring, totals):
+def add_values(values, b, first, ring, totals):
     """Add to each sender's row of ``totals`` what it sent in 64 steps times the gradient of that step.
 
     Args:
-        values: int32 (B, T, senders); b, first, ring, totals: as for :func:`_add_senders`.
+        values: int32 (B, T, senders); b, first, ring, totals: as for :func:`add_senders`.
     """
     for t in range(first, min(first + SPAN, values.shape[1])):
         row = ring[t & ring.shape[0] - 1]
@@ -279,7 +282,7 @@ def _add_delays(spikes, b, first, ring, offsets, delay, window, most, totals):
     """Add to each sender's total the gradient of its delay that its spikes of 64 steps give.
 
     Args:
-        spikes, b, first: as for :func:`_add_senders`.
+        spikes, b, first: as for :func:`add_senders`.
         ring: float32 (L, width), products with the recurrent weights; offsets, delay: of the senders.
         window, most: see :class:`Rule`.
         totals: float64 (senders,).
@@ -429,11 +432,11 @@ def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule,
                 if t % SPAN == 0:
                     for b in range(base, base + rows):
                         if grad_w_in.shape[0] > 0 and values.shape[0] > 0:
-                            _add_values(values, b, t, g_ring[b], grad_w_in[group])
+                            add_values(values, b, t, g_ring[b], grad_w_in[group])
                         elif grad_w_in.shape[0] > 0:
-                            _add_senders(bits, b, t, when, g_ring[b], t + late + undelayed, grad_w_in[group])
+                            add_senders(bits, b, t, when, g_ring[b], t + late + undelayed, grad_w_in[group])
                         if grad_w_rec.shape[0] > 0:
-                            _add_senders(fired, b, t, when, g_ring[b], t + 1 + delay, grad_w_rec[group])
+                            add_senders(fired, b, t, when, g_ring[b], t + 1 + delay, grad_w_rec[group])
                         if grad_delay.shape[0] > 0:
                             _add_delays(
                                 fired, b, t, p_ring[b], layout.offsets, delay, window, most, grad_delay[group]

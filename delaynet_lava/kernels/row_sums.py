@@ -8,20 +8,22 @@ from numba.extending import intrinsic
 
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
-__all__ = ["add_listed", "add_rows", "add_weighed"]
+__all__ = ["AT_ONCE", "add_listed", "add_rows", "add_weighed", "add_words_listed"]
 
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _FUSED = ("contract",)
 _WIDTHS = (7, 4, 2, 1)
 """Vectors whose sums are kept at once: most, and fewer for the rest of a row."""
+AT_ONCE = 127
+"""Words of up to 256 whose sum fits in 16 bits, whatever they are."""
 
 
 def _summer(vectors, weighed=False):
     """``out[: 16 vectors] += sum of [factors[k] *] rows[numbers[k]]`` over k from ``first`` to ``last - 1``.
 
-    Sums with factors are of floats. Without, they are of floats or of integers, and integers of rows may be
-    narrower.
+    Sums with factors are of floats. Without, they are of floats, or of integers, which are summed in the type
+    of the rows; that of ``out`` may be wider.
     """
 
     @intrinsic
@@ -37,14 +39,17 @@ def _summer(vectors, weighed=False):
             words, narrows = ir.VectorType(word, LANES), ir.VectorType(narrow, LANES)
             at = [number(v * LANES) for v in range(vectors)]
             places = [place(builder, out, i, words, bytes_out) for i in at]
-            start = [builder.load(where, align=4) for where in places]
+            if floats:
+                start = [builder.load(where, align=4) for where in places]
+            else:
+                start = [ir.Constant(narrows, [0] * LANES)] * vectors
             before = builder.block
             loop, done = builder.append_basic_block("event"), builder.append_basic_block("done")
             builder.branch(loop)
             builder.position_at_end(loop)
             k = builder.phi(_INDEX)
             k.add_incoming(first, before)
-            sums = [builder.phi(words) for _ in at]
+            sums = [builder.phi(narrows) for _ in at]
             which = builder.load(place(builder, numbers, k, kind, kind.width // 8))
             row = builder.mul(builder.sext(which, _INDEX), stride)
             if weighed:
@@ -55,10 +60,8 @@ def _summer(vectors, weighed=False):
                 value = builder.load(here, align=2)
                 if weighed:
                     added.append(builder.fadd(part, builder.fmul(factor, value, flags=_FUSED), flags=_FUSED))
-                elif floats:
-                    added.append(builder.fadd(part, value))
                 else:
-                    added.append(builder.add(part, builder.sext(value, words) if word != narrow else value))
+                    added.append(builder.fadd(part, value) if floats else builder.add(part, value))
             for part, value, new in zip(sums, start, added, strict=True):
                 part.add_incoming(value, before)
                 part.add_incoming(new, loop)
@@ -67,6 +70,8 @@ def _summer(vectors, weighed=False):
             builder.cbranch(builder.icmp_signed("<", after, last), loop, done)
             builder.position_at_end(done)
             for value, where in zip(added, places, strict=True):
+                if not floats:
+                    value = builder.add(builder.load(where, align=4), builder.sext(value, words))
                 builder.store(value, where, align=4)
             return number(0)
 
@@ -117,11 +122,22 @@ def add_listed(totals, position, rows, first_row, numbers, sample, first, last):
     Over k from ``first`` to ``last - 1``.
 
     Args:
-        totals: int32, int64 or float32 (L, P), C order, P a multiple of :data:`LANES`. rows: int16 or int32,
-            or float32, (N, P), C order.
+        totals: float32 (L, P), C order, P a multiple of :data:`LANES`. rows: float32 (N, P), C order.
         numbers: int16 or int32 (B, K).
     """
     _list_sums(totals, position, rows, first_row, numbers, numbers, sample, first, last)
+
+
+@nb.njit(inline="always")
+def add_words_listed(totals, position, rows, first_row, numbers, sample, first, last):
+    """:func:`add_listed` of weight words, which are summed in 16 bits for as long as these hold them.
+
+    Args:
+        totals: int32 or int64 (L, P). rows: int16 (N, P), of at most 256.
+    """
+    for begin in range(first, last, AT_ONCE):
+        end = min(begin + AT_ONCE, last)
+        _list_sums(totals, position, rows, first_row, numbers, numbers, sample, begin, end)
 
 
 @nb.njit(inline="always")

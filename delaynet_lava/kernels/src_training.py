@@ -12,9 +12,10 @@ import numba as nb
 import numpy as np
 
 from delaynet_lava.kernels.compiled import compiled
-from delaynet_lava.kernels.row_sums import add_listed, add_weighed
+from delaynet_lava.kernels.row_sums import add_listed, add_weighed, add_words_listed
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.src_cells import new_row, step_back, step_cells, step_sloped
+from delaynet_lava.kernels.src_inputs import TOGETHER
 from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times, write_row
 
 __all__ = [
@@ -30,8 +31,6 @@ __all__ = [
 ]
 
 _ONE = np.float32(1)
-_TOGETHER = 96
-"""Senders whose gradients are summed in turn; the last ones are more."""
 
 
 class Synapses(NamedTuple):
@@ -116,7 +115,7 @@ def run_integers(events, synapses, bias, start, form, late, kind, written):
         over = 0
         for t in range(steps):
             if together:
-                add_listed(ring, (t + same) % slots, w, 0, senders, b, ends[b, t], ends[b, t + 1])
+                add_words_listed(ring, (t + same) % slots, w, 0, senders, b, ends[b, t], ends[b, t + 1])
             else:
                 for k in range(ends[b, t], ends[b, t + 1]):
                     j = senders[b, k]
@@ -309,36 +308,47 @@ def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, factors, grad
 
 
 @compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})
-def weight_gradient(events, lag, grad_a, scale, grad_w):
+def weight_gradient(events, lag, grad_a, scale, parts, grad_w):
     """What each sender's events met when they arrived: ``scale * sum of value grad_a[t + lag]``.
 
     Plain version: ``test_weights_meet_what_their_events_met`` in tests/test_src_training.py.
 
     Args:
-        events: :class:`kernels.src_inputs.Events` by sender.
+        events: as :class:`kernels.src_inputs.Inputs` has them by channel.
         lag: int32 (C,), steps from an event to its arrival, at least 0.
         grad_a: float32 (B, T, P), of the synaptic sums. scale: of a stored weight's effect, float32.
+        parts: into so many the senders are divided; the sum of each comes in one order, whatever they are.
         grad_w: float32 (N, C), written, post x pre.
     """
     times, payloads, ends = events.number, events.value, events.end
     batch, steps, lanes = grad_a.shape
-    # A few senders at a time, so that their rows and what a sample's events met stay in the nearest cache.
-    # The sums of each come in one order, whoever computes.
     met = grad_a.reshape(batch * steps, lanes)
     neurons, senders = grad_w.shape
-    parts = max(1, senders // _TOGETHER)
     for part in nb.prange(parts):
-        begin, end = part * _TOGETHER, (part + 1) * _TOGETHER if part + 1 < parts else senders
+        begin, end = part * senders // parts, (part + 1) * senders // parts
         sums = np.zeros((end - begin, lanes), np.float32)
-        for b in range(batch):
+        for group in range(times.shape[0]):
+            row = group * TOGETHER * steps
             for j in range(begin, end):
-                first, last = ends[b, j], ends[b, j + 1]
-                while last > first and times[b, last - 1] + lag[j] >= steps:
-                    last -= 1
-                if payloads.shape[1] > 0:
-                    add_weighed(sums, j - begin, met, b * steps + lag[j], times, payloads, b, first, last)
-                else:
-                    add_listed(sums, j - begin, met, b * steps + lag[j], times, b, first, last)
+                first, last = ends[group, j], ends[group, j + 1]
+                while first < last:
+                    # Behind a delay a sample's last events arrive in no step of it.
+                    of_sample, met_here = last, last
+                    if lag[j] > 0:
+                        behind = (times[group, first] // steps + 1) * steps
+                        of_sample = first
+                        while of_sample < last and times[group, of_sample] < behind:
+                            of_sample += 1
+                        met_here = of_sample
+                        while met_here > first and times[group, met_here - 1] + lag[j] >= behind:
+                            met_here -= 1
+                    if payloads.shape[1] > 0:
+                        add_weighed(
+                            sums, j - begin, met, row + lag[j], times, payloads, group, first, met_here
+                        )
+                    else:
+                        add_listed(sums, j - begin, met, row + lag[j], times, group, first, met_here)
+                    first = of_sample
         for j in range(begin, end):
             for n in range(neurons):
                 grad_w[n, j] = scale * sums[j - begin, n]

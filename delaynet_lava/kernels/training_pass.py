@@ -8,8 +8,18 @@ from math import isqrt
 import numpy as np
 
 from delaynet_lava.fixedpoint import STATE_SHIFT, WEIGHT_SCALE, membrane_grid
+from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.dynamics import Dynamics
-from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list, ring_length
+from delaynet_lava.kernels.events import (
+    NEVER,
+    NO_SYNAPSES,
+    EventList,
+    as_rows,
+    event_list,
+    of_rows,
+    padded,
+    ring_length,
+)
 from delaynet_lava.kernels.layer import NO_BITS, NO_RECORD, NO_VALUES, LayerRun
 from delaynet_lava.kernels.recurrence import SPAN
 
@@ -17,11 +27,41 @@ __all__ = ["LayerPass"]
 
 KEPT = 1 << 29
 """Bytes of membranes that a pass keeps; more are computed again."""
+DENSE = 32
+"""Payloads in a step from which on two products of matrices are cheaper than a row of weights for each."""
+
+
+@compiled()
+def _by_sender(weight, rows):
+    """Words of weights in SLAYER's units, 1.0 the word 64, sender by sender.
+
+    Plain version: ``integers`` in this module.
+
+    Args:
+        weight: float32 (post, pre), C order. rows: int16 (pre, P), zeros, written.
+
+    Returns:
+        How many words are not 0, and the largest magnitude; where that is more than int16 holds, so are
+        the rows void.
+    """
+    entries, largest = 0, np.float32(0)
+    for j in range(weight.shape[1]):
+        for i in range(weight.shape[0]):
+            word = np.rint(np.float32(64) * weight[i, j])
+            largest = max(largest, abs(word))
+            entries += word != 0
+            rows[j, i] = np.int16(word)
+    return entries, largest
 
 
 def _synapses(weight: np.ndarray, delay: np.ndarray) -> EventList:
-    """Synapses (post, pre) whose delay belongs to the sender."""
-    return event_list(weight, np.broadcast_to(delay, weight.shape), 0)
+    """Synapses float32 (post, pre) in SLAYER's units, whose delay belongs to the sender."""
+    weight = np.ascontiguousarray(weight, np.float32)
+    rows = np.zeros((weight.shape[1], padded(weight.shape[0])), np.int16)
+    entries, largest = _by_sender(weight, rows)
+    if largest < 1 << 15 and as_rows(entries, weight.size):
+        return of_rows(delay, rows)
+    return event_list(integers(weight), np.broadcast_to(delay, weight.shape), 0)
 
 
 class LayerPass:
@@ -30,11 +70,11 @@ class LayerPass:
     Args:
         bits: uint64 (B, T, words), input spikes, which act ``lead`` steps later; or None.
         values: int32 (B, T, C), the input where it is not spikes; or None.
-        w_in: int64 (N, C). w_rec: int64 (N, N), or None.
+        w_in: float32 (N, C), quantised weights / 64. w_rec: the same, (N, N), or None.
         du, dv, vth: decays and threshold mantissa.
         bias: int64 (N,), shifted.
         dyn: what else there is to know.
-        training: whether a backward pass follows; currents: whether it needs u.
+        training: whether a backward pass follows that needs v; currents: whether it needs u.
 
     Attributes:
         n, lanes: neurons, and those of the layout. ring: steps that the ring of inputs holds.
@@ -69,9 +109,9 @@ class LayerPass:
         self._run = LayerRun(
             batch, self.n,
             _synapses(w_in, np.zeros(w_in.shape[1], np.int32)),
-            NO_SYNAPSES if w_rec is None else _synapses(w_rec, dyn.delay),
+            NO_SYNAPSES if w_rec is None else _synapses(w_rec, np.ascontiguousarray(dyn.delay, np.int32)),
             (du, dv), self.threshold, self.reset, (unit_exp, limit), bias, lead,
-            largest=int(np.abs(self.values).max(initial=1)), initial=dyn.initial,
+            largest=1 if values is None else int(np.abs(values).max(initial=1)), initial=dyn.initial,
         )  # fmt: skip
         self.lanes = self._run.lanes
         self.ring = ring_length(0 if w_rec is None else int(dyn.delay.max(initial=0)))
@@ -110,6 +150,11 @@ class LayerPass:
             if wanted and len(pieces) > 1:
                 self.voltage[:, first : first + length] = v[:, :length, : self.n]
         self._record = v, u
+
+    def is_dense(self) -> bool:
+        """Whether the input is so many payloads that their sums are cheaper as products of matrices."""
+        batch, steps = self.fired.shape[:2]
+        return bool(np.count_nonzero(self.values) > DENSE * batch * steps)
 
     def _advance(self, first: int, steps: int, v: np.ndarray, u: np.ndarray) -> None:
         self._run.advance(self.bits, self.values, first, steps, first, self.fired, v, u)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 from llvmlite import ir
+from numba.core import config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 __all__ = [
@@ -23,15 +25,23 @@ __all__ = [
     "in_blocks",
     "multiply",
     "multiply_at",
+    "not_one",
     "not_zero",
     "number",
     "place",
     "write_row",
 ]
 
+
+def _has(feature: str) -> bool:
+    """Whether loops are compiled for a processor that has it; Numba keeps what it compiled apart by these."""
+    asked: str | None = getattr(config, "CPU_FEATURES", None)  # NUMBA_CPU_FEATURES
+    return f"+{feature}" in (asked or get_host_cpu_features()).split(",")
+
+
 ROWS = 4
 """Rows of the left factor: each weight that is loaded serves all of them."""
-BLOCK = 64
+BLOCK = 64 if _has("avx512f") else 16
 """Columns whose sums fit in registers, for up to :data:`MANY` rows."""
 MANY = 6
 """Rows for which nearly all registers hold sums."""
@@ -204,7 +214,7 @@ def _found(sign, limit):
     return found
 
 
-not_zero, above_one = _found("!=", 0), _found(">", 1)
+not_zero, not_one, above_one = _found("!=", 0), _found("!=", 1), _found(">", 1)
 
 
 @nb.njit

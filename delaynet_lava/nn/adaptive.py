@@ -9,9 +9,9 @@ import torch
 
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import adaptive, spikes
-from delaynet_lava.kernels.autograd import SpikeBits, float_type, numbers_of
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.recurrence import GROUPS
+from delaynet_lava.kernels.tensors import SpikeBits, float_type, numbers_of
 from delaynet_lava.kernels.vectors import in_blocks
 
 __all__ = ["AdaptiveRecurrent"]

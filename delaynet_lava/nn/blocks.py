@@ -13,11 +13,12 @@ import torch
 from delaynet_lava import fixedpoint, network
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats import netx
-from delaynet_lava.kernels.autograd import Outcome, SpikeBits, delayed_recurrence, float_type
+from delaynet_lava.kernels.autograd import Outcome, delayed_recurrence
 from delaynet_lava.kernels.dynamics import SURROGATES, Dynamics
+from delaynet_lava.kernels.tensors import SpikeBits, float_type
 from delaynet_lava.neuron import RESETS
 from delaynet_lava.nn.axon import Axon
-from delaynet_lava.nn.parts import SURROGATE_HEIGHT, SURROGATE_WIDTH, Cuba, Synapse, hold, quantize
+from delaynet_lava.nn.parts import SURROGATE_HEIGHT, SURROGATE_WIDTH, Cuba, Synapse, hold
 
 __all__ = ["Neuron", "leave_as_bits"]
 
@@ -156,8 +157,8 @@ class _Block(torch.nn.Module):
             x,
             self.input_matrix(),
             self.recurrent_matrix(),
-            quantize(self.neuron.current_decay),
-            quantize(self.neuron.voltage_decay),
+            self.neuron.current_decay,
+            self.neuron.voltage_decay,
             self.neuron.vth,
             self._dynamics(),
             bits=bits,

@@ -13,10 +13,10 @@ import torch
 from delaynet_lava import fixedpoint as fx
 from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import spikes, src_training
-from delaynet_lava.kernels.autograd import NO_NUMBERS, SpikeBits, float_type, numbers_of
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.src_cells import SLOPE_ONE, sum_type
 from delaynet_lava.kernels.src_inputs import inputs_of
+from delaynet_lava.kernels.tensors import NO_NUMBERS, SpikeBits, float_type, numbers_of
 from delaynet_lava.neuron import SETTLE
 from delaynet_lava.nn.axon import delays_of
 from delaynet_lava.nn.parts import Synapse
@@ -25,6 +25,8 @@ __all__ = ["BIAS_MAX", "BIAS_MIN", "SpikingRecurrentCell", "bias_max", "quantize
 
 BIAS_MIN, BIAS_MAX = fx.SRC_BIAS_MIN / fx.DECAY_ONE, fx.SRC_BIAS_MAX["parabola", 7] / fx.DECAY_ONE
 """b_h in which a cell of the paper's is silent without input, -8 to -5; others: :func:`bias_max`."""
+_FEW, _NEAR = 32, 400
+"""Senders whose weight gradients one thread sums at a time: at least, and at most."""
 FIRES = 1.6
 """A constant x under which a cell of b_h = -6 fires."""
 _DEFAULTS: dict[str, Any] = {
@@ -114,7 +116,7 @@ class _Cell(torch.autograd.Function):
 
         def of_weights(events, lag, effect):  # type: ignore[no-untyped-def]
             met = np.empty((n, len(lag)), np.float32)
-            src_training.weight_gradient(events, lag, grad_a, np.float32(effect), met)
+            src_training.weight_gradient(events, lag, grad_a, np.float32(effect), _parts(len(lag)), met)
             return torch.from_numpy(met)
 
         into = grad_in = grad_rec = None
@@ -136,6 +138,11 @@ class _Cell(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _parts(senders: int) -> int:
+    """Into how many parts senders are divided: one a thread, of rows that stay in a near cache."""
+    return max(1, -(-senders // _NEAR), min(torch.get_num_threads(), senders // _FEW))
 
 
 def _rounded(values: np.ndarray, kind: Any) -> np.ndarray:
@@ -342,7 +349,8 @@ class SpikingRecurrentCell(torch.nn.Module):
         Those of integer inputs are held where their words are made.
         """
         bias = self.bias.detach().numpy()
-        np.clip(bias, BIAS_MIN, bias_max(self.activation, self.slow), out=bias)
+        np.maximum(bias, np.float32(BIAS_MIN), out=bias)
+        np.minimum(bias, np.float32(bias_max(self.activation, self.slow)), out=bias)
         for synapse in (self.synapse if self.mode == "float" else None, self.recurrent_synapse):
             if synapse is not None:
                 weight = synapse.weight.detach().numpy()
@@ -386,7 +394,8 @@ class SpikingRecurrentCell(torch.nn.Module):
         if x.ndim != 3 or x.shape[1] != channels:
             raise InputError(f"{where}: input", f"has shape {tuple(x.shape)}, expected (N, {channels}, T)")
         inputs = inputs_of(numbers_of(x.transpose(1, 2)), self._graded)
-        self._graded |= inputs.by_step.value.shape[1] > 0
+        if inputs.by_step.value.shape[1] and not self._graded:  # a module's attributes are slow to set
+            self._graded = True
         if self.mode == "integer":
             if inputs.fractions:
                 raise InputError(f"{where}: input", "holds fractions", "give spikes or whole numbers")

@@ -13,7 +13,7 @@ import torch
 
 from delaynet_lava.fixedpoint import MEMBRANE_BITS, full_scale_above
 from delaynet_lava.formats.model_file import ModelFile, load_model
-from delaynet_lava.kernels.autograd import STATE_SCALE
+from delaynet_lava.kernels.tensors import STATE_SCALE
 from delaynet_lava.nn import DelayRecurrent, SpikingRecurrentCell
 from delaynet_lava.nn.model import describe, take_over
 from delaynet_lava.tasks.base import Task

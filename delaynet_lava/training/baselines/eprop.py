@@ -18,10 +18,10 @@ from delaynet_lava.emulator import lay_out
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE, RESET_ZERO, STATE_SHIFT, WEIGHT_SCALE
 from delaynet_lava.kernels import spikes
-from delaynet_lava.kernels.autograd import numbers_of
 from delaynet_lava.kernels.eligibility import accumulate
 from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.recurrence import GROUPS, SPAN
+from delaynet_lava.kernels.tensors import numbers_of
 from delaynet_lava.kernels.vectors import BLOCK
 from delaynet_lava.network import lif
 from delaynet_lava.neuron import RESETS
