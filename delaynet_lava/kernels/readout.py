@@ -45,6 +45,50 @@ def _normal(value):
     return value if abs(value) > SMALLEST else ZERO
 
 
+@nb.njit
+def _filter(b, at, steps, arriving, shift, v, u, kept, g_v, g_u, g):
+    """Steps ``at[0]`` and on of sample b, of which v and u begin at ``at[1]``: g_a to ``g``, zeros behind.
+
+    Neuron by neuron: loops over neurons become vectors, of which each takes a second to compile.
+
+    Returns:
+        Shares of the gradients of du and dv.
+    """
+    alpha_u, alpha_v = kept
+    of_u, of_v = 0.0, 0.0
+    for i in range(arriving.shape[2]):
+        here_v, here_u = g_v[i], g_u[i]
+        for k in range(g.shape[0] - 1, -1, -1):
+            t = at[0] + k
+            if k >= steps:
+                g[k, i] = ZERO
+                continue
+            if v.shape[0] > 0:
+                of_v -= np.float64(here_v) * v[b, t - at[1], i]
+            if u.shape[0] > 0:
+                of_u -= np.float64(here_u) * u[b, t - at[1], i]
+            came = arriving[b, t + shift, i] if t + shift < arriving.shape[1] else ZERO
+            here_v = _normal(came + alpha_v * here_v)
+            here_u = _normal(here_v + alpha_u * here_u)
+            g[k, i] = here_u
+        g_v[i], g_u[i] = here_v, here_u
+    return of_u, of_v
+
+
+@nb.njit
+def _into(b, begin, steps, g, w_in, tile, into):
+    """Write the gradient of the input, or of the synaptic sums, in steps of sample b."""
+    for k in range(0, steps, CHUNK):
+        if w_in.shape[0] > 0:
+            multiply_at(
+                CHUNK, g.ctypes.data + 4 * g.shape[1] * k, g.shape[1], w_in.ctypes.data, w_in.shape[1], 0,
+                w_in.shape[0], tile.ctypes.data, tile.shape[1],
+            )  # fmt: skip
+        for r in range(min(CHUNK, steps - k)):
+            for i in range(into.shape[2]):
+                into[b, begin + k + r, i] = tile[r, i] if w_in.shape[0] > 0 else g[k + r, i]
+
+
 @compiled(parallel=True, fastmath=FAST)
 def filter_back(first, steps, arriving, shift, v, u, sent, w_in, kept, gv, gu, wanted):
     """Back-propagate some steps of neurons that do not spike, the last first.
@@ -68,54 +112,23 @@ def filter_back(first, steps, arriving, shift, v, u, sent, w_in, kept, gv, gu, w
     """
     bits, late, values = sent.bits, sent.late, sent.values
     into, grad_w, decays = wanted.x, wanted.w_in, wanted.decays
-    batch, total, neurons = arriving.shape
-    lanes = gv.shape[1]
-    alpha_u, alpha_v = kept
+    batch, lanes = gv.shape
     for group in nb.prange(GROUPS):
         g, tile = np.zeros((SPAN, lanes), np.float32), np.zeros((CHUNK, w_in.shape[0] * BLOCK), np.float32)
-        when = np.zeros(64 * bits.shape[2], np.uint64)
-        at_once, of_u, of_v = np.zeros(grad_w.shape[1], np.int64), 0.0, 0.0
+        when, at_once = np.zeros(64 * bits.shape[2], np.uint64), np.zeros(grad_w.shape[1], np.int64)
         for b in range(group * batch // GROUPS, (group + 1) * batch // GROUPS):
-            g_v, g_u = gv[b], gu[b]
             for span in range((steps - 1) // SPAN, -1, -1):
-                base = first + span * SPAN
-                length = min(SPAN, first + steps - base)
-                g[length:] = ZERO  # what is read whole
-                for k in range(length - 1, -1, -1):
-                    t, now = base + k, g[k]
-                    if v.shape[0] > 0:
-                        part = ZERO
-                        for i in range(neurons):
-                            part += g_v[i] * np.float32(v[b, t - first, i])
-                        of_v -= np.float64(part)
-                    if u.shape[0] > 0:
-                        part = ZERO
-                        for i in range(neurons):
-                            part += g_u[i] * np.float32(u[b, t - first, i])
-                        of_u -= np.float64(part)
-                    for i in range(lanes):
-                        g_v[i] = _normal(alpha_v * g_v[i])
-                    if t + shift < total:
-                        for i in range(neurons):
-                            g_v[i] += arriving[b, t + shift, i]
-                    for i in range(lanes):
-                        g_u[i] = _normal(g_v[i] + alpha_u * g_u[i])
-                        now[i] = g_u[i]
-                for k in range(0, length, CHUNK):
-                    if w_in.shape[0] > 0:
-                        multiply_at(
-                            CHUNK, g.ctypes.data + 4 * lanes * k, lanes, w_in.ctypes.data, neurons, 0,
-                            w_in.shape[0], tile.ctypes.data, tile.shape[1],
-                        )  # fmt: skip
-                    for r in range(min(CHUNK, length - k) if into.shape[0] > 0 else 0):
-                        for i in range(into.shape[2]):
-                            into[b, base + k + r, i] = tile[r, i] if w_in.shape[0] > 0 else g[k + r, i]
+                begin = first + span * SPAN
+                length = min(SPAN, first + steps - begin)
+                of_u, of_v = _filter(b, (begin, first), length, arriving, shift, v, u, kept, gv[b], gu[b], g)
+                decays[group, 0] += of_u * (SCALE * SCALE)
+                decays[group, 1] += of_v * (SCALE * SCALE)
+                if into.shape[0] > 0:
+                    _into(b, begin, length, g, w_in, tile, into)
                 if grad_w.shape[0] > 0 and values.shape[0] > 0:
-                    add_values(values, b, base, g, grad_w[group])
+                    add_values(values, b, begin, g, grad_w[group])
                 elif grad_w.shape[0] > 0:
-                    add_senders(bits, b, base - late, when, g, at_once, grad_w[group])
-        decays[group, 0] += of_u * (SCALE * SCALE)
-        decays[group, 1] += of_v * (SCALE * SCALE)
+                    add_senders(bits, b, begin - late, when, g, at_once, grad_w[group])
 
 
 class Filter(torch.autograd.Function):
