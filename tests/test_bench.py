@@ -182,7 +182,7 @@ def test_what_takes_too_long_is_ended_with_its_children(tmp_path):
 def test_nothing_remains_where_the_command_itself_is_killed(tmp_path):
     path = tmp_path / "pid"
     worker = (
-        "import os, time; from delaynet_lava.bench import worker; worker._end_with_parent(); "
+        "import os, time; from delaynet_lava.processes import end_with_parent; end_with_parent(); "
         f"open({str(path)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     )
     code = f"from delaynet_lava.bench.harness import _run; _run([{sys.executable!r}, '-c', {worker!r}], 60)"

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -19,10 +15,9 @@ from typing import Any
 
 from delaynet_lava.bench import machine
 from delaynet_lava.bench.harness import Work, take
+from delaynet_lava.processes import end_with_parent
 
 __all__ = ["WORKLOADS", "main"]
-
-WATCH_S = 1.0
 
 # Imported only where they run: each belongs to packages that may not be there.
 WORKLOADS = {
@@ -90,23 +85,9 @@ def run(content: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _end_with_parent() -> None:
-    """Where the program that measures is killed, nothing of this process group remains."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_S)
-        os.killpg(os.getpid(), signal.SIGKILL)
-
-    # Only the harness makes this process the leader of a group.
-    if os.getpgid(0) == os.getpid():
-        threading.Thread(target=watch, daemon=True).start()
-
-
 def main(folder: str) -> None:
     """Run the jobs of a folder."""
-    _end_with_parent()
+    end_with_parent()
     results = run(json.loads(Path(folder, "jobs.json").read_text()))
     Path(folder, "results.json").write_text(json.dumps(results))
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import subprocess
-import threading
-import time
 from functools import cache
 
 import numba as nb
@@ -19,11 +16,10 @@ import numpy as np
 
 from delaynet_lava.kernels import recurrence
 from delaynet_lava.kernels.vectors import LANES
-from delaynet_lava.processes import command_of
+from delaynet_lava.processes import command_of, end_with_parent
 
 __all__ = ["compile_now", "start"]
 
-_WATCH_S = 0.5
 _ENDS_S = 5.0
 
 
@@ -69,12 +65,6 @@ def compile_now() -> None:
     )  # fmt: skip
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_WATCH_S)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     compile_now()
