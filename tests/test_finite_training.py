@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not installed")
 from delaynet_lava.cli import main
 from delaynet_lava.errors import InputError
 from delaynet_lava.formats.model_file import load_model
+from delaynet_lava.nn import Readout
 from delaynet_lava.tasks.base import Task
 from delaynet_lava.training.events import event_writer
 from delaynet_lava.training.loss import loss_of
@@ -130,6 +132,17 @@ def test_a_finite_training_goes_on_to_the_same_weights(tmp_path):
     again = train(recipe, word, tmp_path / "cut.pt")
     assert all(tensor.equal(again.state_dict[name]) for name, tensor in whole.state_dict.items())
     assert again.provenance["history"] == whole.provenance["history"]
+
+
+@pytest.mark.parametrize("worst", [float("nan"), float("inf")])
+def test_a_readout_passes_on_what_is_not_finite(worst):
+    block = Readout({"current_decay": 1.0, "voltage_decay": 0.1}, 4, 2)
+    x = (torch.rand(3, 4, 30) < 0.3).float()
+    x[1, :, 5] = 1
+    x.requires_grad_()
+    (block(x) * torch.where(torch.arange(30) == 9, worst, 0.5)).sum().backward()
+    assert not torch.isfinite(x.grad[..., 5]).any() and not torch.isfinite(block.synapse.weight.grad).any()
+    assert torch.isfinite(x.grad[..., 10:]).all()
 
 
 def test_steps_without_a_finite_gradient_are_told(tmp_path, monkeypatch, capsys):

@@ -42,7 +42,8 @@ class Wanted(NamedTuple):
 
 @nb.njit
 def _normal(value):
-    return value if abs(value) > SMALLEST else ZERO
+    # What is no number is not smaller either: it goes on, and the training says so.
+    return ZERO if abs(value) <= SMALLEST else value
 
 
 @nb.njit
