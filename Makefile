@@ -20,8 +20,9 @@ run: environment
 	.venv/bin/delaynet export $(MODEL) -o $(NET)
 	.venv/bin/delaynet run $(NET) --task cue --samples 8 --seed 1 --backend lava --check emulator
 
+# A file of tests stays in one process, which makes what its tests share once.
 test: environment
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile
 
 slow: environment
 	.venv/bin/python -m pytest -q -m slow

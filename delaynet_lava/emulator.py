@@ -15,6 +15,7 @@ from delaynet_lava.kernels import spikes as bits_of
 from delaynet_lava.kernels.events import NEVER, NO_SYNAPSES, EventList, event_list, sorted_list
 from delaynet_lava.kernels.layer import NO_BITS, NO_VALUES, LayerRun
 from delaynet_lava.kernels.src_layer import SrcRun
+from delaynet_lava.kernels.threads import spread
 from delaynet_lava.network import SPIKES, Dense, Layer, Network, Payload, Src, Synapse
 from delaynet_lava.neuron import RESETS
 from delaynet_lava.sparse import SparseSynapse
@@ -175,7 +176,7 @@ def emulate(
                 if summed:
                     scores += rooms["voltage"][:, window].sum(axis=1, dtype=np.int64)
                 elif not decision.of_membranes:
-                    bits_of.tally(bits, window.start, window.stop, scores)
+                    spread(bits_of.tally, len(bits), bits, window.start, window.stop, scores)
         clock += steps
     if not states:
         raise InputError("inputs", "are empty, no part came")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Before torch or Numba are loaded: as the commands do, see delaynet_lava/cli/__init__.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# pytest-xdist tells its processes a width; commands would take it for that of a terminal.
+os.environ.pop("COLUMNS", None)
 
 import pytest
 from hypothesis import settings

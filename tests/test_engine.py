@@ -33,6 +33,7 @@ from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.row_sums import add_rows
 from delaynet_lava.kernels.state import Rows, Rule, advance
 from delaynet_lava.kernels.steps import move
+from delaynet_lava.kernels.threads import pieces_of
 from delaynet_lava.kernels.vectors import (
     BLOCK,
     LANES,
@@ -218,12 +219,12 @@ def test_bits_and_spikes_are_the_same(shape, seed):
         again[:] = 7
         assert spikes.pack_tensor(values.astype(kind), again) and np.array_equal(again, bits)
     back = np.full(shape, 7, np.float32)
-    spikes.unpack_tensor(bits, 1, back)
+    spikes.unpack_tensor(pieces_of(len(back)), bits, 1, back)
     assert np.array_equal(back[:, 1:], values[:, :-1]) and not back[:, 0].any()
     counts, totals = np.full(shape[:2], 7, np.float32), np.ones((shape[0], shape[2]), np.int64)
     spikes.count(bits, 1, counts)
     assert np.array_equal(counts[:, 1:], values[:, :-1].sum(axis=2)) and (counts[:, 0] == 7).all()
-    spikes.tally(bits, 1, shape[1], totals)
+    spikes.tally(pieces_of(len(bits)), bits, 1, shape[1], totals)
     assert np.array_equal(totals, 1 + values[:, 1:].sum(axis=1))
 
 

@@ -17,6 +17,8 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import src_training
 from delaynet_lava.kernels.row_sums import AT_ONCE, add_listed, add_weighed, add_words_listed
 from delaynet_lava.kernels.src_inputs import TOGETHER, inputs_of
+from delaynet_lava.kernels.threads import pieces_of, spread
+from delaynet_lava.kernels.vectors import LANES
 from delaynet_lava.nn import AdaptiveRecurrent, Axon, DelayRecurrent, Dense, Readout, SpikingRecurrentCell
 from delaynet_lava.nn.cell import quantize
 from delaynet_lava.nn.model import load_model, save_model
@@ -136,11 +138,14 @@ def test_words_are_those_of_quantize(seed: int, neurons: int, senders: int, bits
     halves = torch.rand(weight.shape, generator=generator) < 0.3
     weight = torch.where(halves, torch.floor(weight / step) * step + step / 2, weight)
     rows = np.full((senders, 48), 99, np.int16)
-    assert src_training.words_of(weight.numpy(), bits, rows) == weight.abs().max()
+    largest = np.empty(-(-senders // LANES), np.float32)
+    spread(src_training.words_of, len(largest), weight.numpy(), bits, rows, largest)
+    assert largest.max() == weight.abs().max()
     np.testing.assert_array_equal(rows[:, :neurons].T, 64 * quantize(weight, bits).numpy())
     assert not rows[:, neurons:].any()
     weight[neurons // 2, senders // 2] = torch.nan
-    assert np.isinf(src_training.words_of(weight.numpy(), bits, rows))
+    spread(src_training.words_of, len(largest), weight.numpy(), bits, rows, largest)
+    assert np.isinf(largest.max())
 
 
 @pytest.mark.parametrize("mode", ["integer", "float"])
@@ -277,7 +282,9 @@ def test_weights_meet_what_their_events_met(largest: int, parts: int) -> None:
     x = rng.integers(0, largest + 1, (TOGETHER + 3, 20, 5)).astype(np.float32)
     grad_a, lag = rng.standard_normal((len(x), 20, 16), np.float32), np.array([0, 1, 7, 19, 25], np.int32)
     met = np.empty((16, 5), np.float32)
-    src_training.weight_gradient(inputs_of(x).by_channel, lag, grad_a, np.float32(0.5), parts, met)
+    src_training.weight_gradient(
+        pieces_of(parts), inputs_of(x).by_channel, lag, grad_a, np.float32(0.5), parts, met
+    )
     for j, later in enumerate(lag):
         seen = grad_a[:, later:].reshape(-1, 16), x[:, : max(0, 20 - later), j].reshape(-1, 1)
         np.testing.assert_allclose(met[:, j], 0.5 * (seen[0] * seen[1]).sum(0), rtol=1e-5, atol=1e-5)

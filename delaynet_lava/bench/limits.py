@@ -22,7 +22,7 @@ from delaynet_lava.bench.shapes import SHAPES
 from delaynet_lava.bench.subject import Subject, calibrated, inputs_and_labels, made, probe, stack
 from delaynet_lava.bench.training import step_of
 from delaynet_lava.kernels.events import padded
-from delaynet_lava.kernels.threads import Spread
+from delaynet_lava.kernels.threads import Threads
 from delaynet_lava.kernels.vectors import BLOCK
 from delaynet_lava.network import Network
 
@@ -82,19 +82,18 @@ class Limits:
 def _recorded() -> Iterator[list[tuple[str, float]]]:
     """Which compiled loops were run, in their order, and how long each took, seconds."""
     seen: list[tuple[str, float]] = []
-    plain = Spread.__call__
+    plain = Threads.run
 
-    def timed(loop: Spread, *arguments: Any) -> Any:
+    def timed(threads: Threads, loop: Any, number: int, *arguments: Any) -> None:
         started = time.perf_counter()
-        found = plain(loop, *arguments)
+        plain(threads, loop, number, *arguments)
         seen.append((loop.py_func.__name__, time.perf_counter() - started))
-        return found
 
-    Spread.__call__ = timed  # type: ignore[assignment,method-assign]
+    Threads.run = timed  # type: ignore[assignment,method-assign]
     try:
         yield seen
     finally:
-        Spread.__call__ = plain  # type: ignore[method-assign]
+        Threads.run = plain  # type: ignore[method-assign]
 
 
 def _work(network: Network, cells: int, x: np.ndarray) -> dict[str, list[tuple[str, float, float]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,10 +85,6 @@ def train(
     # A checkpoint beside it says that the training that was to replace it is under way.
     if Path(output).exists() and not path_of(Path(output)).exists() and not force:
         raise InputError(f"-o {output}", "is there already", "name another file, or --force to train it anew")
-    if made.gradient.rule == "bptt" and "RANK" not in os.environ:
-        from delaynet_lava.kernels import ahead
-
-        ahead.start()  # before torch is imported, which takes seconds too
     from delaynet_lava.training.distributed import process_group
     from delaynet_lava.training.events import event_writer
     from delaynet_lava.training.trainer import Outlook, train

@@ -13,6 +13,7 @@ from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.neurons import SMALLEST, UNIT, ZERO
 from delaynet_lava.kernels.recurrence import FAST, GROUPS
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared
 from delaynet_lava.kernels.vectors import BLOCK, ROWS, multiply, write_row
 
 __all__ = ["back_propagate", "run"]
@@ -37,8 +38,8 @@ def _update(v, a, z, total, distance, beta, alpha, rho, threshold):
         z[i] = UNIT if distance[i] > ZERO else ZERO
 
 
-@compiled(parallel=True, fastmath=FAST)
-def run(bits, w_in, w_rec, beta, alpha, rho, threshold, fired, distance):
+@compiled(fastmath=FAST)
+def run(pieces, bits, w_in, w_rec, beta, alpha, rho, threshold, fired, distance):
     """Run the layer from rest.
 
         v[t] = alpha v[t-1] + W_in x[t] + W_rec z[t-1] - threshold z[t-1]
@@ -48,6 +49,7 @@ def run(bits, w_in, w_rec, beta, alpha, rho, threshold, fired, distance):
     Plain version: ``plain`` in tests/test_adaptive.py.
 
     Args:
+        pieces: samples, as :func:`kernels.threads.each` draws them.
         bits: uint64 (B, T, words), input spikes.
         w_in, w_rec: float32 (C or N, P), pre x post; (0, P): no recurrence.
         beta: float32 (P,).
@@ -55,9 +57,12 @@ def run(bits, w_in, w_rec, beta, alpha, rho, threshold, fired, distance):
         fired: uint64 (B, T, words), written: spikes.
         distance: float32 (B, T, P), written: v less its threshold; (0, 0, 0): not wanted.
     """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
     alpha, rho, threshold = np.float32(alpha), np.float32(rho), np.float32(threshold)
     lanes = beta.shape[0]
-    for b in nb.prange(fired.shape[0]):
+    for b in each(borrowed(pieces)):
         v, a, z = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
         total, here = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
         for t in range(fired.shape[1]):
@@ -89,9 +94,9 @@ def _step_back(gz, distance, gv, ga, beta, alpha, rho, threshold, dampening):
         ga[i] = now if abs(now) > SMALLEST else ZERO
 
 
-@compiled(parallel=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def back_propagate(
-    grad_spikes, shift, distance, bits, fired, w_in, w_rec, beta, alpha, rho, threshold, dampening,
+    pieces, grad_spikes, shift, distance, bits, fired, w_in, w_rec, beta, alpha, rho, threshold, dampening,
     reset_grad, feedback_grad, grad_input, grad_w_in, grad_w_rec,
 ):  # fmt: skip
     """Go back through all steps of :func:`run`; results go into the last line's arguments.
@@ -105,6 +110,8 @@ def back_propagate(
     Plain version: ``plain`` in tests/test_adaptive.py, and autograd.
 
     Args:
+        pieces: :data:`kernels.recurrence.GROUPS` groups of samples, as :func:`kernels.threads.each` draws
+            them.
         grad_spikes: float32 (B, T, N); the gradient of the spikes of step t is at ``t + shift``.
         distance, bits, fired, beta, alpha, rho, threshold: as for :func:`run`.
         w_in, w_rec: float32, of :func:`kernels.vectors.in_blocks`, post x pre; an axis of 0 where the
@@ -113,13 +120,16 @@ def back_propagate(
         grad_w_in, grad_w_rec: float32 (GROUPS, C or N, P), pre x post, added to; (0, 0, 0): not wanted.
             Samples are summed in groups: the grouping, not the threads, fixes the order of sums.
     """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
     alpha, rho, threshold = np.float32(alpha), np.float32(rho), np.float32(threshold)
     dampening, damp = np.float32(dampening), np.float32(feedback_grad)
     through_reset = np.float32(reset_grad) * threshold
     batch, steps, n = grad_spikes.shape
     lanes = beta.shape[0]
     tiles = (batch + ROWS - 1) // ROWS
-    for group in nb.prange(GROUPS):
+    for group in each(borrowed(pieces)):
         gz = np.zeros(lanes, np.float32)
         gv, ga = np.zeros((ROWS, lanes), np.float32), np.zeros((ROWS, lanes), np.float32)
         p_tile = np.zeros((ROWS, w_rec.shape[0] * BLOCK), np.float32)

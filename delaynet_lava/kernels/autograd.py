@@ -21,6 +21,7 @@ from delaynet_lava.kernels.readout import Filter
 from delaynet_lava.kernels.steps import move
 from delaynet_lava.kernels.tensors import (
     NO_NUMBERS,
+    NOTHING,
     STATE_SCALE,
     SpikeBits,
     add_start,
@@ -29,11 +30,10 @@ from delaynet_lava.kernels.tensors import (
     forward_pass,
     numbers_of,
 )
+from delaynet_lava.kernels.threads import spread
 from delaynet_lava.kernels.vectors import ROWS, in_blocks
 
 __all__ = ["Outcome", "delayed_recurrence"]
-
-_NOTHING = np.zeros((0, 0, 0), np.float32)
 
 
 class Outcome(NamedTuple):
@@ -65,7 +65,7 @@ class _DelayedRecurrence(torch.autograd.Function):
         if dyn.want_spikes:
             # NumPy's large arrays lie in huge pages, torch's do not: page faults cost as much again.
             floats = np.empty(shape, np.float32)
-            spikes.unpack_tensor(layer.fired, dyn.shift, floats)
+            spread(spikes.unpack_tensor, len(floats), layer.fired, dyn.shift, floats)
             out = torch.from_numpy(floats)
         else:
             out = NO_NUMBERS.expand(shape)
@@ -76,7 +76,7 @@ class _DelayedRecurrence(torch.autograd.Function):
             floats = np.empty(layer.voltage.shape, np.float32)
             move(layer.voltage, 0, np.float32(1 / STATE_SCALE), floats)
             voltage = torch.from_numpy(floats)
-            layer.voltage = _NOTHING
+            layer.voltage = NOTHING
         ctx.dyn, ctx.layer, ctx.dtype = dyn, layer, float_type(x)
         # As saved tensors they are gone after the backward pass, however long somebody holds the output.
         ctx.save_for_backward(w_in, w_rec, *map(torch.from_numpy, layer.let_go()))
@@ -99,7 +99,7 @@ class _DelayedRecurrence(torch.autograd.Function):
         gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
         longest = layer.ring - 2
         learns = w_rec is not None and ctx.needs_input_grad[9] and dyn.delay_window > 0
-        into_x, feedback, delay = _NOTHING, _NOTHING, np.ascontiguousarray(dyn.delay, np.int32)
+        into_x, feedback, delay = NOTHING, NOTHING, np.ascontiguousarray(dyn.delay, np.int32)
         layout = recurrence.columns_of(delay, lanes)
         if wants_x and not dense:
             into_x = in_blocks(w_in.detach().numpy())
@@ -110,10 +110,10 @@ class _DelayedRecurrence(torch.autograd.Function):
         ahead = ring_length(dyn.max_delay + recurrence.SPAN) if learns else layer.ring
         p_ring = np.zeros((rows, max(ahead, layer.ring), layout.width), np.float32)
         # Of dense payloads the loop gives the gradient of each synaptic sum, and two products the rest.
-        grad_x = np.empty((batch, steps, channels), np.float32) if wants_x or dense else _NOTHING
+        grad_x = np.empty((batch, steps, channels), np.float32) if wants_x or dense else NOTHING
         in_loop = wants_w_in and not dense
-        grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if in_loop else _NOTHING
-        grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else _NOTHING
+        grad_in = np.zeros((recurrence.GROUPS, channels, lanes), np.float32) if in_loop else NOTHING
+        grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else NOTHING
         scalars = np.zeros((recurrence.GROUPS, 3))
         grad_delay = np.zeros((recurrence.GROUPS if learns else 0, n))
         arriving = recurrence.Arriving(outer_s, outer_p, outer_v, dyn.shift)
@@ -126,8 +126,20 @@ class _DelayedRecurrence(torch.autograd.Function):
         flight = recurrence.Flight(gv, gu, g_ring, p_ring)
         gradients = recurrence.Gradients(grad_x, grad_in, grad_rec, scalars, grad_delay)
         for first, length, v, u in layer.membranes(*(one.numpy() for one in record)):
-            recurrence.backward_segment(
-                first, length, arriving, v, u, sent, synapses, layout, rule, flight, gradients
+            spread(
+                recurrence.backward_segment,
+                recurrence.GROUPS,
+                first,
+                length,
+                arriving,
+                v,
+                u,
+                sent,
+                synapses,
+                layout,
+                rule,
+                flight,
+                gradients,
             )
         if dyn.initial is not None:
             add_start(scalars, (gu, gv), dyn.initial)
@@ -150,7 +162,7 @@ class _DelayedRecurrence(torch.autograd.Function):
 def _array(grad: torch.Tensor | None) -> np.ndarray:
     """A gradient for the loops; nothing where none comes in."""
     if grad is None or not grad.numel():
-        return _NOTHING
+        return NOTHING
     return grad.to(torch.float32).contiguous().numpy()
 
 

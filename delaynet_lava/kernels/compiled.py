@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import stat
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -26,7 +25,6 @@ from numba.core.caching import FunctionCache, NullCache
 from numba.extending import register_jitable
 
 from delaynet_lava import fixedpoint
-from delaynet_lava.kernels.threads import Spread
 
 __all__ = ["compiled"]
 
@@ -53,11 +51,6 @@ class _Cache(FunctionCache):
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         super().__init__(function)
         self._loop = name
-
-    def holds_any(self) -> bool:
-        """Whether something is kept of this function, as its sources are."""
-        version = f"py{sys.version_info.major}{sys.version_info.minor}"
-        return any(Path(self.cache_path).glob(f"*.{self._loop}_{_SOURCES}-*.{version}*.nbi"))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         found = None
@@ -100,25 +93,18 @@ def _elsewhere() -> str | None:
     return folder
 
 
-class _NoCache(NullCache):
-    @staticmethod
-    def holds_any() -> bool:
-        """What a process compiles another cannot find."""
-        return True
-
-
 def _cache(function: Callable[..., Any], name: str) -> FunctionCache | NullCache:
     try:
         return _Cache(function, name)
     except RuntimeError:  # no place that can be written
         folder, before = _elsewhere(), config.CACHE_DIR  # type: ignore[attr-defined]
         if folder is None:
-            return _NoCache()
+            return NullCache()
         try:
             config.CACHE_DIR = folder  # type: ignore[attr-defined]
             return _Cache(function, name)
         except (RuntimeError, OSError):
-            return _NoCache()
+            return NullCache()
         finally:
             config.CACHE_DIR = before  # type: ignore[attr-defined]
 
@@ -126,22 +112,18 @@ def _cache(function: Callable[..., Any], name: str) -> FunctionCache | NullCache
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """``numba.njit`` with a cache that belongs to the sources as they are.
 
-    Args:
-        options: of ``numba.njit``, beside ``cache``. With ``parallel``, what comes of it is called from
-            Python only, see :class:`kernels.threads.Spread`.
-    """
+    While it runs the loop lets go of Python's lock; see :func:`kernels.threads.spread`.
 
-    def make(function: Callable[..., Any], name: str, **changed: Any) -> Any:
-        # Files of the cache are named by this.
-        function.__qualname__ = f"{name}_{_SOURCES}"
-        loop = nb.njit(**{**options, **changed})(function)
-        loop._cache = _cache(function, name)
-        return loop
+    Args:
+        options: of ``numba.njit``, beside ``cache`` and ``nogil``.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
         name = function.__qualname__
-        if not options.get("parallel"):
-            return make(function, name)
-        return Spread(make(function, name), lambda: make(function, f"{name}_alone", parallel=False))
+        # Files of the cache are named by this.
+        function.__qualname__ = f"{name}_{_SOURCES}"
+        loop = nb.njit(nogil=True, **options)(function)
+        loop._cache = _cache(function, name)
+        return loop
 
     return decorate

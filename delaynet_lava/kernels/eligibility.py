@@ -12,6 +12,8 @@ then the neurons of the layer), filled up to a multiple of :data:`kernels.vector
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 
@@ -20,9 +22,31 @@ from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, SMALLEST, UNIT, ZERO
 from delaynet_lava.kernels.recurrence import FAST, GROUPS, SPAN
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared
 from delaynet_lava.kernels.vectors import BLOCK, ROWS, multiply
 
-__all__ = ["accumulate"]
+__all__ = ["Traces", "accumulate"]
+
+
+class Traces(NamedTuple):
+    """What a synapse, a sender and a neuron have gathered so far.
+
+    Attributes:
+        trace: float32 (B, S), eps.
+        latest, faded: float32 (B, N, S) and (B, N): eps at the neuron's last spike and what is left of it;
+            zero before. Of no neurons for the soft reset.
+        eligible: float32 (B, N, S), ebar.
+        filtered: float32 (B, N), sbar.
+        summed: float32 (GROUPS, N, S), the sum of e over steps and samples; (GROUPS, 0, S): not wanted.
+            Groups of samples, as for :func:`kernels.recurrence.backward_segment`.
+    """
+
+    trace: np.ndarray
+    latest: np.ndarray
+    faded: np.ndarray
+    eligible: np.ndarray
+    filtered: np.ndarray
+    summed: np.ndarray
 
 
 @nb.njit(fastmath=FAST)
@@ -107,12 +131,12 @@ def _forget(j, steps, first, fired, alpha, rows, faded, latest, weights, plain, 
             faded[j] = UNIT
 
 
-@compiled(parallel=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def accumulate(
-    first, steps, bits, fired, channels, delay, v, threshold, reset, surrogate, width, height, alpha, kappa,
-    trace, latest, faded, eligible, filtered, summed,
+    pieces, first, steps, bits, fired, channels, delay, v, threshold, reset, surrogate, width, height,
+    alpha, kappa, traces,
 ):  # fmt: skip
-    """Advance the traces by the steps of one segment; the last line's arguments are the state.
+    """Advance the traces by the steps of one segment.
 
     With psi the surrogate derivative at the membrane v and z_i[t] what sender i delivers at step t:
 
@@ -126,6 +150,7 @@ def accumulate(
     Plain version: ``through_time`` in tests/test_eprop.py, whose gradient is the same where e-prop is exact.
 
     Args:
+        pieces: :data:`GROUPS` groups of samples, as :func:`kernels.threads.each` draws them.
         first, steps: the segment's first step and how many it has.
         bits: uint64 (B, T, words), input spikes; those of step t act at step t.
         fired: uint64 (B, T, words), spikes of the layer up to the end of the segment.
@@ -133,18 +158,16 @@ def accumulate(
         v: int32 (B, K, P), membrane before the reset.
         threshold, reset, surrogate, width, height: as for :func:`kernels.recurrence.backward_segment`.
         alpha, kappa: what a step leaves of the layer's membrane and of the readout's.
-        trace: float32 (B, S), eps.
-        latest, faded: float32 (B, N, S) and (B, N): eps at the neuron's last spike and what is left of it;
-            zero before. Of no neurons for the soft reset.
-        eligible: float32 (B, N, S), ebar.
-        filtered: float32 (B, N), sbar.
-        summed: float32 (GROUPS, N, S), the sum of e over steps and samples, added to; (GROUPS, 0, S): not
-            wanted. Groups of samples, as for :func:`kernels.recurrence.backward_segment`.
+        traces: :class:`Traces`, changed in place.
     """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    trace, latest, faded, eligible, filtered, summed = traces
     batch, n = filtered.shape
     alpha, kappa = np.float32(alpha), np.float32(kappa)
     width, height = np.float32(width), np.float32(height)
-    for group in nb.prange(GROUPS):
+    for group in each(borrowed(pieces)):
         arrived, psi = np.zeros(trace.shape[1], np.float32), np.empty(n, np.float32)
         rows = np.zeros((trace.shape[1] // BLOCK, SPAN, BLOCK), np.float32)
         out = np.empty((ROWS, trace.shape[1]), np.float32)

@@ -20,6 +20,7 @@ from delaynet_lava.fixedpoint import STATE_SHIFT, UV_HALF, reset_membrane
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.state import Rows, Rule, advance
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared
 from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times, write_row
 
 __all__ = [
@@ -331,8 +332,8 @@ def _holds(record, batch, steps, width):
     return record.shape[0] == batch and record.shape[1] >= steps and record.shape[2] == width
 
 
-@compiled(parallel=True)
-def run_layer(incoming, first, steps, forward, recurrent, parameters, clock, state, record):
+@compiled()
+def run_layer(pieces, incoming, first, steps, forward, recurrent, parameters, clock, state, record):
     """Advance one layer by some steps, from ``state`` to the next one.
 
     With x what comes in, s the layer's own spikes, ``decay``, ``wrap`` and ``clip`` of
@@ -346,11 +347,11 @@ def run_layer(incoming, first, steps, forward, recurrent, parameters, clock, sta
     Plain version: ``plain`` in tests/plain.py, one neuron and one synapse at a time.
 
     Args:
+        pieces: samples, as :func:`kernels.threads.each` draws them.
         incoming: :class:`Incoming`.
         first, steps: where in what comes in and in ``record.fired`` the steps begin and how many there
             are. (Not slices: every layout of a slice would be compiled anew.)
-        forward, recurrent: :class:`EventList`; recurrent may be empty. (Numba takes no tuple apart in a
-            parallel loop that came in another one.)
+        forward, recurrent: :class:`EventList`; recurrent may be empty.
         parameters: :class:`Parameters`.
         clock: number of steps that were run before.
         state: :class:`State`; record: :class:`Record`.
@@ -358,6 +359,9 @@ def run_layer(incoming, first, steps, forward, recurrent, parameters, clock, sta
     Raises:
         ValueError: an array that is written by address has another shape.
     """
+    incoming, forward, recurrent, parameters, state, record = borrowed(
+        (incoming, forward, recurrent, parameters, state, record)
+    )
     bits, values = incoming
     lead, encode, decays, bias, threshold, reset, unit_exp, limit = parameters
     u, v, pending, counts = state
@@ -379,9 +383,12 @@ def run_layer(incoming, first, steps, forward, recurrent, parameters, clock, sta
         or (v_record.shape[0] > 0 and not _holds(v_record, batch, steps, min(lanes, v_record.shape[2])))
     ):
         raise ValueError("state and records have not the shapes of one layout")
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
     keep_u, keep_v = u_record.shape[0] > 0, before_reset and v_record.shape[2] == lanes
     at_fired, at_u, at_v = fired.ctypes.data, u_record.ctypes.data, v_record.ctypes.data
-    for b in nb.prange(batch):
+    for b in each(borrowed(pieces)):
         # Copies: Numba counts the references to what is sliced, and threads that count those of one array
         # wait for each other.
         current, membrane, ring = u[b].copy(), v[b].copy(), pending[b].copy()

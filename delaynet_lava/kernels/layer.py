@@ -22,6 +22,7 @@ from delaynet_lava.kernels.events import (
     state_type,
 )
 from delaynet_lava.kernels.spikes import words
+from delaynet_lava.kernels.threads import spread
 
 __all__ = ["NO_BITS", "NO_RECORD", "NO_VALUES", "LayerRun"]
 
@@ -120,7 +121,7 @@ class LayerRun:
     ) -> None:
         """Run some steps; the arguments are those of :func:`kernels.events.run_layer` and its tuples."""
         u, v, pending = self.state
-        run_layer(
-            Incoming(bits, values), first, steps, *self._synapses, self._parameters, clock,
+        spread(
+            run_layer, len(u), Incoming(bits, values), first, steps, *self._synapses, self._parameters, clock,
             State(u, v, pending, self.counts), Record(fired, current, voltage, before_reset),
         )  # fmt: skip

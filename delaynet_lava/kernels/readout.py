@@ -18,12 +18,18 @@ from delaynet_lava.kernels.layer import NO_RECORD
 from delaynet_lava.kernels.neurons import SCALE, SMALLEST, ZERO
 from delaynet_lava.kernels.recurrence import CHUNK, FAST, GROUPS, SPAN, Sent, add_senders, add_values
 from delaynet_lava.kernels.steps import move
-from delaynet_lava.kernels.tensors import STATE_SCALE, add_start, by_products, float_type, forward_pass
+from delaynet_lava.kernels.tensors import (
+    NOTHING,
+    STATE_SCALE,
+    add_start,
+    by_products,
+    float_type,
+    forward_pass,
+)
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared, spread
 from delaynet_lava.kernels.vectors import BLOCK, in_blocks, multiply_at
 
 __all__ = ["Filter"]
-
-_NOTHING = np.zeros((0, 0, 0), np.float32)
 
 
 class Wanted(NamedTuple):
@@ -90,8 +96,8 @@ def _into(b, begin, steps, g, w_in, tile, into):
                 into[b, begin + k + r, i] = tile[r, i] if w_in.shape[0] > 0 else g[k + r, i]
 
 
-@compiled(parallel=True, fastmath=FAST)
-def filter_back(first, steps, arriving, shift, v, u, sent, w_in, kept, gv, gu, wanted):
+@compiled(fastmath=FAST)
+def filter_back(pieces, first, steps, arriving, shift, v, u, sent, w_in, kept, after, wanted):
     """Back-propagate some steps of neurons that do not spike, the last first.
 
         g_v[t] = dL/dv[t] + alpha_v g_v[t+1]
@@ -100,6 +106,8 @@ def filter_back(first, steps, arriving, shift, v, u, sent, w_in, kept, gv, gu, w
     Plain version: ``Plain`` in tests/test_recurrent_gradients.py, a loop over steps and autograd.
 
     Args:
+        pieces: :data:`kernels.recurrence.GROUPS` groups of samples, as :func:`kernels.threads.each` draws
+            them.
         first, steps: the first step, a multiple of :data:`kernels.recurrence.SPAN`, and how many there are.
         arriving: float32 (B, T, N), dL/dv of step t at ``t + shift``.
         v, u: int32 (B, K, P), membrane and current of the steps; an axis of 0 leaves the gradient of the
@@ -108,13 +116,18 @@ def filter_back(first, steps, arriving, shift, v, u, sent, w_in, kept, gv, gu, w
         w_in: float32, of :func:`kernels.vectors.in_blocks`, post x pre, in SLAYER's units; an axis of 0 where
             its product is not wanted.
         kept: float32, alpha_u and alpha_v, what a step leaves.
-        gv, gu: float32 (B, P), g_v and g_u of the step after; left at those of the first step.
+        after: float32 (B, P) each, g_v and g_u of the step after; left at those of the first step.
         wanted: :class:`Wanted`.
     """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    arriving, v, u, sent, w_in, wanted = borrowed((arriving, v, u, sent, w_in, wanted))
     bits, late, values = sent.bits, sent.late, sent.values
     into, grad_w, decays = wanted.x, wanted.w_in, wanted.decays
+    gv, gu = after
     batch, lanes = gv.shape
-    for group in nb.prange(GROUPS):
+    for group in each(borrowed(pieces)):
         g, tile = np.zeros((SPAN, lanes), np.float32), np.zeros((CHUNK, w_in.shape[0] * BLOCK), np.float32)
         when, at_once = np.zeros(64 * bits.shape[2], np.uint64), np.zeros(grad_w.shape[1], np.int64)
         for b in range(group * batch // GROUPS, (group + 1) * batch // GROUPS):
@@ -160,10 +173,10 @@ class Filter(torch.autograd.Function):
         batch, steps, n = arriving.shape
         dense = layer.is_dense()
         channels = n if dense else w_in.shape[1]
-        weight = in_blocks(w_in.detach().numpy()) if wants_x and not dense else _NOTHING
-        into = np.empty((batch, steps, channels), np.float32) if wants_x or dense else _NOTHING
+        weight = in_blocks(w_in.detach().numpy()) if wants_x and not dense else NOTHING
+        into = np.empty((batch, steps, channels), np.float32) if wants_x or dense else NOTHING
         in_loop = wants_w and not dense
-        of_w = np.zeros((GROUPS, channels, layer.lanes), np.float32) if in_loop else _NOTHING
+        of_w = np.zeros((GROUPS, channels, layer.lanes), np.float32) if in_loop else NOTHING
         gv, gu = np.zeros((2, batch, layer.lanes), np.float32)
         wanted = Wanted(into, of_w, np.zeros((GROUPS, 2)))
         sent = Sent(layer.bits, layer.lead, layer.fired, layer.values)
@@ -174,9 +187,9 @@ class Filter(torch.autograd.Function):
         if any(wants_decays):
             pieces = layer.membranes(*(one.numpy() for one in record))
         for first, length, v, u in pieces:
-            filter_back(
-                first, length, arriving, dyn.shift, v if wants_decays[1] else NO_RECORD, u, sent, weight,
-                kept, gv, gu, wanted,
+            spread(
+                filter_back, GROUPS, first, length, arriving, dyn.shift,
+                v if wants_decays[1] else NO_RECORD, u, sent, weight, kept, (gv, gu), wanted,
             )  # fmt: skip
         if dyn.initial is not None:
             add_start(wanted.decays, (gu, gv), dyn.initial)

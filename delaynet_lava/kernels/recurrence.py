@@ -27,6 +27,7 @@ from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, ZERO, Factors, Rows, step_back
 from delaynet_lava.kernels.row_sums import add_rows
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared
 from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, multiply_at
 
 __all__ = [
@@ -302,8 +303,8 @@ def _add_delays(spikes, b, first, ring, offsets, delay, window, most, totals):
                 totals[j] += difference / max(1, distance)
 
 
-@compiled(parallel=True, fastmath=FAST)
-def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule, flight, gradients):
+@compiled(fastmath=FAST)
+def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layout, rule, flight, gradients):
     """Back-propagate the steps of one segment, the last first.
 
     With alpha = 1 - decay / 4096, h the surrogate derivative and r the membrane after the reset:
@@ -321,6 +322,7 @@ def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule,
     Plain version: ``Plain`` in tests/test_recurrent_gradients.py, a loop over steps and autograd.
 
     Args:
+        pieces: :data:`GROUPS` groups of samples, as :func:`kernels.threads.each` draws them.
         first, steps: the segment's first step, a multiple of :data:`SPAN`, and how many it has.
         arriving: :class:`Arriving`.
         v, u: int32 (B, K, P), membrane before the reset and current of the segment; ``u`` of shape
@@ -351,6 +353,9 @@ def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule,
         or (w_rec.shape[0] > 0 and (w_rec.shape[1] != n or w_rec.shape[0] * BLOCK > layout.width))
     ):
         raise ValueError("state, records and gradients have not the shapes of one layout")
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
     in_g, in_p = g_ring.shape[1] - 1, p_ring.shape[1] - 1
     width, height = np.float32(rule.width), np.float32(rule.height)
     factors = Factors(
@@ -365,7 +370,7 @@ def backward_segment(first, steps, arriving, v, u, sent, synapses, layout, rule,
     width_p, mask = p_ring.shape[2], p_ring.shape[2] * p_ring.shape[1] - 1
     slow_slope = threshold <= V_MAX and surrogate != SURROGATE_PAPER and surrogate != SURROGATE_TRIANGLE
     th = np.float32(threshold) * SCALE
-    for group in nb.prange(GROUPS):
+    for group in each(borrowed(pieces)):
         nothing, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
         edge = np.zeros(LANES, np.float32)
         slope, sums = np.zeros(lanes, np.float32), np.zeros((2, LANES), np.float32)

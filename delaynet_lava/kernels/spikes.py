@@ -8,6 +8,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared, spread
 from delaynet_lava.kernels.vectors import above_one, not_zero
 
 __all__ = [
@@ -63,55 +64,63 @@ def pack_tensor(values: np.ndarray, bits: np.ndarray) -> bool:
     """
     if values.dtype not in (np.uint8, np.int32, np.float32):
         values = values.astype(np.float32)
-    by_neuron = values.transpose(0, 2, 1)
+    by_neuron, others = values.transpose(0, 2, 1), np.zeros(len(bits), np.int64)
     if not values.flags.c_contiguous and by_neuron.flags.c_contiguous:
-        return bool(_pack_by_neuron(by_neuron, bits))
-    return bool(_pack_by_step(np.ascontiguousarray(values), bits))
+        spread(_pack_by_neuron, len(bits), by_neuron, bits, others)
+        return not others.any()
+    spread(_pack_by_step, len(bits), np.ascontiguousarray(values), bits, others)
+    return not others.any()
 
 
-@compiled(parallel=True)
-def _pack_by_step(values, bits):
-    """:func:`pack_tensor` of (B, T, N), C order. Plain version: ``pack`` in this module."""
+@compiled()
+def _pack_by_step(pieces, values, bits, others):
+    """:func:`pack_tensor` of (B, T, N), C order; added to ``others``, int64 (B,): what is neither 0 nor 1.
+
+    Plain version: ``pack`` in this module.
+    """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
     batch, steps, n = values.shape
     zero, one = values.dtype.type(0), values.dtype.type(1)
-    size, others = batch * steps * n, 0
-    for b in nb.prange(batch):
+    size = batch * steps * n
+    for b in each(borrowed(pieces)):
         for t in range(steps):
             for w in range(bits.shape[2]):
                 word, first = np.uint64(0), (b * steps + t) * n + 64 * w
                 if values.itemsize == 1 and first + 64 <= size:
                     # What follows the row is read with it, and left out.
                     here = ~np.uint64(0) >> np.uint64(64 - min(64, n - 64 * w))
-                    others += (above_one(values, values.ctypes.data + first) & here) != 0
+                    others[b] += (above_one(values, values.ctypes.data + first) & here) != 0
                     bits[b, t, w] = not_zero(values, values.ctypes.data + first) & here
                     continue
                 for i in range(64 * w, min(64 * w + 64, n)):
                     value = values[b, t, i]
                     spike = value == one
-                    others += not (spike or value == zero)
+                    others[b] += not (spike or value == zero)
                     word |= np.uint64(spike) << np.uint64(i - 64 * w)
                 bits[b, t, w] = word
-    return others == 0
 
 
-@compiled(parallel=True)
-def _pack_by_neuron(values, bits):
-    """:func:`pack_tensor` of (B, N, T), C order: many steps of a neuron at once.
+@compiled()
+def _pack_by_neuron(pieces, values, bits, others):
+    """:func:`_pack_by_step` of (B, N, T), C order: many steps of a neuron at once.
 
     Plain version: ``pack`` in this module.
     """
-    batch, n, steps = values.shape
-    others = 0
-    for b in nb.prange(batch):
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    _, n, steps = values.shape
+    for b in each(borrowed(pieces)):
         words_now = np.empty(steps, np.uint64)
         for w in range(bits.shape[2]):
             words_now[:] = 0
             for i in range(64 * w, min(64 * w + 64, n)):
                 bit = ONE << np.uint64(i - 64 * w)
-                others += _add_bit(values[b, i], bit, words_now)
+                others[b] += _add_bit(values[b, i], bit, words_now)
             for t in range(steps):
                 bits[b, t, w] = words_now[t]
-    return others == 0
 
 
 @nb.njit
@@ -150,13 +159,16 @@ def count(bits, shift, totals):
             totals[b, t + shift] = total
 
 
-@compiled(parallel=True)
-def tally(bits, first, stop, totals):
+@compiled()
+def tally(pieces, bits, first, stop, totals):
     """Add the number of spikes of each neuron in steps ``first`` to ``stop - 1`` to int64 (B, N).
 
     Plain version: ``unpack`` in this module, summed over steps.
     """
-    for b in nb.prange(totals.shape[0]):
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    for b in each(borrowed(pieces)):
         for t in range(first, stop):
             for w in range(bits.shape[2]):
                 word = bits[b, t, w]
@@ -165,14 +177,17 @@ def tally(bits, first, stop, totals):
                     word &= word - ONE
 
 
-@compiled(parallel=True)
-def unpack_tensor(bits, shift, values):
+@compiled()
+def unpack_tensor(pieces, bits, shift, values):
     """Write the spikes of step t to float32 (B, T, N) at step ``t + shift``; the first are 0.
 
     Plain version: ``unpack`` in this module.
     """
-    batch, steps, n = values.shape
-    for b in nb.prange(batch):
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    _, steps, n = values.shape
+    for b in each(borrowed(pieces)):
         values[b, :shift] = 0
         for t in range(steps - shift):
             for w in range(bits.shape[2]):

@@ -9,6 +9,7 @@ import numpy as np
 
 from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.spikes import ONE, count_ones, lowest_bit
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared, spread
 from delaynet_lava.kernels.vectors import not_one, not_zero
 
 __all__ = ["TOGETHER", "Events", "Inputs", "inputs_of"]
@@ -69,9 +70,11 @@ def inputs_of(x: np.ndarray, graded: bool = False) -> Inputs:
     while True:
         by_step = _room(batch, steps, channels, room, graded)
         by_channel = _room(lists, channels, TOGETHER * steps, TOGETHER * room, graded)
-        fractions, largest, others, most = _list(planes, turned, by_step, by_channel, np.zeros((lists, 4)))
+        facts = np.zeros((4, lists))
+        spread(_list, lists, planes, turned, by_step, by_channel, facts)
+        (fractions, _, others, _), (_, largest, _, most) = facts.sum(axis=1), facts.max(axis=1, initial=0)
         if most <= room and (graded or not others):
-            return Inputs(by_step, by_channel, int(fractions), largest)
+            return Inputs(by_step, by_channel, int(fractions), float(largest))
         room, graded = max(room, int(most)), graded or others > 0
 
 
@@ -135,28 +138,30 @@ def _columns(places, k, columns, row_of, ends):
         ends[later] = k
 
 
-@compiled(parallel=True)
-def _list(x, turned, by_step, by_channel, facts):
+@compiled()
+def _list(pieces, x, turned, by_step, by_channel, facts):
     """List what is not 0, by step and by channel.
 
     Plain version: ``test_events_are_what_is_not_zero`` in tests/test_src_training.py.
 
     Args:
+        pieces: the lists by channel, as :func:`kernels.threads.each` draws them.
         x: float32 or uint8 (B, T, C), C order; ``turned``: (B, C, T).
         by_step, by_channel: :class:`Events` as :class:`Inputs` has them, written, without values where there
             is no room for any.
-        facts: float64 (lists by channel, 4), zeros, written: what is returned, of each list.
-
-    Returns:
-        How many values are not whole, the largest magnitude, how many are not 1, and how many events the
-        sample with the most has. Where these are more than there is room for, the lists are void.
+        facts: float64 (4, lists by channel), written: how many values are not whole, the largest magnitude,
+            how many are not 1, and how many events the sample with the most has. Where these are more than
+            there is room for, the list is void.
     """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
     channels_of, values_by_step, step_ends = by_step.number, by_step.value, by_step.end
     times, values_by_channel, channel_ends = by_channel.number, by_channel.value, by_channel.end
     batch, rows, columns = x.shape
     size, room, graded = rows * columns, channels_of.shape[1], values_by_step.shape[1] > 0
     steps, channels = step_ends.shape[1] - 1, channel_ends.shape[1] - 1
-    for group in nb.prange(times.shape[0]):
+    for group in each(borrowed(pieces)):
         begin = group * TOGETHER
         samples = min(TOGETHER, batch - begin)
         # Indices without a sign are not checked for one. Where there is no room, the last places are spoilt.
@@ -197,7 +202,7 @@ def _list(x, turned, by_step, by_channel, facts):
                     starts[channel + ONE] += 1
                     if graded:
                         values_by_step[b, i] = plane[row_of[i] * columns + np.int64(channel)]
-        facts[group, 0], facts[group, 1], facts[group, 2], facts[group, 3] = fractions, largest, others, most
+        facts[0, group], facts[1, group], facts[2, group], facts[3, group] = fractions, largest, others, most
         if most > room:
             continue
         _add_up(starts, channel_ends[group])
@@ -211,11 +216,6 @@ def _list(x, turned, by_step, by_channel, facts):
                     starts[channel] += 1
                     if graded:
                         values_by_channel[group, at] = values_by_step[b, i]
-    fractions, largest, others, most = 0.0, 0.0, 0.0, 0.0
-    for group in range(times.shape[0]):
-        fractions, largest = fractions + facts[group, 0], max(largest, facts[group, 1])
-        others, most = others + facts[group, 2], max(most, facts[group, 3])
-    return fractions, largest, others, most
 
 
 @nb.njit

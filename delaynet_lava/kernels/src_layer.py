@@ -22,6 +22,7 @@ from delaynet_lava.kernels.events import (
 from delaynet_lava.kernels.layer import NO_RECORD, NO_VALUES, LayerRun
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.src_cells import new_row, step_cells, sum_type
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared, spread
 from delaynet_lava.kernels.vectors import write_row
 
 __all__ = ["SrcRun"]
@@ -66,13 +67,14 @@ class CellRecord(NamedTuple):
     slow: np.ndarray
 
 
-@compiled(parallel=True)
-def run_cells(incoming, first, steps, forward, recurrent, bias, form, clock, cells, record):
+@compiled()
+def run_cells(pieces, incoming, first, steps, forward, recurrent, bias, form, clock, cells, record):
     """Advance a layer of cells by some steps.
 
     Plain version: ``plain`` in tests/plain.py, one neuron and one synapse at a time.
 
     Args:
+        pieces: samples, as :func:`kernels.threads.each` draws them.
         incoming: a :class:`kernels.events.Incoming`, values are payloads.
         first, steps: where in ``incoming`` and ``fired`` the steps begin, and how many there are.
         forward, recurrent: :class:`kernels.events.EventList`; recurrent may be empty.
@@ -80,13 +82,15 @@ def run_cells(incoming, first, steps, forward, recurrent, bias, form, clock, cel
         clock: number of steps that were run before.
         cells: a :class:`Cells`. record: a :class:`CellRecord`.
     """
-    # By names of their own: what is written into the arrays of a tuple inside the loop would be lost.
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    incoming, forward, recurrent, cells, record = borrowed((incoming, forward, recurrent, cells, record))
     i, h, slow, pending, counts = cells.i, cells.h, cells.slow, cells.pending, cells.counts
     bits, values, fired, sent = incoming.bits, incoming.values, record.fired, record.sent
     i_record, h_record, slow_record = record.i, record.h, record.slow
-    batch = i.shape[0]
     last = pending.shape[1] - 1
-    for b in nb.prange(batch):
+    for b in each(borrowed(pieces)):
         row, ring = new_row(bias, i[b], h[b], slow[b]), pending[b].copy()
         over = messages = 0
         for step in range(steps):
@@ -186,7 +190,8 @@ class SrcRun(LayerRun):
     ) -> None:
         """Run some steps; the arguments are those of :func:`run_cells` and its tuples. There is no reset."""
         i, h, slower, pending = self.state
-        run_cells(
-            Incoming(bits, values), first, steps, self.forward, self.recurrent, self.bias, self.form, clock,
-            Cells(i, h, slower, pending, self.counts), CellRecord(fired, sent, current, voltage, slow),
+        spread(
+            run_cells, len(i), Incoming(bits, values), first, steps, self.forward, self.recurrent, self.bias,
+            self.form, clock, Cells(i, h, slower, pending, self.counts),
+            CellRecord(fired, sent, current, voltage, slow),
         )  # fmt: skip

@@ -16,6 +16,7 @@ from delaynet_lava.kernels.row_sums import add_listed, add_weighed, add_words_li
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.src_cells import new_row, step_back, step_cells, step_sloped
 from delaynet_lava.kernels.src_inputs import TOGETHER
+from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared
 from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times, write_row
 
 __all__ = [
@@ -85,13 +86,14 @@ def _send(rows, j, slot, ring, payload):
         add_words_times(ring, slot, rows, j, payload)
 
 
-@compiled(parallel=True)
-def run_integers(events, synapses, bias, start, form, late, kind, written):
+@compiled()
+def run_integers(pieces, events, synapses, bias, start, form, late, kind, written):
     """Forward in the integers of :func:`fixedpoint.src_step`.
 
     Plain version: ``integers`` in tests/test_src_training.py.
 
     Args:
+        pieces: samples, as :func:`kernels.threads.each` draws them.
         events: :class:`kernels.src_inputs.Events` by step, whole numbers.
         synapses: :class:`Synapses`, words.
         bias: int32 (P,). start: int32 (3, P), i, h and h_s of the step before the first.
@@ -99,16 +101,19 @@ def run_integers(events, synapses, bias, start, form, late, kind, written):
         kind: int32 or int64 (0,), of the type of synaptic sums.
         written: :class:`Written`.
     """
-    # By names of their own: what is written into the arrays of a tuple inside the loop would be lost.
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    events, synapses, written = borrowed((events, synapses, written))
     senders, payloads, ends = events.number, events.value, events.end
     w, delay, w_rec, delay_rec = synapses.w, synapses.delay, synapses.w_rec, synapses.delay_rec
     out, fired, slope_h, slope_x = written.out, written.fired, written.slope_h, written.slope_x
     saturated = written.saturated
-    batch, steps, _ = fired.shape
+    steps = fired.shape[1]
     lanes, wanted, slots = w.shape[1], slope_h.shape[1] > 0, _longest(delay, delay_rec) + 2
     graded, same = payloads.shape[1] > 0, delay[0]
     together = not graded and np.all(delay == same)
-    for b in nb.prange(batch):
+    for b in each(borrowed(pieces)):
         ring = np.zeros((slots, lanes), kind.dtype)
         row = new_row(bias, start[0], start[1], start[2])
         out[b, :late] = 0
@@ -140,34 +145,34 @@ def run_integers(events, synapses, bias, start, form, late, kind, written):
         saturated[b] = over
 
 
-@compiled(parallel=True)
-def words_of(weight, bits, rows):
+@compiled()
+def words_of(pieces, weight, bits, rows, largest):
     """The nearest words of so many bits, a half to the even one, of weights of which 1.0 is the word 64.
 
     Plain version: ``test_words_are_those_of_quantize`` in tests/test_src_training.py.
 
     Args:
+        pieces: blocks of :data:`kernels.vectors.LANES` senders, whose weights lie in the same lines of a
+            cache, as :func:`kernels.threads.each` draws them.
         weight: float32 (N, C), post x pre. rows: int16 (C, P), written, pre x post, filled up with zeros.
-
-    Returns:
-        The largest magnitude of a weight; infinity where one is no number.
+        largest: float32 (blocks,), written: the largest magnitude of a weight; infinity where one is no
+            number.
     """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
     neurons, senders = weight.shape
     grain, most = 1 << (9 - bits), 1 << (bits - 1)
     scale, low, high = np.float32(64 / grain), np.float32(-most), np.float32(most - 1)
-    # Sixteen columns of the weights lie in as many lines of the cache as one.
-    parts = (senders + LANES - 1) // LANES
-    largest = np.zeros(parts, np.float32)
-    for part in nb.prange(parts):
+    for block in each(borrowed(pieces)):
         seen, odd = np.float32(0), False
-        for j in range(part * LANES, min((part + 1) * LANES, senders)):
+        for j in range(block * LANES, min((block + 1) * LANES, senders)):
             for n in range(neurons):
                 one = weight[n, j]
                 seen, odd = max(seen, abs(one)), odd or one != one
                 rows[j, n] = np.int16(min(max(np.rint(one * scale), low), high)) * grain
             rows[j, neurons:] = 0
-        largest[part] = np.float32(np.inf) if odd else seen
-    return largest.max() if parts else np.float32(0)
+        largest[block] = np.float32(np.inf) if odd else seen
 
 
 @nb.njit
@@ -210,8 +215,8 @@ def watch(arriving, bias, form, state, seen):
     _keep(row, state)
 
 
-@compiled(parallel=True)
-def run_floats(events, synapses, bias, start, form, late, gate, written):
+@compiled()
+def run_floats(pieces, events, synapses, bias, start, form, late, gate, written):
     """Forward in the paper's equations 5a to 5f, float32; arguments as of :func:`run_integers`.
 
     Plain version: ``test_float_mode_is_a_torch_loop`` in tests/test_src_training.py.
@@ -221,13 +226,16 @@ def run_floats(events, synapses, bias, start, form, late, gate, written):
         synapses: :class:`Synapses`, float32, the effective weights. bias, start: float32.
         gate: the steepness of the sigmoid that stands for the step of z_s; 0: the step.
     """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
     senders, payloads, ends = events.number, events.value, events.end
     w, delay, w_rec, delay_rec = synapses.w, synapses.delay, synapses.w_rec, synapses.delay_rec
     out, slope_h, slope_x = written.out, written.slope_h, written.slope_x
-    batch, steps, neurons = out.shape
+    _, steps, neurons = out.shape
     lanes, wanted, slots = w.shape[1], slope_h.shape[1] > 0, _longest(delay, delay_rec) + 2
     keep, grain = np.float32(1 - form.input_decay / 4096), np.float32(2.0**form.output_bits)
-    for b in nb.prange(batch):
+    for b in each(borrowed(pieces)):
         ring = np.zeros((slots, lanes), np.float32)
         i, h, slow = start[0].copy(), start[1].copy(), start[2].copy()
         sent = np.zeros(lanes, np.float32)
@@ -242,10 +250,10 @@ def run_floats(events, synapses, bias, start, form, late, gate, written):
                 drive = np.float32(3) * math.tanh(i[n] / np.float32(3))
                 p = drive + np.float32(2) * h[n] - np.float32(form.slow) * slow[n] + bias[n]
                 if gate == 0:
-                    share = np.float32(0.9) if h[n] <= np.float32(0.5) else np.float32(0)
+                    stays = np.float32(0.9) if h[n] <= np.float32(0.5) else np.float32(0)
                 else:
-                    share = np.float32(0.9 / (1 + math.exp(gate * (h[n] - 0.5))))
-                slow[n] = share * slow[n] + (_ONE - share) * h[n]
+                    stays = np.float32(0.9 / (1 + math.exp(gate * (h[n] - 0.5))))
+                slow[n] = stays * slow[n] + (_ONE - stays) * h[n]
                 h[n] = math.tanh(p)
                 sent[n] = max(h[n], np.float32(0))
                 if form.output_bits >= 0:
@@ -269,23 +277,28 @@ def _add(amount, row, target):
         target[n] += amount * row[n]
 
 
-@compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})
-def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, factors, grad_a, grad_b):
+@compiled(fastmath={"reassoc", "contract", "nsz"})
+def backward(pieces, grad, w_rec, delay_rec, slope_h, slope_x, form, late, factors, grad_a, grad_b):
     """``g_i[t] = alpha g_i[t+1] + g_s[t] dh/dp dx/di``: the gradient of the synaptic sums.
 
     Plain version: ``reference`` in tests/test_src_training.py, and autograd.
 
     Args:
+        pieces: samples, as :func:`kernels.threads.each` draws them.
         grad: float32 (B, T, N), late by ``late``.
         w_rec: float32 (N or 0, P), pre x post, effective weights. delay_rec: int32 (N or 0,).
         slope_h, slope_x: as :class:`Written` has them.
         factors: float32, ds/dh in payloads, for slopes of 1; and what a number of ``slope_x`` stands for.
         grad_a: float32 (B, T, P), written. grad_b: float32 (B, P), written, of b_h by sample.
     """
-    batch, steps, neurons = grad.shape
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    slope_h, slope_x, grad_a, grad_b = borrowed((slope_h, slope_x, grad_a, grad_b))
+    _, steps, neurons = grad.shape
     lanes, keep = slope_h.shape[2], np.float32(1 - form.input_decay / 4096)
     grain, unit = factors
-    for b in nb.prange(batch):
+    for b in each(borrowed(pieces)):
         g, outer = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
         grad_b[b] = 0
         for back in range(steps):
@@ -307,8 +320,8 @@ def backward(grad, w_rec, delay_rec, slope_h, slope_x, form, late, factors, grad
             step_back(outer, slope_h, slope_x, b * steps + t, (keep, grain, unit), g, grad_a, grad_b, b)
 
 
-@compiled(parallel=True, fastmath={"reassoc", "contract", "nsz"})
-def weight_gradient(events, lag, grad_a, scale, parts, grad_w):
+@compiled(fastmath={"reassoc", "contract", "nsz"})
+def weight_gradient(pieces, events, lag, grad_a, scale, parts, grad_w):
     """What each sender's events met when they arrived: ``scale * sum of value grad_a[t + lag]``.
 
     Plain version: ``test_weights_meet_what_their_events_met`` in tests/test_src_training.py.
@@ -320,11 +333,15 @@ def weight_gradient(events, lag, grad_a, scale, parts, grad_w):
         parts: into so many the senders are divided; the sum of each comes in one order, whatever they are.
         grad_w: float32 (N, C), written, post x pre.
     """
+    if shared(pieces):
+        in_threads(pieces, myself())
+        return
+    events, grad_a, grad_w = borrowed((events, grad_a, grad_w))
     times, payloads, ends = events.number, events.value, events.end
     batch, steps, lanes = grad_a.shape
     met = grad_a.reshape(batch * steps, lanes)
     neurons, senders = grad_w.shape
-    for part in nb.prange(parts):
+    for part in each(borrowed(pieces)):
         begin, end = part * senders // parts, (part + 1) * senders // parts
         sums = np.zeros((end - begin, lanes), np.float32)
         for group in range(times.shape[0]):

@@ -12,6 +12,7 @@ from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.training_pass import LayerPass
 
 __all__ = [
+    "NOTHING",
     "NO_NUMBERS",
     "STATE_SCALE",
     "SpikeBits",
@@ -25,6 +26,8 @@ __all__ = [
 STATE_SCALE = float(WEIGHT_SCALE << STATE_SHIFT)
 NO_NUMBERS = torch.full((1, 1, 1), torch.nan)
 """What stands for spikes that are handed on as bits alone, (B, T, N) when expanded."""
+NOTHING = np.zeros((0, 0, 0), np.float32)
+"""What a loop is given for what is not there, or not wanted."""
 
 
 class SpikeBits(NamedTuple):

@@ -11,12 +11,11 @@ from delaynet_lava.errors import InputError
 from delaynet_lava.kernels import adaptive, spikes
 from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.recurrence import GROUPS
-from delaynet_lava.kernels.tensors import SpikeBits, float_type, numbers_of
+from delaynet_lava.kernels.tensors import NOTHING, SpikeBits, float_type, numbers_of
+from delaynet_lava.kernels.threads import spread
 from delaynet_lava.kernels.vectors import in_blocks
 
 __all__ = ["AdaptiveRecurrent"]
-
-_NOTHING = np.zeros((0, 0, 0), np.float32)
 
 
 class _Adaptive(torch.autograd.Function):
@@ -29,12 +28,12 @@ class _Adaptive(torch.autograd.Function):
         batch, steps = bits.shape[:2]
         fired = np.empty((batch, steps, spikes.words(n)), np.uint64)
         training = any(ctx.needs_input_grad)
-        distance = np.empty((batch, steps, lanes), np.float32) if training else _NOTHING
+        distance = np.empty((batch, steps, lanes), np.float32) if training else NOTHING
         numbers = (beta, block.alpha, block.rho, block.threshold)
         from_neurons = np.zeros((0, lanes), np.float32) if w_rec is None else _rows(w_rec, lanes)
-        adaptive.run(bits, _rows(w_in, lanes), from_neurons, *numbers, fired, distance)
+        spread(adaptive.run, len(fired), bits, _rows(w_in, lanes), from_neurons, *numbers, fired, distance)
         out = np.empty((batch, steps, n), np.float32)
-        spikes.unpack_tensor(fired, int(block.delay_shift), out)
+        spread(spikes.unpack_tensor, len(out), fired, int(block.delay_shift), out)
         ctx.kept = bits, fired, numbers, block.dampening, block.reset_grad, block.feedback_grad
         ctx.shift = int(block.delay_shift)
         ctx.save_for_backward(w_in, w_rec, torch.from_numpy(distance))
@@ -50,14 +49,14 @@ class _Adaptive(torch.autograd.Function):
         wants_x, _, wants_in, wants_rec, _ = ctx.needs_input_grad
         n, channels = w_in.shape
         lanes, grad = distance.shape[2], grad_spikes.to(torch.float32).contiguous().numpy()
-        grad_x = np.empty((*grad.shape[:2], channels), np.float32) if wants_x else _NOTHING
-        grad_in = np.zeros((GROUPS, channels, lanes), np.float32) if wants_in else _NOTHING
-        grad_rec = np.zeros((GROUPS, n, lanes), np.float32) if wants_rec else _NOTHING
-        into = in_blocks(w_in.detach().numpy()) if wants_x else _NOTHING
-        back = _NOTHING if w_rec is None else in_blocks(w_rec.detach().numpy())
-        adaptive.back_propagate(
-            grad, ctx.shift, distance, bits, fired, into, back, *numbers, dampening, reset_grad,
-            feedback_grad, grad_x, grad_in, grad_rec,
+        grad_x = np.empty((*grad.shape[:2], channels), np.float32) if wants_x else NOTHING
+        grad_in = np.zeros((GROUPS, channels, lanes), np.float32) if wants_in else NOTHING
+        grad_rec = np.zeros((GROUPS, n, lanes), np.float32) if wants_rec else NOTHING
+        into = in_blocks(w_in.detach().numpy()) if wants_x else NOTHING
+        back = NOTHING if w_rec is None else in_blocks(w_rec.detach().numpy())
+        spread(
+            adaptive.back_propagate, GROUPS, grad, ctx.shift, distance, bits, fired, into, back, *numbers,
+            dampening, reset_grad, feedback_grad, grad_x, grad_in, grad_rec,
         )  # fmt: skip
         return (
             torch.from_numpy(grad_x).to(grad_spikes.dtype) if wants_x else None,

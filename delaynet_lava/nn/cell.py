@@ -17,6 +17,8 @@ from delaynet_lava.kernels.events import padded
 from delaynet_lava.kernels.src_cells import SLOPE_ONE, sum_type
 from delaynet_lava.kernels.src_inputs import inputs_of
 from delaynet_lava.kernels.tensors import NO_NUMBERS, SpikeBits, float_type, numbers_of
+from delaynet_lava.kernels.threads import spread
+from delaynet_lava.kernels.vectors import LANES
 from delaynet_lava.neuron import SETTLE
 from delaynet_lava.nn.axon import delays_of
 from delaynet_lava.nn.parts import Synapse
@@ -68,7 +70,9 @@ class _Cell(torch.autograd.Function):
             kind, to_bias, scale = np.int16, float(fx.DECAY_ONE), float(fx.WEIGHT_SCALE)
             back_scale, rows = scale, np.empty((channels, lanes), np.int16)
             weight = w_in.detach().numpy()
-            block.hold(weight, src_training.words_of(weight, block.weight_bits, rows))
+            largest = np.zeros(-(-channels // LANES), np.float32)
+            spread(src_training.words_of, len(largest), weight, block.weight_bits, rows, largest)
+            block.hold(weight, largest.max(initial=0))
         else:
             kind, to_bias, scale = np.float32, 1.0, block.effect(block.in_exp)
             back_scale, rows = block.effect(max(0, form.output_bits)), _rows(w_in, lanes, scale, kind)
@@ -80,10 +84,10 @@ class _Cell(torch.autograd.Function):
         cells = level, block.start(level), form, late
         if integer:
             sums = np.zeros(0, block.sum_type(inputs.largest))
-            src_training.run_integers(inputs.by_step, synapses, *cells, sums, written)
+            spread(src_training.run_integers, batch, inputs.by_step, synapses, *cells, sums, written)
         else:
             gate = 0.0 if block.gate == "step" else float(block.gate)
-            src_training.run_floats(inputs.by_step, synapses, *cells, gate, written)
+            spread(src_training.run_floats, batch, inputs.by_step, synapses, *cells, gate, written)
         ctx.kept = inputs.by_channel, out, delay, delay_rec, form, late, block
         ctx.words, ctx.scale = rows, scale
         # As saved tensors they are gone after the backward pass, however long somebody holds the output.
@@ -110,13 +114,14 @@ class _Cell(torch.autograd.Function):
         outer = np.ascontiguousarray(grad.to(torch.float32).numpy())
         one_h, one_x = SLOPE_ONE if block.mode == "integer" else (1, 1)
         factors = np.float32(2.0 ** max(0, form.output_bits) / one_h), np.float32(1 / one_x)
-        src_training.backward(
-            outer, back, delay_rec, slope_h, slope_x, form, late, factors, grad_a, grad_bias
+        spread(
+            src_training.backward, batch, outer, back, delay_rec, slope_h, slope_x, form, late, factors,
+            grad_a, grad_bias,
         )  # fmt: skip
 
         def of_weights(events, lag, effect):  # type: ignore[no-untyped-def]
-            met = np.empty((n, len(lag)), np.float32)
-            src_training.weight_gradient(events, lag, grad_a, np.float32(effect), _parts(len(lag)), met)
+            met, parts = np.empty((n, len(lag)), np.float32), _parts(len(lag))
+            spread(src_training.weight_gradient, parts, events, lag, grad_a, np.float32(effect), parts, met)
             return torch.from_numpy(met)
 
         into = grad_in = grad_rec = None

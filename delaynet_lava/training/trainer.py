@@ -34,7 +34,6 @@ from delaynet_lava.decision import Decision
 from delaynet_lava.errors import InputError, shown
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.formats.model_file import ModelFile, save_model
-from delaynet_lava.kernels import ahead
 from delaynet_lava.nn.axon import SenderDelays
 from delaynet_lava.nn.blocks import leave_as_bits
 from delaynet_lava.nn.model import describe
@@ -511,8 +510,6 @@ def train(
     if not os.path.isdir(target.parent):
         raise InputError(str(path), "its folder does not exist", "create it first")
     _keep_heap()
-    if group.rank == 0 and recipe.gradient.rule == "bptt":
-        ahead.start()
     trainer = _Trainer(recipe, task, seed, group)
     if on_epoch is None and group.rank == 0 and is_notebook():
         on_epoch = _bar()

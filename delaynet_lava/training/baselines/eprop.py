@@ -18,10 +18,11 @@ from delaynet_lava.emulator import lay_out
 from delaynet_lava.errors import InputError
 from delaynet_lava.fixedpoint import DECAY_ONE, RESET_ZERO, STATE_SHIFT, WEIGHT_SCALE
 from delaynet_lava.kernels import spikes
-from delaynet_lava.kernels.eligibility import accumulate
+from delaynet_lava.kernels.eligibility import Traces, accumulate
 from delaynet_lava.kernels.layer import NO_VALUES
 from delaynet_lava.kernels.recurrence import GROUPS, SPAN
 from delaynet_lava.kernels.tensors import numbers_of
+from delaynet_lava.kernels.threads import spread
 from delaynet_lava.kernels.vectors import BLOCK
 from delaynet_lava.network import lif
 from delaynet_lava.neuron import RESETS
@@ -96,10 +97,14 @@ def _sweep(hidden: DelayRecurrent | Dense, readout: Readout, bits: np.ndarray, w
     delay = dynamics.delay[: 0 if layer.recurrent is None else n]
     width = -(-(channels + len(delay)) // BLOCK) * BLOCK
     erased = n if reset == RESET_ZERO else 0
-    trace, eligible = np.zeros((batch, width), np.float32), np.zeros((batch, n, width), np.float32)
-    latest, faded = np.zeros((batch, erased, width), np.float32), np.zeros((batch, erased), np.float32)
-    filtered = np.zeros((batch, n), np.float32)
-    summed = np.zeros((GROUPS, n if want_sum else 0, width), np.float32)
+    traces = Traces(
+        trace=np.zeros((batch, width), np.float32),
+        latest=np.zeros((batch, erased, width), np.float32),
+        faded=np.zeros((batch, erased), np.float32),
+        eligible=np.zeros((batch, n, width), np.float32),
+        filtered=np.zeros((batch, n), np.float32),
+        summed=np.zeros((GROUPS, n if want_sum else 0, width), np.float32),
+    )
     alpha, kappa = (1 - lif(part).dv / DECAY_ONE for part in (layer, out))
     population = np.empty((batch, steps), np.float32)
     for first in range(0, steps, _CHUNK):
@@ -107,15 +112,15 @@ def _sweep(hidden: DelayRecurrent | Dense, readout: Readout, bits: np.ndarray, w
         first_run.advance(bits, NO_VALUES, first, length, first, fired, membrane)
         read = max(0, min(length, seen - first))
         second_run.advance(fired, NO_VALUES, first, read, first, silent)
-        accumulate(
-            first, max(0, min(length, useful - first)), bits, fired, channels, delay,
-            membrane, threshold, reset, dynamics.surrogate,
-            dynamics.width, dynamics.height, alpha, kappa, trace, latest, faded, eligible, filtered, summed,
+        spread(
+            accumulate, GROUPS, first, max(0, min(length, useful - first)), bits, fired, channels, delay,
+            membrane, threshold, reset, dynamics.surrogate, dynamics.width, dynamics.height, alpha, kappa,
+            traces,
         )  # fmt: skip
         population[:, first : first + length] = spikes.unpack(fired[:, first : first + length], n).sum(axis=2)
     membranes = second_run.voltage.astype(np.float32) / float(WEIGHT_SCALE << STATE_SHIFT)
     step = Step(torch.from_numpy(population), torch.from_numpy(membranes))
-    return _Sums(eligible, filtered, summed.sum(axis=0), step)
+    return _Sums(traces.eligible, traces.filtered, traces.summed.sum(axis=0), step)
 
 
 def eprop_step(
