@@ -127,20 +127,9 @@ class _DelayedRecurrence(torch.autograd.Function):
         gradients = recurrence.Gradients(grad_x, grad_in, grad_rec, scalars, grad_delay)
         for first, length, v, u in layer.membranes(*(one.numpy() for one in record)):
             spread(
-                recurrence.backward_segment,
-                recurrence.GROUPS,
-                first,
-                length,
-                arriving,
-                v,
-                u,
-                sent,
-                synapses,
-                layout,
-                rule,
-                flight,
-                gradients,
-            )
+                recurrence.backward_segment, recurrence.GROUPS, first, length, arriving, v, u, sent, synapses,
+                layout, rule, flight, gradients,
+            )  # fmt: skip
         if dyn.initial is not None:
             add_start(scalars, (gu, gv), dyn.initial)
         total = torch.from_numpy(scalars.sum(axis=0).astype(np.float32))

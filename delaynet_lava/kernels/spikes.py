@@ -67,8 +67,8 @@ def pack_tensor(values: np.ndarray, bits: np.ndarray) -> bool:
     by_neuron, others = values.transpose(0, 2, 1), np.zeros(len(bits), np.int64)
     if not values.flags.c_contiguous and by_neuron.flags.c_contiguous:
         spread(_pack_by_neuron, len(bits), by_neuron, bits, others)
-        return not others.any()
-    spread(_pack_by_step, len(bits), np.ascontiguousarray(values), bits, others)
+    else:
+        spread(_pack_by_step, len(bits), np.ascontiguousarray(values), bits, others)
     return not others.any()
 
 

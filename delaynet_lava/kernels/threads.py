@@ -8,6 +8,7 @@ does less.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
@@ -177,7 +178,7 @@ class Threads:
     def __init__(self, alone: bool = False) -> None:
         self.turn, self.alone = threading.RLock(), alone
 
-    def number(self) -> int:
+    def available(self) -> int:
         """How many may share a loop; starts them, where they are not."""
         if _layer() is None:
             with self.turn, warnings.catch_warnings():
@@ -189,11 +190,9 @@ class Threads:
 
     def run(self, loop: Callable[..., None], number: int, *arguments: Any) -> None:
         """See :func:`spread`."""
-        threads = min(number, self.number())
-        if threads < 2 or _layer() in _TAKE_ALL:
-            loop(pieces_of(number, threads), *arguments)
-            return
-        with self.turn:
+        threads = min(number, self.available())
+        at_once = threads < 2 or _layer() in _TAKE_ALL
+        with contextlib.nullcontext() if at_once else self.turn:
             loop(pieces_of(number, threads), *arguments)
 
 
