@@ -30,6 +30,7 @@ from delaynet_lava.bench.subject import (
     stack,
     task_inputs,
 )
+from delaynet_lava.bench.turns import BURST_S, Turns, pair_of_ends
 from delaynet_lava.bench.workloads import undelayed
 from delaynet_lava.cli import main
 from delaynet_lava.emulator import emulate
@@ -106,6 +107,54 @@ def test_things_take_turns_until_the_shortest_has_filled_its_time():
     assert [timing.runs_s for timing in pair] == [[0.5] * 6, [9.0] * 6]
 
 
+def test_processes_take_turns_until_both_have_enough():
+    clock, order = [0.0], []
+    handed: list[bool] = []
+
+    class Other(Turns):
+        """Works for nine turns, the first of which is its warm-up."""
+
+        burst_s = 0.25
+
+        def __init__(self) -> None:
+            pass
+
+        def wait(self) -> bool:
+            order.append("other")
+            return order.count("other") < 9
+
+        def hand_over(self, enough: bool) -> None:
+            handed.append(enough)
+
+    def run() -> None:
+        order.append("mine")
+        clock[0] += 0.1
+
+    (timing,) = take([run], 2, 0.5, [(1,)], clock=lambda: clock[0], turns=Other())
+    # A warm-up; then turns of three runs each, which fill the quarter of a second.
+    assert order == ["mine", *(["other"] + ["mine"] * 3) * 8, "other"]
+    assert handed == [False, False, *[True] * 8] and len(timing.runs_s) == 24
+
+
+def test_the_turn_goes_from_process_to_process():
+    first, second = (Turns(ends) for ends in pair_of_ends())
+    assert first.wait()
+    first.hand_over(enough=False)
+    assert second.wait()
+    second.hand_over(enough=True)
+    assert not first.wait()
+    assert Turns().wait() is False
+
+
+def test_one_that_has_ended_asks_for_no_more_turns():
+    (takes, gives), ends = pair_of_ends()
+    os.close(takes)
+    os.close(gives)
+    left = Turns(ends)
+    assert not left.wait()
+    left.hand_over(enough=False)
+
+
 @pytest.mark.parametrize(("times", "best"), [({1: 2.0, 2: 3.0}, 1), ({1: 3.0, 2: 2.0}, 2)])
 def test_each_thing_gets_the_number_of_threads_that_suits_it(times, best):
     timing = timed(FakeWork(by_threads=times), threads=(1, 2))
@@ -113,16 +162,27 @@ def test_each_thing_gets_the_number_of_threads_that_suits_it(times, best):
     assert timing.runs_s == [2.0] * 5
 
 
-def test_short_runs_are_tried_until_they_fill_their_time():
-    work = FakeWork(1.0, *[0.5] * 3, *[0.1, 0.05, 0.05], *[0.01] * 999)
-    assert timed(work, threads=(1, 2)).trials_s == pytest.approx({1: 0.5, 2: 0.01})
+def test_numbers_of_threads_are_tried_in_turns_until_their_runs_fill_a_time():
+    one, two = [0.5, 0.6, 0.4], [[0.2], [0.1], [0.05, 0.01, 0.05]]
+    tries = [seconds for first, rest in zip(one, two, strict=True) for seconds in (first, *rest)]
+    timing = timed(FakeWork(1.0, *tries, *[0.2] * 999), threads=(1, 2))
+    assert timing.trials_s == pytest.approx({1: 0.4, 2: 0.01})
+    assert timing.threads == 2 and timing.runs_s == pytest.approx([0.2] * 15)
+
+
+def test_long_runs_are_tried_for_some_seconds_only():
+    assert timed(FakeWork(9.0, 2.0, 4.0, 2.0, *[1.0] * 5), threads=(1, 2)).trials_s == {1: 2.0, 2: 4.0}
 
 
 def test_what_takes_turns_is_one_group_where_the_first_of_it_stands():
     jobs = [Job("a", "w"), Job("b", "w", turns="t"), Job("c", "w"), Job("d", "w", turns="t")]
     assert [[job.name for job in group] for group in harness.groups(jobs)] == [["a"], ["b", "d"], ["c"]]
-    lava = {job.name: job.turns for job in ratios.plan_ratios(quick=True).jobs if job.workload == "lava"}
+    plan = ratios.plan_ratios(quick=True)
+    lava = {job.name: job.turns for job in plan.jobs if job.workload == "lava"}
     assert sorted(lava.values()) == ["Lava, 125"] * 3 + ["Lava, 512"] * 2
+    assert [job.name for job in plan.groups[1]] == [
+        "training: delaynet_lava beside plain loop", "training: plain loop"
+    ]  # fmt: skip
 
 
 def test_a_ratio_says_whether_the_goal_is_reached():
@@ -599,10 +659,7 @@ def test_the_command_measures_and_names_what_is_missing(tmp_path, capsys, monkey
 def test_every_shape_names_its_peers_and_what_is_missing(shape, capsys, monkeypatch):
     monkeypatch.setattr(harness, "installed", lambda module: False)
     run = lambda jobs: [  # noqa: E731
-        LeftOut(job.name, "not installed")
-        if job.needs and job.workload != "training"
-        else figure(job.name, 1.0)
-        for job in jobs
+        LeftOut(job.name, "not installed") if job.needs else figure(job.name, 1.0) for job in jobs
     ]
     monkeypatch.setattr(ratios, "measure", run)
     assert call("bench", "--quick", "--shape", shape) == 0
@@ -683,6 +740,25 @@ def test_the_command_has_help_with_an_example(capsys):
 # With what is installed
 
 
+def test_a_pair_runs_in_two_processes_at_the_same_time():
+    options, few = {"samples": 4, "steps": 20}, {"repeats": 2, "fill_s": 0.0, "beside": "pair"}
+    jobs = [Job("ours", "cells", options, **few), Job("theirs", "cells integers", options, **few)]
+    ours, theirs = harness.measure(jobs)
+    assert isinstance(ours, Figure) and isinstance(theirs, Figure), (ours, theirs)
+    # Two turns at least, each of which fills a quarter of a second.
+    assert all(sum(one.runs_s) >= 2 * BURST_S and one.facts["gradient_finite"] for one in (ours, theirs))
+
+
+def test_of_a_pair_one_runs_on_where_the_other_fails():
+    options, few = {"samples": 4, "steps": 20}, {"repeats": 1, "fill_s": 0.0, "beside": "pair"}
+    ours, broken = Job("ours", "cells", options, **few), Job("broken", "cells loop", {"what": 1}, **few)
+    seen, failed = harness.measure([ours, broken])
+    assert isinstance(seen, Figure) and isinstance(failed, LeftOut)
+    assert "unexpected keyword argument 'what'" in failed.reason
+    absent = replace(broken, needs={"nothing": "nothing_of_this_name"})
+    assert harness.measure([ours, absent]) == [LeftOut("broken", "nothing not installed")]
+
+
 def takes_a_step(name: str, workload: str, needs: dict[str, str], options: dict) -> None:
     (result,) = harness.measure([Job(name, workload, options, needs, repeats=1, fill_s=0)])
     if isinstance(result, LeftOut) and "not installed" in result.reason:
@@ -694,7 +770,7 @@ def takes_a_step(name: str, workload: str, needs: dict[str, str], options: dict)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", [Subject(), Subject(shape="psmnist", layers=(12, 28, 28))])
-@pytest.mark.parametrize(("name", "workload", "needs"), [("ours", "training", ratios.SLAYER), *ratios.PEERS])
+@pytest.mark.parametrize(("name", "workload", "needs"), [("ours", "training", {}), *ratios.PEERS])
 def test_a_peer_takes_a_training_step(subject, name, workload, needs):
     subject, _ = calibrated(subject, probe(subject, 4, 300)[0])
     takes_a_step(name, workload, needs, {"subject": subject.options(), "samples": 4, "steps": 300})

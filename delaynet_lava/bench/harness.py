@@ -16,11 +16,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib import util
 from pathlib import Path
 from typing import Any
 
+from delaynet_lava.bench.turns import Turns, pair_of_ends
 from delaynet_lava.processes import command_of
 
 __all__ = ["Figure", "Job", "LeftOut", "Timing", "Work", "groups", "installed", "measure", "take"]
@@ -35,8 +37,8 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
 }
 TRIALS, SHORT_S, TRIAL_S = 3, 0.3, 3.0
-"""Runs with each number of threads: at least so many, and until they fill the first time; never longer than
-the second."""
+"""Turns of each number of threads, the seconds that their runs fill together, and those after which it gets
+no more turns."""
 MOST_RUNS = 500
 
 
@@ -83,6 +85,7 @@ def take(
     threads: Sequence[Sequence[int]],
     use_threads: Callable[[int], None] = lambda n: None,
     clock: Callable[[], float] = time.perf_counter,
+    turns: Turns = Turns(),  # noqa: B008
 ) -> list[Timing]:
     """Time things in turns: a warm-up and a few runs to choose a number of threads for each, then rounds.
 
@@ -94,6 +97,8 @@ def take(
         repeats: rounds that count, at least.
         fill_s: rounds go on until the runs of each thing fill so many seconds, or are :data:`MOST_RUNS`.
         threads: for each thing, the numbers to choose from.
+        turns: with another process, of which this one has one, for its warm-up. Each later one is a round,
+            in which things run until they fill it; rounds go on until the other has enough, too.
     """
 
     def once(run: Callable[[], Any]) -> float:
@@ -101,24 +106,34 @@ def take(
         run()
         return clock() - started
 
-    timings = []
+    timings: list[Timing] = []
     for run, numbers in zip(runs, threads, strict=True):
         use_threads(numbers[-1])
         warm_up = once(run)
-        best = {}
-        for number in numbers if len(numbers) > 1 else ():
+        tries: dict[int, list[float]] = {number: [] for number in numbers if len(numbers) > 1}
+        # In turns: another program may have a core for a tenth of a second.
+        for number in [*tries] * TRIALS:
             use_threads(number)
-            tries = [once(run)]
-            while sum(tries) < (TRIAL_S if len(tries) < TRIALS else SHORT_S):
-                tries.append(once(run))
-            best[number] = min(tries)
+            until = min(sum(tries[number]) + SHORT_S / TRIALS, TRIAL_S)
+            while sum(tries[number]) < until:
+                tries[number].append(once(run))
+        best = {number: min(taken) for number, taken in tries.items()}
         timings.append(Timing(warm_up, [], min(best, key=lambda n: best[n]) if best else numbers[0], best))
-    for rounds in range(max(repeats, MOST_RUNS)):
-        if rounds >= repeats and all(sum(timing.runs_s) >= fill_s for timing in timings):
-            break
+    enough, rounds = False, 0
+    turns.hand_over(enough)
+    while turns.wait() or not enough:
         for run, timing in zip(runs, timings, strict=True):
             use_threads(timing.threads)
-            timing.runs_s.append(once(run))
+            taken = once(run)
+            timing.runs_s.append(taken)
+            while taken < turns.burst_s:
+                timing.runs_s.append(once(run))
+                taken += timing.runs_s[-1]
+        rounds += 1
+        filled = all(sum(one.runs_s) >= fill_s or len(one.runs_s) >= MOST_RUNS for one in timings)
+        enough = rounds >= repeats and filled
+        turns.hand_over(enough)
+    turns.hand_over(True)
     return timings
 
 
@@ -134,6 +149,7 @@ class Job:
         repeats: runs that count, at least. fill_s: seconds that they fill, at least, unless they are many.
         timeout_s: ended and left out after this long.
         turns: name of a group that shares a process and takes turns; "": alone.
+        beside: name of a pair that takes turns, each in a process of its own; "": of none.
     """
 
     name: str
@@ -144,6 +160,7 @@ class Job:
     fill_s: float = 3.0
     timeout_s: float = 1800.0
     turns: str = ""
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,41 +218,63 @@ def installed(module: str) -> bool:
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that share a process, in the order of the first of each."""
-    found: dict[str, list[Job]] = {}
+    """Jobs that are measured at the same time, in turns, in the order of the first of each."""
+    found: dict[tuple[str, str, str], list[Job]] = {}
     for job in jobs:
-        found.setdefault(f"turns {job.turns}" if job.turns else f"job {job.name}", []).append(job)
+        alone = "" if job.turns or job.beside else job.name
+        found.setdefault((job.turns, job.beside, alone), []).append(job)
     return list(found.values())
 
 
 def measure(jobs: Sequence[Job]) -> list[Figure | LeftOut]:
-    """Run a group of jobs in a process of its own."""
+    """Run a group of jobs: in a process of its own, or in one for each of a pair.
+
+    Of a pair of which something is not installed only that is told: nothing of it is run.
+    """
     missing = {job.name: [p for p, module in job.needs.items() if not installed(module)] for job in jobs}
-    reasons = {
-        name: f"{' and '.join(packages)} not installed" for name, packages in missing.items() if packages
+    left_out = {
+        name: LeftOut(name, f"{' and '.join(packages)} not installed")
+        for name, packages in missing.items()
+        if packages
     }
-    there = [job for job in jobs if job.name not in reasons]
-    figures = {}
+    there = [job for job in jobs if job.name not in left_out]
+    results: list[Figure | LeftOut] = []
+    if not jobs[0].beside:
+        results = _in_process(there) if there else []
+    elif not left_out:
+        with ThreadPoolExecutor(len(there)) as pool:
+            for one in pool.map(_in_process, [[job] for job in there], pair_of_ends()):
+                results += one
+    found = left_out | {result.name: result for result in results}
+    return [found[job.name] for job in jobs if job.name in found]
+
+
+def _in_process(jobs: Sequence[Job], ends: tuple[int, int] | None = None) -> list[Figure | LeftOut]:
+    """Run jobs in one process; ends: what it takes turns with, see :mod:`bench.turns`."""
+    content = {
+        "works": [[job.workload, job.options] for job in jobs],
+        "repeats": max(job.repeats for job in jobs),
+        "fill_s": max(job.fill_s for job in jobs),
+        "ends": ends,
+    }
     with tempfile.TemporaryDirectory(prefix="delaynet-bench-") as folder:
-        works = [[job.workload, job.options] for job in there]
-        content = {
-            "works": works,
-            "repeats": max((job.repeats for job in there), default=0),
-            "fill_s": max((job.fill_s for job in there), default=0),
-        }
         Path(folder, "jobs.json").write_text(json.dumps(content))
         command = [*command_of("delaynet_lava.bench.worker"), folder]
-        problem = _run(command, sum(job.timeout_s for job in there)) if there else ""
-        if there and not problem:
-            results = json.loads(Path(folder, "results.json").read_text())
-            figures = {
-                job.name: Figure(job.name, **result) for job, result in zip(there, results, strict=True)
-            }
-    return [figures.get(job.name) or LeftOut(job.name, reasons.get(job.name, problem)) for job in jobs]
+        # Most of the time of one of a pair is that of the other.
+        timeout_s = sum(job.timeout_s for job in jobs) * (1 if ends is None else 2)
+        problem = _run(command, timeout_s, ends or ())
+        if problem:
+            return [LeftOut(job.name, problem) for job in jobs]
+        results = json.loads(Path(folder, "results.json").read_text())
+    return [Figure(job.name, **result) for job, result in zip(jobs, results, strict=True)]
 
 
-def _run(command: list[str], timeout_s: float) -> str:
-    """Run a command in a process group that does not outlive it; what went wrong, or nothing."""
+def _run(command: list[str], timeout_s: float, ends: Sequence[int] = ()) -> str:
+    """Run a command in a process group that does not outlive it; what went wrong, or nothing.
+
+    Args:
+        ends: file descriptors that it takes over.
+    """
     environment = {**os.environ, **ENVIRONMENT}
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -245,7 +284,10 @@ def _run(command: list[str], timeout_s: float) -> str:
             stderr=errors,
             env=environment,
             start_new_session=True,
+            pass_fds=ends,
         )
+        for end in ends:
+            os.close(end)
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -12,7 +12,7 @@ from delaynet_lava.bench.subject import Subject, calibrated, probe, task_inputs
 from delaynet_lava.errors import InputError
 from delaynet_lava.tasks.registry import task
 
-__all__ = ["PARTS", "SLAYER", "Plan", "Ratio", "Report", "measure_ratios", "parts_of", "plan_ratios"]
+__all__ = ["PARTS", "Plan", "Ratio", "Report", "measure_ratios", "parts_of", "plan_ratios"]
 
 PARTS = ("training", "emulator", "lava")
 
@@ -154,7 +154,7 @@ class Plan:
 
     @property
     def groups(self) -> list[list[Job]]:
-        """The jobs, those that take turns together."""
+        """The jobs, those together that take turns."""
         return groups(self.jobs)
 
 
@@ -185,15 +185,18 @@ def _named(part: str, subject: Subject) -> str:
 
 
 def _against(
-    name: str, workload: str, options: dict[str, Any], needs: dict[str, str], sizes: Sizes, shape: str
+    name: str, workload: str, options: dict[str, Any], sizes: Sizes, shape: str
 ) -> tuple[list[Job], list[_Pair]]:
-    """A training step of ours and of all peers, called by ``name``."""
-    ours = f"{name}: {OURS}"
-    jobs = [Job(ours, workload, options, needs, sizes.repeats, sizes.fill_s)]
-    pairs = []
-    for peer, work, wanted in CELL_PEERS if shape == CELLS else PEERS:
-        jobs.append(Job(f"{name}: {peer}", work, options, wanted, sizes.repeats, sizes.fill_s))
-        pairs.append(_Pair(f"{name} vs {peer}", ours, jobs[-1].name, GOALS.get(shape, {}).get(work)))
+    """A training step of ours, beside that of each peer; both are called by ``name``."""
+    jobs, pairs = [], []
+    for peer, work, needs in CELL_PEERS if shape == CELLS else PEERS:
+        theirs = f"{name}: {peer}"
+        ours = f"{name}: {OURS} beside {peer}"
+        jobs += [
+            Job(ours, workload, options, {}, sizes.repeats, sizes.fill_s, beside=theirs),
+            Job(theirs, work, options, needs, sizes.repeats, sizes.fill_s, beside=theirs),
+        ]
+        pairs.append(_Pair(f"{name} vs {peer}", ours, theirs, GOALS.get(shape, {}).get(work)))
     return jobs, pairs
 
 
@@ -203,7 +206,7 @@ def _training(subject: Subject, sizes: Sizes) -> tuple[list[Job], list[_Pair]]:
         "samples": sizes.train_samples,
         "steps": sizes.train_steps,
     }
-    return _against(_named("training", subject), "training", options, SLAYER, sizes, subject.shape)
+    return _against(_named("training", subject), "training", options, sizes, subject.shape)
 
 
 def _lava_job(name: str, subject: Subject, sizes: Sizes, **options: Any) -> Job:
@@ -326,9 +329,7 @@ def _plan_cells(sizes: Sizes, parts: Sequence[str]) -> Plan:
     from delaynet_lava.bench import cells
 
     options = {"samples": sizes.train_samples, "steps": sizes.train_steps}
-    jobs, pairs = (
-        _against("training", "cells", options, {}, sizes, CELLS) if "training" in parts else ([], [])
-    )
+    jobs, pairs = _against("training", "cells", options, sizes, CELLS) if "training" in parts else ([], [])
     if "emulator" in parts:
         options = {"samples": sizes.emulator_samples, "steps": sizes.emulator_steps}
         name = f"emulator: {OURS}"
@@ -341,7 +342,7 @@ def _plan_cells(sizes: Sizes, parts: Sequence[str]) -> Plan:
 
 
 def measure_ratios(plan: Plan, start: Callable[[str], None] = lambda name: None) -> Report:
-    """Measure a plan, one thing after the other; what takes turns, together.
+    """Measure a plan, one group after the other.
 
     Args:
         start: called with the names of each group of things before it is measured.

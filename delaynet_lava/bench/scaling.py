@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from delaynet_lava.bench.harness import Figure, Job, LeftOut, measure
-from delaynet_lava.bench.ratios import FILL_S, QUICK, REPEATS, SLAYER
+from delaynet_lava.bench.ratios import FILL_S, QUICK, REPEATS
 from delaynet_lava.bench.subject import RATE, Subject, calibrated, random_inputs
 
 __all__ = ["SCALED", "Plan", "Scaling", "Series", "measure_scaling", "plan_scaling"]
@@ -89,12 +89,11 @@ def _doubled(first: int, last: int, quick: bool) -> list[int]:
 
 def _series(name: str, over: str, quick: bool, points: Points) -> Plan:
     part = name.split()[0]
-    needs: dict[str, str] = {}
     if part == "training":
         # Over many thousand steps the exact gradient leaves the range of floats.
-        needs, points = SLAYER, [(x, {**options, "feedback": FEEDBACK}) for x, options in points]
+        points = [(x, {**options, "feedback": FEEDBACK}) for x, options in points]
     repeats, fill_s = (QUICK.repeats, QUICK.fill_s) if quick else (REPEATS, FILL_S)
-    jobs = [(x, Job(f"{name}: {x:g}", part, options, needs, repeats, fill_s)) for x, options in points]
+    jobs = [(x, Job(f"{name}: {x:g}", part, options, {}, repeats, fill_s)) for x, options in points]
     return Plan(name, over, jobs)
 
 

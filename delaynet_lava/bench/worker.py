@@ -15,6 +15,7 @@ from typing import Any
 
 from delaynet_lava.bench import machine
 from delaynet_lava.bench.harness import Work, take
+from delaynet_lava.bench.turns import Turns
 from delaynet_lava.processes import end_with_parent
 
 __all__ = ["WORKLOADS", "main"]
@@ -60,6 +61,8 @@ def _use_threads(number: int) -> None:
 
 def run(content: dict[str, Any]) -> list[dict[str, Any]]:
     """Measure; for each job plain values, the arguments of :class:`~delaynet_lava.bench.harness.Figure`."""
+    turns = Turns(content["ends"])
+    turns.wait()  # what is imported, or compiled, would disturb the other
     with contextlib.ExitStack() as stack:
         works = []
         for name, options in content["works"]:
@@ -68,7 +71,7 @@ def run(content: dict[str, Any]) -> list[dict[str, Any]]:
         numbers = [sorted({1, machine.cores()}) if work.threads else [machine.cores()] for work in works]
         before = machine.memory_mib()
         runs = [work.run for work in works]
-        timings = take(runs, content["repeats"], content["fill_s"], numbers, _use_threads)
+        timings = take(runs, content["repeats"], content["fill_s"], numbers, _use_threads, turns=turns)
         facts = [work.facts() for work in works]
     return [
         {

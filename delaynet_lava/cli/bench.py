@@ -193,8 +193,8 @@ def bench(
 ) -> int:
     """Measure this package against SLAYER, Lava and others on this machine; minutes.
 
-    Each thing runs in a process of its own, graphs of Lava's take turns; what is not installed is left
-    out and said.
+    Each thing runs in a process of its own, a training step of ours in turns with each peer's; what is not
+    installed is left out and said.
     Exit code 1 where Lava's simulator and the emulator disagree. Example: delaynet bench --json bench.json
     """
     from delaynet_lava.bench import SCALED, machine, parts_of, plots
