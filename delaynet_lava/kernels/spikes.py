@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numba as nb
 import numpy as np
 from llvmlite import ir
@@ -33,10 +35,20 @@ def words(neurons: int) -> int:
 
 def pack(spikes: np.ndarray) -> np.ndarray:
     """uint64 (..., words) of spikes uint8 or bool (..., neurons), 0 or 1."""
-    bits = np.packbits(spikes, axis=-1, bitorder="little")
-    padded = np.zeros((*spikes.shape[:-1], 8 * words(spikes.shape[-1])), np.uint8)
-    padded[..., : bits.shape[-1]] = bits
-    return padded.view("<u8")
+    *shape, neurons = spikes.shape
+    size, wide = -(-neurons // 8), words(neurons)
+    if neurons % 8:
+        filled = np.zeros((*shape, 8 * size), np.uint8)
+        filled[..., :neurons] = spikes
+        spikes = filled
+    # As one row: a row for each step takes NumPy more than ten times as long.
+    packed = np.append(np.packbits(spikes.reshape(-1), bitorder="little"), np.zeros(8 * wide, np.uint8))
+    bits = np.empty((math.prod(shape), wide), np.uint64)
+    for w in range(wide):
+        # The last word of a step is read across its end.
+        read = np.ndarray(len(bits), "<u8", packed, 8 * w, size)
+        np.bitwise_and(read, ~np.uint64(0) >> np.uint64(64 - min(64, 8 * size - 64 * w)), out=bits[:, w])
+    return bits.reshape(*shape, wide)
 
 
 def unpack(bits: np.ndarray, neurons: int) -> np.ndarray:
