@@ -191,13 +191,15 @@ class Filter(torch.autograd.Function):
                 filter_back, GROUPS, first, length, arriving, dyn.shift,
                 v if wants_decays[1] else NO_RECORD, u, sent, weight, kept, (gv, gu), wanted,
             )  # fmt: skip
-        if dyn.initial is not None:
-            add_start(wanted.decays, (gu, gv), dyn.initial)
-        total = torch.from_numpy(wanted.decays.sum(axis=0).astype(np.float32))
+        grad_du = grad_dv = None
+        if any(wants_decays):
+            if dyn.initial is not None:
+                add_start(wanted.decays, (gu, gv), dyn.initial)
+            grad_du, grad_dv = torch.from_numpy(wanted.decays.sum(axis=0).astype(np.float32)).split(1)
         if dense:
             grad_x, grad_w = by_products(torch.from_numpy(into), layer.values, w_in, (wants_x, wants_w))
         else:
             grad_x = torch.from_numpy(into) if wants_x else None
             grad_w = torch.from_numpy(of_w.sum(axis=0)[:, :n].T) if wants_w else None
         grad_x = None if grad_x is None else grad_x.to(ctx.dtype)
-        return grad_x, None, grad_w, total[0:1], total[1:2], None, None
+        return grad_x, None, grad_w, grad_du, grad_dv, None, None

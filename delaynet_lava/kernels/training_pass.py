@@ -154,7 +154,7 @@ class LayerPass:
     def is_dense(self) -> bool:
         """Whether the input is so many payloads that their sums are cheaper as products of matrices."""
         batch, steps = self.fired.shape[:2]
-        return bool(np.count_nonzero(self.values) > DENSE * batch * steps)
+        return self.values.size > 0 and bool(np.count_nonzero(self.values) > DENSE * batch * steps)
 
     def _advance(self, first: int, steps: int, v: np.ndarray, u: np.ndarray) -> None:
         self._run.advance(self.bits, self.values, first, steps, first, self.fired, v, u)

@@ -331,7 +331,7 @@ class SpikingRecurrentCell(torch.nn.Module):
         """(3, P): i, h and h_s of the step before the first one with input."""
         if bias.dtype.kind != "i":
             return rest(bias, self.form(), SETTLE + 1)
-        return np.ascontiguousarray(_rests(self.form())[:, bias - fx.SRC_BIAS_MIN])
+        return _rests(self.form()).take(bias - fx.SRC_BIAS_MIN, axis=1)
 
     def _matrix(self, of: torch.nn.Module) -> torch.Tensor:
         weight = of.weight.reshape(of.weight.shape[:2])
