@@ -201,11 +201,17 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+def ran(command: list[str], timeout_s: float) -> str:
+    """What went wrong with a command."""
+    with harness._running(command) as ended:
+        return ended(timeout_s)
+
+
 def test_a_failure_is_told_in_its_own_words():
-    assert harness._run(python("pass"), 60) == ""
-    assert harness._run(python("print(1); raise ValueError('odd')"), 60) == "ValueError: odd"
-    assert harness._run(python("import sys; sys.exit(3)"), 60) == "ended with exit code 3"
-    assert "memory" in harness._run(python("import os; os.kill(os.getpid(), 9)"), 60)
+    assert ran(python("pass"), 60) == ""
+    assert ran(python("print(1); raise ValueError('odd')"), 60) == "ValueError: odd"
+    assert ran(python("import sys; sys.exit(3)"), 60) == "ended with exit code 3"
+    assert "memory" in ran(python("import os; os.kill(os.getpid(), 9)"), 60)
 
 
 def gone(pid: int) -> bool:
@@ -234,7 +240,7 @@ time.sleep(60)
 @needs_proc
 def test_what_takes_too_long_is_ended_with_its_children(tmp_path):
     path = tmp_path / "pids"
-    assert harness._run([*python(FORKS), str(path)], 8.0) == "took more than 8 s"
+    assert ran([*python(FORKS), str(path)], 8.0) == "took more than 8 s"
     assert all(gone(int(pid)) for pid in path.read_text().split())
 
 
@@ -245,7 +251,10 @@ def test_nothing_remains_where_the_command_itself_is_killed(tmp_path):
         "import os, time; from delaynet_lava.processes import end_with_parent; end_with_parent(); "
         f"open({str(path)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     )
-    code = f"from delaynet_lava.bench.harness import _run; _run([{sys.executable!r}, '-c', {worker!r}], 60)"
+    code = (
+        "from delaynet_lava.bench.harness import _running\n"
+        f"with _running([{sys.executable!r}, '-c', {worker!r}]) as ended: ended(60)"
+    )
     parent = subprocess.Popen(python(code))
     try:
         for _ in range(1200):
@@ -258,6 +267,33 @@ def test_nothing_remains_where_the_command_itself_is_killed(tmp_path):
         parent.send_signal(signal.SIGKILL)
         parent.wait()
     assert gone(pid)
+
+
+@needs_proc
+def test_an_interrupt_ends_both_of_a_pair(tmp_path):
+    code = (
+        "from delaynet_lava.bench.harness import Job, measure; "
+        "measure([Job(name, 'cells', fill_s=999.0, beside='pair') for name in 'ab'])"
+    )
+    parent = subprocess.Popen(
+        python(code), stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    children: list[int] = []
+    try:
+        for _ in range(1200):
+            listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+            children = [int(pid) for pid in listed]
+            if len(children) == 2:
+                break
+            time.sleep(0.1)
+        assert len(children) == 2
+        parent.send_signal(signal.SIGINT)
+        _, said = parent.communicate(timeout=30)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert b"KeyboardInterrupt" in said and all(gone(pid) for pid in children)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_memory_of_a_process_is_its_own(tmp_path):

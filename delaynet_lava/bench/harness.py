@@ -15,12 +15,11 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from delaynet_lava.bench.turns import Turns, pair_of_ends
 from delaynet_lava.processes import command_of
@@ -238,42 +237,58 @@ def measure(jobs: Sequence[Job]) -> list[Figure | LeftOut]:
         if packages
     }
     there = [job for job in jobs if job.name not in left_out]
-    results: list[Figure | LeftOut] = []
-    if not jobs[0].beside:
-        results = _in_process(there) if there else []
-    elif not left_out:
-        with ThreadPoolExecutor(len(there)) as pool:
-            for one in pool.map(_in_process, [[job] for job in there], pair_of_ends()):
-                results += one
-    found = left_out | {result.name: result for result in results}
+    found: dict[str, Figure | LeftOut] = dict(left_out)
+    with contextlib.ExitStack() as stack:
+        if not jobs[0].beside:
+            works = [_working(there)] if there else []
+        elif left_out:
+            works = []
+        else:
+            works = [_working([job], ends) for job, ends in zip(there, pair_of_ends(), strict=True)]
+        for results in [stack.enter_context(work) for work in works]:
+            found |= {result.name: result for result in results()}
     return [found[job.name] for job in jobs if job.name in found]
 
 
-def _in_process(jobs: Sequence[Job], ends: tuple[int, int] | None = None) -> list[Figure | LeftOut]:
-    """Run jobs in one process; ends: what it takes turns with, see :mod:`bench.turns`."""
+@contextlib.contextmanager
+def _working(
+    jobs: Sequence[Job], ends: tuple[int, int] | None = None
+) -> Iterator[Callable[[], list[Figure | LeftOut]]]:
+    """Run jobs in one process, for what waits for their results.
+
+    Args:
+        ends: what it takes turns with, see :mod:`bench.turns`.
+    """
     content = {
         "works": [[job.workload, job.options] for job in jobs],
         "repeats": max(job.repeats for job in jobs),
         "fill_s": max(job.fill_s for job in jobs),
         "ends": ends,
     }
+    # Most of the time of one of a pair is that of the other.
+    timeout_s = sum(job.timeout_s for job in jobs) * (1 if ends is None else 2)
     with tempfile.TemporaryDirectory(prefix="delaynet-bench-") as folder:
         Path(folder, "jobs.json").write_text(json.dumps(content))
-        command = [*command_of("delaynet_lava.bench.worker"), folder]
-        # Most of the time of one of a pair is that of the other.
-        timeout_s = sum(job.timeout_s for job in jobs) * (1 if ends is None else 2)
-        problem = _run(command, timeout_s, ends or ())
-        if problem:
-            return [LeftOut(job.name, problem) for job in jobs]
-        results = json.loads(Path(folder, "results.json").read_text())
-    return [Figure(job.name, **result) for job, result in zip(jobs, results, strict=True)]
+        with _running([*command_of("delaynet_lava.bench.worker"), folder], ends or ()) as ended:
+
+            def results() -> list[Figure | LeftOut]:
+                problem = ended(timeout_s)
+                if problem:
+                    return [LeftOut(job.name, problem) for job in jobs]
+                seen = json.loads(Path(folder, "results.json").read_text())
+                return [Figure(job.name, **one) for job, one in zip(jobs, seen, strict=True)]
+
+            yield results
 
 
-def _run(command: list[str], timeout_s: float, ends: Sequence[int] = ()) -> str:
-    """Run a command in a process group that does not outlive it; what went wrong, or nothing.
+@contextlib.contextmanager
+def _running(command: list[str], ends: Sequence[int] = ()) -> Iterator[Callable[[float], str]]:
+    """A command in a process group that is ended here at the latest, for what waits for it.
+
+    That takes the seconds to wait at most, and gives what went wrong, or nothing.
 
     Args:
-        ends: file descriptors that it takes over.
+        ends: file descriptors that the command takes over.
     """
     environment = {**os.environ, **ENVIRONMENT}
     with tempfile.TemporaryFile() as errors:
@@ -289,16 +304,22 @@ def _run(command: list[str], timeout_s: float, ends: Sequence[int] = ()) -> str:
         for end in ends:
             os.close(end)
         try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return f"took more than {timeout_s:.0f} s"
+            yield lambda timeout_s: _problem(process, errors, timeout_s)
         finally:
             # Lava's processes are children of the one that ran, and may have outlived it.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
+
+
+def _problem(process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float) -> str:
+    """What went wrong with a process, once it has ended."""
+    try:
+        code = process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return f"took more than {timeout_s:.0f} s"
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
     if code == 0:
         return ""
     if code == -signal.SIGKILL:
