@@ -272,8 +272,10 @@ def test_nothing_remains_where_the_command_itself_is_killed(tmp_path):
 @needs_proc
 def test_an_interrupt_ends_both_of_a_pair(tmp_path):
     code = (
-        "from delaynet_lava.bench.harness import Job, measure; "
-        "measure([Job(name, 'cells', fill_s=999.0, beside='pair') for name in 'ab'])"
+        "import signal; from delaynet_lava.bench.harness import Job, measure; "
+        # What a shell starts in the background ignores it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "measure([Job(name, 'cells', repeats=10**9, beside='pair') for name in 'ab'])"
     )
     parent = subprocess.Popen(
         python(code), stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}

@@ -42,13 +42,14 @@ def pack(spikes: np.ndarray) -> np.ndarray:
         filled[..., :neurons] = spikes
         spikes = filled
     # As one row: a row for each step takes NumPy more than ten times as long.
-    packed = np.append(np.packbits(spikes.reshape(-1), bitorder="little"), np.zeros(8 * wide, np.uint8))
-    bits = np.empty((math.prod(shape), wide), np.uint64)
-    for w in range(wide):
-        # The last word of a step is read across its end.
-        read = np.ndarray(len(bits), "<u8", packed, 8 * w, size)
-        np.bitwise_and(read, ~np.uint64(0) >> np.uint64(64 - min(64, 8 * size - 64 * w)), out=bits[:, w])
-    return bits.reshape(*shape, wide)
+    packed = np.packbits(spikes.reshape(-1), bitorder="little")
+    if wide != 1:
+        bits = np.zeros((*shape, 8 * wide), np.uint8)
+        bits[..., :size] = packed.reshape(*shape, size)
+        return bits.view("<u8")
+    # And so does a copy of a few bytes. Read as a word, the next step's come along.
+    read = np.ndarray(math.prod(shape), "<u8", np.append(packed, np.zeros(8, np.uint8)), 0, size)
+    return (read & (~np.uint64(0) >> np.uint64(64 - 8 * size))).reshape(*shape, 1)
 
 
 def unpack(bits: np.ndarray, neurons: int) -> np.ndarray:
