@@ -21,7 +21,7 @@ from importlib import util
 from pathlib import Path
 from typing import IO, Any
 
-from delaynet_lava.bench.turns import Turns, pair_of_ends
+from delaynet_lava.bench.turns import ALONE, Turns, pair_of_ends
 from delaynet_lava.processes import command_of
 
 __all__ = ["Figure", "Job", "LeftOut", "Timing", "Work", "groups", "installed", "measure", "take"]
@@ -84,7 +84,7 @@ def take(
     threads: Sequence[Sequence[int]],
     use_threads: Callable[[int], None] = lambda n: None,
     clock: Callable[[], float] = time.perf_counter,
-    turns: Turns = Turns(),  # noqa: B008
+    turns: Turns = ALONE,
 ) -> list[Timing]:
     """Time things in turns: a warm-up and a few runs to choose a number of threads for each, then rounds.
 
@@ -123,11 +123,10 @@ def take(
     while turns.wait() or not enough:
         for run, timing in zip(runs, timings, strict=True):
             use_threads(timing.threads)
-            taken = once(run)
-            timing.runs_s.append(taken)
-            while taken < turns.burst_s:
-                timing.runs_s.append(once(run))
-                taken += timing.runs_s[-1]
+            burst = [once(run)]
+            while sum(burst) < turns.burst_s:
+                burst.append(once(run))
+            timing.runs_s.extend(burst)
         rounds += 1
         filled = all(sum(one.runs_s) >= fill_s or len(one.runs_s) >= MOST_RUNS for one in timings)
         enough = rounds >= repeats and filled
@@ -241,10 +240,9 @@ def measure(jobs: Sequence[Job]) -> list[Figure | LeftOut]:
     with contextlib.ExitStack() as stack:
         if not jobs[0].beside:
             works = [_working(there)] if there else []
-        elif left_out:
-            works = []
         else:
-            works = [_working([job], ends) for job, ends in zip(there, pair_of_ends(), strict=True)]
+            pair = [] if left_out else zip(jobs, pair_of_ends(), strict=True)
+            works = [_working([job], ends) for job, ends in pair]
         for results in [stack.enter_context(work) for work in works]:
             found |= {result.name: result for result in results()}
     return [found[job.name] for job in jobs if job.name in found]

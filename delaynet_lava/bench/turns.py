@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-__all__ = ["BURST_S", "Turns", "pair_of_ends"]
+__all__ = ["ALONE", "BURST_S", "Turns", "pair_of_ends"]
 
 BURST_S = 0.25
 """What a process does in a turn fills so many seconds, or is one run: what is short would find its memory in
@@ -43,3 +43,7 @@ class Turns:
         if self._ends is not None:
             with suppress(BrokenPipeError):  # the other has ended
                 os.write(self._ends[1], _HAS_ENOUGH if enough else _GOES_ON)
+
+
+ALONE = Turns()
+"""Of a process that takes turns with none."""
