@@ -39,6 +39,7 @@ from delaynet_lava.kernels.vectors import (
     LANES,
     MANY,
     ROWS,
+    above,
     add_words,
     in_blocks,
     multiply,
@@ -287,13 +288,13 @@ def test_words_added_in_vectors_keep_their_sign(total, row):
 
 
 @numba.njit
-def advanced(u, v, slot, bias, u_out, v_out, fired, counts, du, dv, threshold, unit_exp, limit, each):
+def advanced(u, v, slot, bias, u_out, v_out, counts, du, dv, unit_exp, limit, each):
     rows = Rows(
         u.ctypes.data, v.ctypes.data, slot.ctypes.data, bias.ctypes.data,
-        u_out.ctypes.data, v_out.ctypes.data, fired.ctypes.data, counts.ctypes.data,
+        u_out.ctypes.data, v_out.ctypes.data, counts.ctypes.data,
     )  # fmt: skip
     own = each.ctypes.data if each.size else 0
-    advance(u, u.size // LANES, rows, Rule(du, dv, threshold, unit_exp, limit, own))
+    advance(u, u.size // LANES, rows, Rule(du, dv, unit_exp, limit, own))
 
 
 @pytest.mark.parametrize("word", [np.int32, np.int64])
@@ -323,17 +324,24 @@ def test_a_step_in_vectors_is_the_plain_arithmetic(word, bits, du, dv, own):
         wide_v = fx.membrane_update(v, current, bias, dv)
     state = [x.astype(word) for x in (u, v, slot, bias)]
     u_out, v_out, counts = np.empty(size, np.int32), np.empty(size, np.int32), np.ones((2, LANES), word)
-    fired = np.full(2, 1 << 63, np.uint64)
-    advanced(*state, u_out, v_out, fired, counts, *last, 500 << 6, unit_exp, limit, each)
+    advanced(*state, u_out, v_out, counts, *last, unit_exp, limit, each)
     membrane = np.clip(wide_v, -limit, limit)
     assert np.array_equal(state[0], current) and np.array_equal(u_out, current)
     assert np.array_equal(state[1], membrane) and np.array_equal(v_out, membrane)
     assert not state[2].any() and np.array_equal(state[3], bias)
-    assert np.array_equal(spikes.unpack(fired, 128)[:size], membrane > 500 << 6)
-    assert not spikes.unpack(fired, 128)[size:].any()
     faults = fx.u_overflows(wide_u), fx.saturates(wide_v, limit)
     assert counts.sum(axis=1).tolist() == [LANES + int(fault.sum()) for fault in faults]
-    assert faults[0].any() and 0 < (membrane > 500 << 6).sum() < size
+    assert faults[0].any() and faults[1].any()
+
+
+@pytest.mark.parametrize("word", [np.int32, np.int64])
+def test_bits_of_membranes_are_those_above_the_threshold(word):
+    membranes = np.random.default_rng(0).integers(-fx.V_MAX, fx.V_MAX, 128).astype(word)
+    membranes[[0, 63, 64, 127]] = 501, 501, 500, 500
+    found = numba.njit(lambda of, k: above(of, of.ctypes.data + of.itemsize * 64 * k, 500))
+    bits = np.array([found(membranes, 0), found(membranes, 1)], np.uint64)
+    assert np.array_equal(spikes.unpack(bits, 128), membranes > 500)
+    assert bits[0] & np.uint64(1) and not bits[1] >> np.uint64(63)
 
 
 def test_parts_of_another_batch_or_none_are_refused():

@@ -21,7 +21,7 @@ from delaynet_lava.kernels.compiled import compiled
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.state import Rows, Rule, advance
 from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared
-from delaynet_lava.kernels.vectors import LANES, add_words, add_words_times, write_row
+from delaynet_lava.kernels.vectors import LANES, above, add_words, add_words_times, write_row
 
 __all__ = [
     "NO_SYNAPSES",
@@ -387,11 +387,13 @@ def run_layer(pieces, incoming, first, steps, forward, recurrent, parameters, cl
         in_threads(pieces, myself())
         return
     keep_u, keep_v = u_record.shape[0] > 0, before_reset and v_record.shape[2] == lanes
-    at_fired, at_u, at_v = fired.ctypes.data, u_record.ctypes.data, v_record.ctypes.data
+    at_u, at_v = u_record.ctypes.data, v_record.ctypes.data
     for b in each(borrowed(pieces)):
-        # Copies: Numba counts the references to what is sliced, and threads that count those of one array
-        # wait for each other.
-        current, membrane, ring = u[b].copy(), v[b].copy(), pending[b].copy()
+        # Copies: what lies next to it is another thread's. Borrowed: Numba counts the references to an array
+        # whose address is asked for, at each spike. Whole words of membranes, of which spikes are read.
+        held = u[b].copy(), np.zeros(64 * words, v.dtype), pending[b].copy()
+        write_row(v[b], held[1][:lanes])
+        current, membrane, ring = borrowed(held)
         unread, sums = np.empty(lanes, np.int32), np.zeros((2, LANES), u.dtype)
         at_current, at_membrane, at_ring = current.ctypes.data, membrane.ctypes.data, ring.ctypes.data
         at_each = decays.ctypes.data if decays.shape[1] > 1 else 0
@@ -416,16 +418,15 @@ def run_layer(pieces, incoming, first, steps, forward, recurrent, parameters, cl
                 at_current, at_membrane, at_ring + ring.itemsize * lanes * (t & last), at_bias,
                 at_u + b * u_record.strides[0] + step * u_record.strides[1] if keep_u else at_unread,
                 at_v + b * v_record.strides[0] + step * v_record.strides[1] if keep_v else at_unread,
-                at_fired + b * fired.strides[0] + (first + step) * fired.strides[1], at_sums,
+                at_sums,
             )  # fmt: skip
-            advance(
-                current, vectors, rows, Rule(decays[0, 0], decays[1, 0], threshold, unit_exp, limit, at_each)
-            )
+            advance(current, vectors, rows, Rule(decays[0, 0], decays[1, 0], unit_exp, limit, at_each))
             if before_reset and not keep_v:
                 for i in range(v_record.shape[2]):
                     v_record[b, step, i] = membrane[i]
             for w in range(words):
-                word = fired[b, first + step, w]
+                word = above(membrane, at_membrane + 64 * membrane.itemsize * w, threshold)
+                fired[b, first + step, w] = word
                 while word != 0:
                     i = 64 * w + lowest_bit(word)
                     word &= word - ONE
@@ -436,10 +437,10 @@ def run_layer(pieces, incoming, first, steps, forward, recurrent, parameters, cl
             if not before_reset:
                 for i in range(v_record.shape[2]):
                     v_record[b, step, i] = membrane[i]
-        write_row(current, u[b])
-        write_row(membrane, v[b])
+        write_row(held[0], u[b])
+        write_row(held[1], v[b])
         for slot in range(ring.shape[0]):
-            write_row(ring[slot], pending[b, slot])
+            write_row(held[2][slot], pending[b, slot])
         counts[b, 0] += sums[0].sum()
         counts[b, 1] += sums[1].sum()
         counts[b, 2] += spikes

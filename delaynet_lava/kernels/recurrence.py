@@ -333,6 +333,9 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
     Raises:
         ValueError: an array that is read or written by address has another shape.
     """
+    arriving, v, u, sent, synapses, layout, flight, gradients = borrowed(
+        (arriving, v, u, sent, synapses, layout, flight, gradients)
+    )
     grad_spikes, grad_population, grad_voltage, shift = arriving
     bits, late, fired, values = sent
     w_in, w_rec, delay = synapses

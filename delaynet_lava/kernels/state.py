@@ -27,7 +27,7 @@ from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
 __all__ = ["Rows", "Rule", "advance"]
 
-_INDEX, _INT, _HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+_INDEX, _INT = ir.IntType(64), ir.IntType(32)
 
 
 def _stepper(remembers, narrow, varied=False):
@@ -37,12 +37,9 @@ def _stepper(remembers, narrow, varied=False):
     """
 
     @intrinsic
-    def run(
-        _, kind, vectors, u, v, slot, bias, u_out, v_out, fired, counts,
-        du, dv, threshold, unit_exp, limit, each,
-    ):  # fmt: skip
+    def run(_, kind, vectors, u, v, slot, bias, u_out, v_out, counts, du, dv, unit_exp, limit, each):
         def generate(_context, builder, signature, args):
-            vectors, u, v, slot, bias, u_out, v_out, fired, counts = args[1:10]
+            vectors, u, v, slot, bias, u_out, v_out, counts = args[1:9]
             word = ir.IntType(signature.args[0].dtype.bitwidth)
             words, size = ir.VectorType(word, LANES), word.width // 8
 
@@ -57,27 +54,26 @@ def _stepper(remembers, narrow, varied=False):
                 value = builder.trunc(words_.value, short) if word != _INT else words_.value
                 builder.store(value, place(builder, base, index, short), align=4)
 
-            du, dv, threshold, unit_exp, limit = (
+            du, dv, unit_exp, limit = (
                 Words(builder, everywhere(builder, value if word == _INDEX else builder.trunc(value, word)))
-                for value in args[10:15]
+                for value in args[9:13]
             )
             # Two rows, one behind the other: decays of the currents, of the membranes.
             second = builder.mul(vectors, number(LANES))
-            wrapped, clipped = load(counts, number(0)), load(counts, number(LANES))
+            starts = [load(counts, number(position * LANES)) for position in range(2)]
             before = builder.block
             loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
             builder.branch(loop)
             builder.position_at_end(loop)
-            k, spikes = builder.phi(_INDEX), builder.phi(_INDEX)
+            k = builder.phi(_INDEX)
             k.add_incoming(number(0), before)
-            spikes.add_incoming(number(0), before)
             totals = [builder.phi(words), builder.phi(words)]
-            for total, start in zip(totals, (wrapped, clipped), strict=True):
+            for total, start in zip(totals, starts, strict=True):
                 total.add_incoming(start.value, before)
             i = builder.mul(k, number(LANES))
             old = load(u, i) if remembers else Words(builder, ir.Constant(words, [0] * LANES))
             if varied:
-                du, dv = load(args[15], i), load(args[15], builder.add(second, i))
+                du, dv = load(args[13], i), load(args[13], builder.add(second, i))
             wide_u = synaptic_current(old, load(slot, i), du)
             current = wrap_u(wide_u)
             if narrow:
@@ -90,20 +86,13 @@ def _stepper(remembers, narrow, varied=False):
             store(Words(builder, ir.Constant(words, [0] * LANES)), slot, i)
             record(current, u_out, i)
             record(membrane, v_out, i)
-            above = builder.zext(builder.bitcast((membrane > threshold).value, _HALF), _INDEX)
-            quarter = builder.and_(k, number(3))
-            above = builder.shl(above, builder.mul(quarter, number(LANES)))
-            begins = builder.icmp_signed("==", quarter, number(0))
-            latest = builder.or_(builder.select(begins, number(0), spikes), above)
-            builder.store(latest, place(builder, fired, builder.lshr(k, number(2)), _INDEX, 8), align=8)
-            faults = u_overflows(wide_u), saturates(wide_v, limit)
+            changed = u_overflows(wide_u), saturates(wide_v, limit)
             sums = [
-                builder.add(total, builder.zext(fault.value, words))
-                for total, fault in zip(totals, faults, strict=True)
+                builder.add(total, builder.zext(now.value, words))
+                for total, now in zip(totals, changed, strict=True)
             ]
             after = builder.add(k, number(1))
             k.add_incoming(after, loop)
-            spikes.add_incoming(latest, loop)
             for total, value in zip(totals, sums, strict=True):
                 total.add_incoming(value, loop)
             builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
@@ -112,7 +101,7 @@ def _stepper(remembers, narrow, varied=False):
                 store(Words(builder, value), counts, number(position * LANES))
             return number(0)
 
-        return nb.int64(kind, *[nb.int64] * 15), generate
+        return nb.int64(kind, *[nb.int64] * 13), generate
 
     return run
 
@@ -129,7 +118,6 @@ class Rows(NamedTuple):
         slot: synaptic inputs of this step, of that type; emptied.
         bias: of that type, already shifted.
         u_out, v_out: int32, written: current after the wrap, membrane.
-        fired: uint64, written: bits of the neurons whose membrane is above the threshold.
         counts: (2, LANES) of the state's type, added to: u wraps, v saturations.
     """
 
@@ -139,7 +127,6 @@ class Rows(NamedTuple):
     bias: int
     u_out: int
     v_out: int
-    fired: int
     counts: int
 
 
@@ -147,14 +134,13 @@ class Rule(NamedTuple):
     """What is done to them.
 
     Attributes:
-        du, dv, threshold, unit_exp, limit: as in :class:`kernels.events.Parameters`.
+        du, dv, unit_exp, limit: as in :class:`kernels.events.Parameters`.
         each: address of (2, neurons of the layout), of the state's type, decays of currents and membranes,
             read instead of du and dv; 0: they are those of all neurons.
     """
 
     du: int
     dv: int
-    threshold: int
     unit_exp: int
     limit: int
     each: int
@@ -172,17 +158,17 @@ def advance(kind, vectors, rows, rule):
         vectors: neurons of the layout, in vectors of :data:`kernels.vectors.LANES`.
         rows: :class:`Rows`; rule: :class:`Rule`.
     """
-    u, v, slot, bias, u_out, v_out, fired, counts = rows
-    at = u, v, slot, bias, u_out, v_out, fired, counts
-    du, dv, threshold, unit_exp, limit = (
-        np.int64(rule.du), np.int64(rule.dv), np.int64(rule.threshold), np.int64(rule.unit_exp),
+    u, v, slot, bias, u_out, v_out, counts = rows
+    at = u, v, slot, bias, u_out, v_out, counts
+    du, dv, unit_exp, limit = (
+        np.int64(rule.du), np.int64(rule.dv), np.int64(rule.unit_exp),
         np.int64(rule.limit),
     )  # fmt: skip
     if rule.each != 0:
-        _varied(kind, vectors, *at, du, dv, threshold, unit_exp, limit, np.int64(rule.each))
+        _varied(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(rule.each))
     elif limit != V_MAX:
-        _narrow(kind, vectors, *at, du, dv, threshold, unit_exp, limit, np.int64(0))
+        _narrow(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(0))
     elif du == DECAY_ONE:
-        _forgetful(kind, vectors, *at, du, dv, threshold, unit_exp, limit, np.int64(0))
+        _forgetful(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(0))
     else:
-        _remembering(kind, vectors, *at, du, dv, threshold, unit_exp, limit, np.int64(0))
+        _remembering(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(0))

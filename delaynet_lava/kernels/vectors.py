@@ -18,6 +18,7 @@ __all__ = [
     "LANES",
     "MANY",
     "ROWS",
+    "above",
     "above_one",
     "add_words",
     "add_words_times",
@@ -73,11 +74,11 @@ def place(builder, base, index, kind, size=4):
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def everywhere(builder, value):
+def everywhere(builder, value, lanes=LANES):
     """A vector whose numbers are all ``value``."""
-    nowhere = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    nowhere = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     first = builder.insert_element(nowhere, value, ir.Constant(_SHORT, 0))
-    return builder.shuffle_vector(first, nowhere, ir.Constant(ir.VectorType(_SHORT, LANES), [0] * LANES))
+    return builder.shuffle_vector(first, nowhere, ir.Constant(ir.VectorType(_SHORT, lanes), [0] * lanes))
 
 
 def _block(rows):
@@ -131,20 +132,33 @@ _few, _many = _block(ROWS), _block(MANY)
 
 
 @intrinsic
-def _add_sixteen(_, total, row, at_total, at_row):
-    """``total[:16] += row[:16]`` behind two addresses, integers of the arrays' types."""
+def _add_row(_, total, row, at_total, at_row, first_total, first_row, vectors):
+    """``total[first_total:] += row[first_row:]``, so many vectors of two flat arrays behind addresses."""
 
     def generate(_context, builder, signature, args):
+        at_total, at_row, first_total, first_row, vectors = args[2:]
         of_total, of_row = (
             ir.VectorType(ir.IntType(kind.dtype.bitwidth), LANES) for kind in signature.args[:2]
         )
-        place = builder.inttoptr(args[2], of_total.as_pointer())
-        value = builder.load(builder.inttoptr(args[3], of_row.as_pointer()), align=2)
+        size, row_size = (kind.element.width // 8 for kind in (of_total, of_row))
+        before = builder.block
+        loop, done = builder.append_basic_block("add"), builder.append_basic_block("added")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(_INDEX)
+        k.add_incoming(number(0), before)
+        i = builder.mul(k, number(LANES))
+        to = place(builder, at_total, builder.add(first_total, i), of_total, size)
+        value = builder.load(place(builder, at_row, builder.add(first_row, i), of_row, row_size), align=2)
         wide = builder.sext(value, of_total) if of_total != of_row else value
-        builder.store(builder.add(builder.load(place, align=4), wide), place, align=4)
+        builder.store(builder.add(builder.load(to, align=4), wide), to, align=4)
+        after = builder.add(k, number(1))
+        k.add_incoming(after, loop)
+        builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
+        builder.position_at_end(done)
         return number(0)
 
-    return nb.int64(total, row, nb.int64, nb.int64), generate
+    return nb.int64(total, row, *[nb.int64] * 5), generate
 
 
 @nb.njit(inline="always")
@@ -156,10 +170,8 @@ def add_words(totals, position, rows, number):
         rows: int16 or int32 (N, P), C order.
     """
     width = rows.shape[1]
-    to = totals.ctypes.data + totals.itemsize * position * width
-    of = rows.ctypes.data + rows.itemsize * number * width
-    for i in range(0, width, LANES):
-        _add_sixteen(totals, rows, to + totals.itemsize * i, of + rows.itemsize * i)
+    at = totals.ctypes.data, rows.ctypes.data, position * width, number * width
+    _add_row(totals, rows, *at, width // LANES)
 
 
 @intrinsic
@@ -215,6 +227,19 @@ def _found(sign, limit):
 
 
 not_zero, not_one, above_one = _found("!=", 0), _found("!=", 1), _found(">", 1)
+
+
+@intrinsic
+def above(_, values, address, limit):
+    """Of 64 integers of an array's type behind an address, those above a limit, as bits of a uint64."""
+
+    def generate(_context, builder, signature, args):
+        word = ir.IntType(signature.args[0].dtype.bitwidth)
+        here = builder.load(builder.inttoptr(args[1], ir.VectorType(word, 64).as_pointer()), align=4)
+        limit = args[2] if word == _INDEX else builder.trunc(args[2], word)
+        return builder.bitcast(builder.icmp_signed(">", here, everywhere(builder, limit, 64)), _INDEX)
+
+    return nb.uint64(values, nb.int64, nb.int64), generate
 
 
 @nb.njit
