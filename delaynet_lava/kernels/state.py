@@ -60,7 +60,7 @@ def _stepper(remembers, narrow, varied=False):
             )
             # Two rows, one behind the other: decays of the currents, of the membranes.
             second = builder.mul(vectors, number(LANES))
-            starts = [load(counts, number(position * LANES)) for position in range(2)]
+            wrapped, clipped = load(counts, number(0)), load(counts, number(LANES))
             before = builder.block
             loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
             builder.branch(loop)
@@ -68,7 +68,7 @@ def _stepper(remembers, narrow, varied=False):
             k = builder.phi(_INDEX)
             k.add_incoming(number(0), before)
             totals = [builder.phi(words), builder.phi(words)]
-            for total, start in zip(totals, starts, strict=True):
+            for total, start in zip(totals, (wrapped, clipped), strict=True):
                 total.add_incoming(start.value, before)
             i = builder.mul(k, number(LANES))
             old = load(u, i) if remembers else Words(builder, ir.Constant(words, [0] * LANES))
@@ -86,10 +86,10 @@ def _stepper(remembers, narrow, varied=False):
             store(Words(builder, ir.Constant(words, [0] * LANES)), slot, i)
             record(current, u_out, i)
             record(membrane, v_out, i)
-            changed = u_overflows(wide_u), saturates(wide_v, limit)
+            faults = u_overflows(wide_u), saturates(wide_v, limit)
             sums = [
-                builder.add(total, builder.zext(now.value, words))
-                for total, now in zip(totals, changed, strict=True)
+                builder.add(total, builder.zext(fault.value, words))
+                for total, fault in zip(totals, faults, strict=True)
             ]
             after = builder.add(k, number(1))
             k.add_incoming(after, loop)
@@ -161,8 +161,7 @@ def advance(kind, vectors, rows, rule):
     u, v, slot, bias, u_out, v_out, counts = rows
     at = u, v, slot, bias, u_out, v_out, counts
     du, dv, unit_exp, limit = (
-        np.int64(rule.du), np.int64(rule.dv), np.int64(rule.unit_exp),
-        np.int64(rule.limit),
+        np.int64(rule.du), np.int64(rule.dv), np.int64(rule.unit_exp), np.int64(rule.limit),
     )  # fmt: skip
     if rule.each != 0:
         _varied(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(rule.each))

@@ -89,8 +89,8 @@ def myself(_):
     def generate(context, builder, signature, _args):
         me = builder.function
         # A thread's stack may begin anywhere: vectors that are kept there would cross lines of the cache, and
-        # the loop of one thread take twice as long as another's. (llvmlite 0.50 leaves alignstack out of what
-        # has no other attribute; what is called by its address is not inlined anyway.)
+        # the loop of one thread take nearly twice as long as another's. (llvmlite 0.50 leaves alignstack out
+        # of what has no other attribute; what is called by its address is not inlined anyway.)
         me.attributes.alignstack = 64
         me.attributes.add("noinline")
         # Before those come where it puts its result, and an exception.
