@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 from llvmlite import ir
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from delaynet_lava import fixedpoint as fx
@@ -203,37 +204,28 @@ def _back(_, slopes, vectors, outer, slope_h, slope_x, g, grad_a, grad_b, keep, 
         vectors, outer, slope_h, slope_x, g, grad_a, grad_b = args[1:8]
         floats, whole = ir.VectorType(_FLOAT, LANES), isinstance(signature.args[0].dtype, nb.types.Integer)
         keep, grain, unit = (everywhere(builder, value) for value in args[8:])
-        before = builder.block
-        loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(_LONG)
-        k.add_incoming(number(0), before)
-        at = builder.mul(k, number(LANES))
+        with cgutils.for_range(builder, vectors) as loop:
+            at = builder.mul(loop.index, number(LANES))
 
-        def load(base):
-            return builder.load(place(builder, base, at, floats), align=4)
+            def load(base):
+                return builder.load(place(builder, base, at, floats), align=4)
 
-        def slope(base):
-            if not whole:
-                return load(base)
-            halves = ir.VectorType(_HALF, LANES)
-            return builder.sitofp(builder.load(place(builder, base, at, halves, 2), align=2), floats)
+            def slope(base):
+                if not whole:
+                    return load(base)
+                halves = ir.VectorType(_HALF, LANES)
+                return builder.sitofp(builder.load(place(builder, base, at, halves, 2), align=2), floats)
 
-        def times(one, other):
-            return builder.fmul(one, other, flags=("contract",))
+            def times(one, other):
+                return builder.fmul(one, other, flags=("contract",))
 
-        def plus(one, other):
-            return builder.fadd(one, other, flags=("contract",))
+            def plus(one, other):
+                return builder.fadd(one, other, flags=("contract",))
 
-        into_p = times(times(load(outer), grain), slope(slope_h))
-        new = plus(times(keep, load(g)), times(into_p, times(unit, slope(slope_x))))
-        for value, base in ((plus(load(grad_b), into_p), grad_b), (new, g), (new, grad_a)):
-            builder.store(value, place(builder, base, at, floats), align=4)
-        after = builder.add(k, number(1))
-        k.add_incoming(after, loop)
-        builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
-        builder.position_at_end(done)
+            into_p = times(times(load(outer), grain), slope(slope_h))
+            new = plus(times(keep, load(g)), times(into_p, times(unit, slope(slope_x))))
+            for value, base in ((plus(load(grad_b), into_p), grad_b), (new, g), (new, grad_a)):
+                builder.store(value, place(builder, base, at, floats), align=4)
         return number(0)
 
     return nb.int64(slopes, *[nb.int64] * 7, nb.float32, nb.float32, nb.float32), generate

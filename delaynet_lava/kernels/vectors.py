@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 from llvmlite import ir
-from numba.core import config
+from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
@@ -131,34 +131,36 @@ def _block(rows):
 _few, _many = _block(ROWS), _block(MANY)
 
 
-@intrinsic
-def _add_row(_, total, row, at_total, at_row, first_total, first_row, vectors):
-    """``total[first_total:] += row[first_row:]``, so many vectors of two flat arrays behind addresses."""
+def _adder(times):
+    """``total[first_total:] += row[first_row:]``, so many vectors of two flat arrays behind addresses.
 
-    def generate(_context, builder, signature, args):
-        at_total, at_row, first_total, first_row, vectors = args[2:]
-        of_total, of_row = (
-            ir.VectorType(ir.IntType(kind.dtype.bitwidth), LANES) for kind in signature.args[:2]
-        )
-        size, row_size = (kind.element.width // 8 for kind in (of_total, of_row))
-        before = builder.block
-        loop, done = builder.append_basic_block("add"), builder.append_basic_block("added")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(_INDEX)
-        k.add_incoming(number(0), before)
-        i = builder.mul(k, number(LANES))
-        to = place(builder, at_total, builder.add(first_total, i), of_total, size)
-        value = builder.load(place(builder, at_row, builder.add(first_row, i), of_row, row_size), align=2)
-        wide = builder.sext(value, of_total) if of_total != of_row else value
-        builder.store(builder.add(builder.load(to, align=4), wide), to, align=4)
-        after = builder.add(k, number(1))
-        k.add_incoming(after, loop)
-        builder.cbranch(builder.icmp_signed("<", after, vectors), loop, done)
-        builder.position_at_end(done)
-        return number(0)
+    ``times``: the row counts ``factor`` times, in the integers of ``total``.
+    """
 
-    return nb.int64(total, row, *[nb.int64] * 5), generate
+    @intrinsic
+    def run(_, total, row, at_total, at_row, first_total, first_row, vectors, factor):
+        def generate(_context, builder, signature, args):
+            at_total, at_row, first_total, first_row, vectors, factor = args[2:]
+            word, narrow = (ir.IntType(kind.dtype.bitwidth) for kind in signature.args[:2])
+            of_total, of_row = ir.VectorType(word, LANES), ir.VectorType(narrow, LANES)
+            with cgutils.for_range(builder, vectors) as loop:
+                i = builder.mul(loop.index, number(LANES))
+                to = place(builder, at_total, builder.add(first_total, i), of_total, word.width // 8)
+                of = place(builder, at_row, builder.add(first_row, i), of_row, narrow.width // 8)
+                value = builder.load(of, align=2)
+                value = builder.sext(value, of_total) if of_total != of_row else value
+                if times:
+                    short = factor if word == _INDEX else builder.trunc(factor, word)
+                    value = builder.mul(value, everywhere(builder, short))
+                builder.store(builder.add(builder.load(to, align=4), value), to, align=4)
+            return number(0)
+
+        return nb.int64(total, row, *[nb.int64] * 6), generate
+
+    return run
+
+
+_add_row, _add_row_times = _adder(False), _adder(True)
 
 
 @nb.njit(inline="always")
@@ -171,26 +173,7 @@ def add_words(totals, position, rows, number):
     """
     width = rows.shape[1]
     at = totals.ctypes.data, rows.ctypes.data, position * width, number * width
-    _add_row(totals, rows, *at, width // LANES)
-
-
-@intrinsic
-def _add_sixteen_times(_, total, row, at_total, at_row, factor):
-    """``total[:16] += factor * row[:16]`` behind two addresses, in the integers of ``total``."""
-
-    def generate(_context, builder, signature, args):
-        word = ir.IntType(signature.args[0].dtype.bitwidth)
-        of_total, of_row = ir.VectorType(word, LANES), ir.IntType(signature.args[1].dtype.bitwidth)
-        of_row = ir.VectorType(of_row, LANES)
-        place = builder.inttoptr(args[2], of_total.as_pointer())
-        value = builder.load(builder.inttoptr(args[3], of_row.as_pointer()), align=2)
-        wide = builder.sext(value, of_total) if of_total != of_row else value
-        factor = args[4] if word == _INDEX else builder.trunc(args[4], word)
-        wide = builder.mul(wide, everywhere(builder, factor))
-        builder.store(builder.add(builder.load(place, align=4), wide), place, align=4)
-        return number(0)
-
-    return nb.int64(total, row, nb.int64, nb.int64, nb.int64), generate
+    _add_row(totals, rows, *at, width // LANES, 1)
 
 
 @nb.njit(inline="always")
@@ -201,10 +184,8 @@ def add_words_times(totals, position, rows, number, factor):
         factor: int64. Products and sums fit the type of ``totals``.
     """
     width = rows.shape[1]
-    to = totals.ctypes.data + totals.itemsize * position * width
-    of = rows.ctypes.data + rows.itemsize * number * width
-    for i in range(0, width, LANES):
-        _add_sixteen_times(totals, rows, to + totals.itemsize * i, of + rows.itemsize * i, factor)
+    at = totals.ctypes.data, rows.ctypes.data, position * width, number * width
+    _add_row_times(totals, rows, *at, width // LANES, factor)
 
 
 def _found(sign, limit):
