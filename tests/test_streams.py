@@ -142,7 +142,8 @@ def test_training_shows_how_far_it_is_on_a_terminal_and_nothing_of_it_in_a_pipe(
     assert re.search(r"epoch \d+, \d+ s left", shown)
     left = lines_left(shown)
     assert not any("\u2501" in line for line in left), left  # the bar is gone when it is over
-    assert max(map(len, left)) <= 80
+    # Where a loop is compiled first, its line names a folder as long as it is.
+    assert max(len(line) for line in left if not line.startswith("delaynet: compiling")) <= 80
     epochs = [line for line in left if line.startswith("epoch ")]
     assert len(epochs) >= 2 and any(line.startswith("model") for line in left)
     # Into a file goes what is printed, all of it, and the bar stays on the terminal.
