@@ -22,6 +22,7 @@ from delaynet_lava.bench.shapes import SHAPES
 from delaynet_lava.bench.subject import Subject, calibrated, inputs_and_labels, made, probe, stack
 from delaynet_lava.bench.training import step_of
 from delaynet_lava.kernels.events import padded
+from delaynet_lava.kernels.factored import pays
 from delaynet_lava.kernels.threads import Threads
 from delaynet_lava.kernels.vectors import BLOCK
 from delaynet_lava.network import Network
@@ -104,17 +105,20 @@ def _work(network: Network, cells: int, x: np.ndarray) -> dict[str, list[tuple[s
     """
     hidden, readout = stack(network)
     layers = [layer for layer, _ in hidden] + [readout]
+    # Numbers of a step's gradient of what each layer takes; the readout's is a factor where that is less.
+    handed = [0, *(layer.size for layer, _ in hidden), 0]
+    if pays(readout.size, handed[-2]):
+        handed[-2] = readout.size
     forward: list[tuple[str, float, float]] = []
     backward: list[tuple[str, float, float]] = []
     for k, layer in enumerate(layers):
         last, inputs = k == len(layers) - 1, layer.synapse.weight.shape[1]
         name = "readout" if last else "hidden layer" if len(layers) == 2 else f"hidden layer {k + 1}"
-        membranes, into = _FLOAT * cells * padded(layer.size), _FLOAT * cells * inputs
+        membranes = _FLOAT * cells * padded(layer.size)
         forward.append((f"{name}, forward", 0.0, membranes / 2**20))
         columns = 0 if last else -(-layer.size // BLOCK) * BLOCK
         flops = 2 * cells * layer.size * (columns + (inputs if k else 0))
-        gradient = 0 if last else _FLOAT * cells * layer.size
-        moved = membranes + gradient + (into if k else 0)
+        moved = membranes + _FLOAT * cells * (handed[k] + handed[k + 1])
         backward.insert(0, (f"{name}, backward", flops / 1e9, moved / 2**20))
     packed = [("inputs packed", 0.0, x.nbytes / 2**20)]
     of_readout, *of_hidden = backward

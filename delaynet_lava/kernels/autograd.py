@@ -17,6 +17,7 @@ from delaynet_lava.fixedpoint import MEMBRANE_BITS, PAYLOAD_BITS_MAX, WEIGHT_SCA
 from delaynet_lava.kernels import recurrence, spikes
 from delaynet_lava.kernels.dynamics import Dynamics
 from delaynet_lava.kernels.events import ring_length
+from delaynet_lava.kernels.factored import Factored
 from delaynet_lava.kernels.readout import Filter
 from delaynet_lava.kernels.steps import move
 from delaynet_lava.kernels.tensors import (
@@ -94,7 +95,9 @@ class _DelayedRecurrence(torch.autograd.Function):
         batch, steps, _ = layer.fired.shape
         n, lanes, dense = layer.n, layer.lanes, layer.is_dense()
         channels = n if dense else w_in.shape[1]
-        outer_s, outer_v = _array(grad_spikes), _array(grad_voltage)
+        factors = grad_spikes.factors() if isinstance(grad_spikes, Factored) else None
+        outer_s, through = factors or (grad_spikes, None)
+        outer_s, outer_v = _array(outer_s), _array(grad_voltage)
         outer_p = np.zeros((0, 0), np.float32) if grad_population is None else _array(grad_population)
         gv, gu = np.zeros((batch, lanes), np.float32), np.zeros((batch, lanes), np.float32)
         longest = layer.ring - 2
@@ -116,7 +119,8 @@ class _DelayedRecurrence(torch.autograd.Function):
         grad_rec = np.zeros((recurrence.GROUPS, n, lanes), np.float32) if wants_w_rec else NOTHING
         scalars = np.zeros((recurrence.GROUPS, 3))
         grad_delay = np.zeros((recurrence.GROUPS if learns else 0, n))
-        arriving = recurrence.Arriving(outer_s, outer_p, outer_v, dyn.shift)
+        through = NOTHING if through is None else in_blocks(_array(through))
+        arriving = recurrence.Arriving(outer_s, through, outer_p, outer_v, dyn.shift)
         sent = recurrence.Sent(layer.bits, layer.lead, layer.fired, layer.values)
         synapses = recurrence.Synapses(into_x, feedback, delay)
         rule = recurrence.Rule(
@@ -152,6 +156,7 @@ def _array(grad: torch.Tensor | None) -> np.ndarray:
     """A gradient for the loops; nothing where none comes in."""
     if grad is None or not grad.numel():
         return NOTHING
+    grad = grad.plain() if isinstance(grad, Factored) else grad
     return grad.to(torch.float32).contiguous().numpy()
 
 
@@ -246,4 +251,6 @@ def delayed_recurrence(
     out, voltage, population, overflows, fired = _DelayedRecurrence.apply(
         x, bits, w_in, w_rec, du, dv, threshold, bias, dynamics, delay
     )
-    return Outcome(out, voltage, population, overflows, SpikeBits(fired, dynamics.shift))
+    return Outcome(
+        out, voltage, population, overflows, SpikeBits(fired, dynamics.shift, not dynamics.want_spikes)
+    )

@@ -14,6 +14,7 @@ import torch
 
 from delaynet_lava.fixedpoint import DECAY_ONE
 from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.factored import Factored, pays
 from delaynet_lava.kernels.layer import NO_RECORD
 from delaynet_lava.kernels.neurons import SCALE, SMALLEST, ZERO
 from delaynet_lava.kernels.recurrence import CHUNK, FAST, GROUPS, SPAN, Sent, add_senders, add_values
@@ -157,6 +158,7 @@ class Filter(torch.autograd.Function):
         move(layer.voltage, dyn.shift, np.float32(1 / STATE_SCALE), voltage)
         layer.voltage = NO_RECORD
         ctx.dyn, ctx.layer, ctx.dtype = dyn, layer, float_type(x)
+        ctx.factored = seen is not None and seen.alone and pays(*w_in.shape)
         # As saved tensors they are gone after the backward pass, however long somebody holds the output.
         ctx.save_for_backward(w_in, *map(torch.from_numpy, layer.let_go()))
         totals = torch.from_numpy(layer.counts[:, :2].sum(axis=0))
@@ -171,12 +173,13 @@ class Filter(torch.autograd.Function):
         wants_x, _, wants_w, *wants_decays = ctx.needs_input_grad[:5]
         arriving = grad.to(torch.float32).contiguous().numpy()
         batch, steps, n = arriving.shape
-        dense = layer.is_dense()
-        channels = n if dense else w_in.shape[1]
-        weight = in_blocks(w_in.detach().numpy()) if wants_x and not dense else NOTHING
-        into = np.empty((batch, steps, channels), np.float32) if wants_x or dense else NOTHING
+        dense, factored = layer.is_dense(), ctx.factored
+        of_sums = dense or factored
+        weight = in_blocks(w_in.detach().numpy()) if wants_x and not of_sums else NOTHING
+        shape = batch, steps, n if of_sums else w_in.shape[1]
+        into = np.empty(shape, np.float32) if wants_x or dense else NOTHING
         in_loop = wants_w and not dense
-        of_w = np.zeros((GROUPS, channels, layer.lanes), np.float32) if in_loop else NOTHING
+        of_w = np.zeros((GROUPS, w_in.shape[1], layer.lanes), np.float32) if in_loop else NOTHING
         gv, gu = np.zeros((2, batch, layer.lanes), np.float32)
         wanted = Wanted(into, of_w, np.zeros((GROUPS, 2)))
         sent = Sent(layer.bits, layer.lead, layer.fired, layer.values)
@@ -202,4 +205,6 @@ class Filter(torch.autograd.Function):
             grad_x = torch.from_numpy(into) if wants_x else None
             grad_w = torch.from_numpy(of_w.sum(axis=0)[:, :n].T) if wants_w else None
         grad_x = None if grad_x is None else grad_x.to(ctx.dtype)
+        if factored and grad_x is not None:
+            grad_x = Factored.of(grad_x, w_in.detach().to(ctx.dtype))
         return grad_x, None, grad_w, grad_du, grad_dv, None, None

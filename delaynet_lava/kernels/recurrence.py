@@ -28,7 +28,7 @@ from delaynet_lava.kernels.neurons import SCALE, ZERO, Factors, Rows, step_back
 from delaynet_lava.kernels.row_sums import add_rows
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared
-from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, multiply_at
+from delaynet_lava.kernels.vectors import BLOCK, LANES, ROWS, multiply, multiply_at, write_row
 
 __all__ = [
     "CHUNK",
@@ -80,12 +80,15 @@ class Arriving(NamedTuple):
     """Gradients of what a layer gave, over all steps; (0, 0, 0) or (0, 0) where nothing comes in.
 
     Attributes:
-        spikes: float32 (B, T, N), that of the spikes of step t at ``t + shift``.
+        spikes: float32 (B, T, N), that of the spikes of step t at ``t + shift``; or its left factor,
+            (B, T, M).
+        through: the right factor, (M, N) as float32 of :func:`kernels.vectors.in_blocks`; or (0, 0, 0).
         population: float32 (B, T), likewise, added to the gradient of every neuron's spikes.
         voltage: float32 (B, T, N), of the membrane before the reset.
     """
 
     spikes: np.ndarray
+    through: np.ndarray
     population: np.ndarray
     voltage: np.ndarray
     shift: int
@@ -336,7 +339,7 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
     arriving, v, u, sent, synapses, layout, flight, gradients = borrowed(
         (arriving, v, u, sent, synapses, layout, flight, gradients)
     )
-    grad_spikes, grad_population, grad_voltage, shift = arriving
+    grad_spikes, through, grad_population, grad_voltage, shift = arriving
     bits, late, fired, values = sent
     w_in, w_rec, delay = synapses
     gv, gu, g_ring, p_ring = flight
@@ -351,7 +354,10 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
         or v.shape[1] < steps
         or min(g_ring.shape[0], p_ring.shape[0]) < (batch + ROWS - 1) // ROWS * ROWS
         or (g_ring.shape[2], p_ring.shape[2]) != (lanes, layout.width)
-        or (grad_spikes.shape[0] > 0 and grad_spikes.shape != (batch, total_steps, n))
+        or (grad_spikes.shape[0] > 0 and grad_spikes.shape[:2] != (batch, total_steps))
+        or (grad_spikes.shape[0] > 0 and through.shape[0] == 0 and grad_spikes.shape[2] != n)
+        or (through.shape[0] > 0 and through.shape[1] != grad_spikes.shape[2])
+        or (through.shape[0] > 0 and through.shape[0] * BLOCK < lanes)
         or (w_in.shape[0] > 0 and w_in.shape[1] != n)
         or (w_rec.shape[0] > 0 and (w_rec.shape[1] != n or w_rec.shape[0] * BLOCK > layout.width))
     ):
@@ -371,12 +377,14 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
     tiles = (batch + ROWS - 1) // ROWS
     vectors, inner = lanes // LANES, lanes - LANES
     width_p, mask = p_ring.shape[2], p_ring.shape[2] * p_ring.shape[1] - 1
+    factored, lanes_s = through.shape[0] > 0, through.shape[0] * BLOCK
     slow_slope = threshold <= V_MAX and surrogate != SURROGATE_PAPER and surrogate != SURROGATE_TRIANGLE
     th = np.float32(threshold) * SCALE
     for group in each(borrowed(pieces)):
         nothing, outer_v = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
         edge = np.zeros(LANES, np.float32)
         slope, sums = np.zeros(lanes, np.float32), np.zeros((2, LANES), np.float32)
+        few, outer_s = np.zeros((ROWS, through.shape[1]), np.float32), np.zeros((ROWS, lanes_s), np.float32)
         scalars = np.zeros(3)
         at_slope, at_sums, at_nothing, at_outer, at_edge = (
             slope.ctypes.data, sums.ctypes.data, nothing.ctypes.data, outer_v.ctypes.data, edge.ctypes.data
@@ -384,6 +392,7 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
         at_spikes, at_offsets, at_starts = (
             grad_spikes.ctypes.data, layout.offsets.ctypes.data, layout.starts.ctypes.data
         )  # fmt: skip
+        at_outer_s = outer_s.ctypes.data
         at_v, at_gv, at_gu = v.ctypes.data, gv.ctypes.data, gu.ctypes.data
         x_tile = np.zeros((CHUNK, w_in.shape[0] * BLOCK), np.float32)
         when = np.zeros(64 * max(fired.shape[2], bits.shape[2]), np.uint64)
@@ -394,10 +403,19 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
             rows = min(ROWS, batch - base)
             for k in range(steps - 1, -1, -1):
                 t = first + k
+                come = grad_spikes.shape[0] > 0 and t + shift < total_steps
+                if come and factored:
+                    for r in range(rows):
+                        write_row(grad_spikes[base + r, t + shift], few[r])
+                    multiply(few, through, outer_s)
                 for r in range(rows):
                     b = base + r
-                    at_grads, at_last, population = at_nothing, at_nothing, ZERO
-                    if grad_spikes.shape[0] > 0 and t + shift < total_steps:
+                    at_grads, at_last, population, stride = at_nothing, at_nothing, ZERO, 0
+                    if come and factored:
+                        at_grads = at_outer_s + 4 * lanes_s * r
+                        at_last = at_grads + 4 * inner
+                    elif come:
+                        stride = n
                         at_grads = at_spikes + 4 * n * (b * total_steps + t + shift)
                         at_last = at_edge
                         for j in range(inner, n):
@@ -420,7 +438,7 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
                     at = Rows(
                         at_v + 4 * lanes * (b * v.shape[1] + k), lanes, at_slope,
                         at_p + 4 * width_p * p_ring.shape[1] * b, (t + 1) * width_p, mask, at_offsets,
-                        at_starts, at_grads, n, at_last, at_outer, at_gv + row, at_gu + row,
+                        at_starts, at_grads, stride, at_last, at_outer, at_gv + row, at_gu + row,
                         at_g + 4 * lanes * (b * g_ring.shape[1] + (t & in_g)), at_sums,
                     )  # fmt: skip
                     step_back(vectors, at, factors, population)

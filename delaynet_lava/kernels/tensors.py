@@ -31,10 +31,17 @@ NOTHING = np.zeros((0, 0, 0), np.float32)
 
 
 class SpikeBits(NamedTuple):
-    """A spike tensor's content as bits: int64 (B, T, words), late by ``shift`` in the tensor."""
+    """A spike tensor's content as bits.
+
+    Attributes:
+        bits: int64 (B, T, words), late by ``shift`` in the tensor.
+        alone: whether the tensor holds no numbers, and takes its gradient as a
+            :class:`kernels.factored.Factored` too.
+    """
 
     bits: torch.Tensor
     shift: int
+    alone: bool = False
 
 
 def float_type(x: torch.Tensor) -> torch.dtype:
