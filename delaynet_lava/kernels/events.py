@@ -36,11 +36,10 @@ __all__ = [
     "longest_delay",
     "of_rows",
     "padded",
-    "quick_bound",
     "ring_length",
     "run_layer",
     "sorted_list",
-    "state_type",
+    "state_types",
 ]
 
 _NONE = np.zeros(0, np.uint64)
@@ -55,15 +54,17 @@ def padded(neurons: int) -> int:
     return -(-neurons // LANES) * LANES
 
 
-def state_type(largest_input: int, largest_bias: int = 0) -> np.dtype:
-    """Type of the state's words that holds every sum before the wrap and the clip.
+def state_types(largest_input: int, largest_bias: int = 0) -> tuple[np.dtype, np.dtype]:
+    """Types that hold every sum before the wrap and the clip: of the state's words, and of the ring's.
 
     Args:
         largest_input: bound on |synaptic input| of a neuron in one step.
         largest_bias: bound on |bias|, shifted.
     """
-    fits = (largest_input << STATE_SHIFT) + UV_HALF < 1 << 31 and largest_bias < 1 << 30
-    return np.dtype(np.int32 if fits else np.int64)
+    if (largest_input << STATE_SHIFT) + UV_HALF >= 1 << 31 or largest_bias >= 1 << 30:
+        return np.dtype(np.int64), np.dtype(np.int64)
+    # Half as long, a ring of 64 steps and 128 neurons stays in the nearest cache.
+    return np.dtype(np.int32), np.dtype(np.int16 if largest_input < 1 << 15 else np.int32)
 
 
 def ring_length(largest_delay: int) -> int:
@@ -114,7 +115,7 @@ class Parameters(NamedTuple):
         lead: lag of an undelayed input: 1, or 0 where the input is already late by one step.
         encode: int64 (2,), neuron i takes ``encode[0] * x + encode[1]`` for the value x of channel i; or
             (0,): values are payloads, which go through the forward synapses.
-        decays: of current and membrane, 0 to 4096, of :func:`state_type`: (2, 1) for all neurons or (2, P).
+        decays: of current and membrane, 0 to 4096, of the state's type: (2, 1) for all neurons or (2, P).
         bias: (P,), of that type, already shifted.
         threshold: ``vth << 6``, a multiple of the membrane's unit; a spike is ``v > threshold``.
         reset: ``RESET_ZERO`` or ``RESET_SUBTRACT``.
@@ -135,8 +136,8 @@ class State(NamedTuple):
     """What a layer goes on from; replaced by what it goes on from next.
 
     Attributes:
-        u, v: (B, P), of :func:`state_type`, current and membrane.
-        pending: (B, L, P) of the same type, ring of synaptic inputs to come, of :func:`ring_length`.
+        u, v: (B, P), current and membrane, of the first of :func:`state_types`.
+        pending: (B, L, P), ring of synaptic inputs to come, of :func:`ring_length`; of the second one.
         counts: int64 (B, 3), added to: u wraps, v saturations, spikes.
     """
 
@@ -271,12 +272,6 @@ def as_rows(entries: int, size: int) -> bool:
 def of_rows(lag: np.ndarray, rows: np.ndarray) -> EventList:
     """Synapses of senders to all neurons: int32 (senders,), steps, and words (senders, P)."""
     return EventList(True, True, lag, rows, _NONE, _NONE.astype(np.uint32), rows[:0, 0])
-
-
-def quick_bound(synapses: EventList) -> int:
-    """A bound above :func:`largest_sum` that needs no look at the words; 0 where there are none."""
-    word = synapses.rows if synapses.whole else synapses.weight
-    return len(synapses.delay) << 8 * word.itemsize - 1
 
 
 def largest_sum(synapses: EventList) -> int:
@@ -420,7 +415,7 @@ def run_layer(pieces, incoming, first, steps, forward, recurrent, parameters, cl
                 at_v + b * v_record.strides[0] + step * v_record.strides[1] if keep_v else at_unread,
                 at_sums,
             )  # fmt: skip
-            advance(current, vectors, rows, Rule(decays[0, 0], decays[1, 0], unit_exp, limit, at_each))
+            advance(current, ring, vectors, rows, Rule(decays[0, 0], decays[1, 0], unit_exp, limit, at_each))
             if before_reset and not keep_v:
                 for i in range(v_record.shape[2]):
                     v_record[b, step, i] = membrane[i]

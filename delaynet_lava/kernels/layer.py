@@ -16,10 +16,9 @@ from delaynet_lava.kernels.events import (
     largest_sum,
     longest_delay,
     padded,
-    quick_bound,
     ring_length,
     run_layer,
-    state_type,
+    state_types,
 )
 from delaynet_lava.kernels.spikes import words
 from delaynet_lava.kernels.threads import spread
@@ -69,11 +68,8 @@ class LayerRun:
     ) -> None:
         self.size, self.lanes = neurons, padded(neurons)
         most = 0 if bias is None else int(np.abs(bias).max(initial=0))
-        for bound in (quick_bound, largest_sum):
-            arriving = largest * bound(forward) if encode is None else largest
-            word = state_type(arriving + bound(recurrent), most)
-            if word == np.int32:
-                break
+        arriving = largest * largest_sum(forward) if encode is None else largest
+        word, of_ring = state_types(arriving + largest_sum(recurrent), most)
         full: np.ndarray = np.zeros(self.lanes, word)
         full[:neurons] = 0 if bias is None else bias
         if isinstance(decays[0], np.ndarray) or isinstance(decays[1], np.ndarray):
@@ -87,8 +83,8 @@ class LayerRun:
         self._synapses = forward, recurrent
         self._parameters = Parameters(lead, weighted, kept, full, threshold, reset, *grid)
         ring = ring_length(max(longest_delay(forward), longest_delay(recurrent)))
-        shapes = (batch, self.lanes), (batch, self.lanes), (batch, ring, self.lanes)
-        self.state: tuple[np.ndarray, ...] = tuple(np.zeros(shape, word) for shape in shapes)
+        u, v = np.zeros((2, batch, self.lanes), word)
+        self.state: tuple[np.ndarray, ...] = u, v, np.zeros((batch, ring, self.lanes), of_ring)
         for now, start in zip(self.state, initial or (), strict=False):
             now[:, :neurons] = start
         self.counts = np.zeros((batch, 3), np.int64)

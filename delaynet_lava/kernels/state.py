@@ -37,10 +37,11 @@ def _stepper(remembers, narrow, varied=False):
     """
 
     @intrinsic
-    def run(_, kind, vectors, u, v, slot, bias, u_out, v_out, counts, du, dv, unit_exp, limit, each):
+    def run(_, kind, ring, vectors, u, v, slot, bias, u_out, v_out, counts, du, dv, unit_exp, limit, each):
         def generate(_context, builder, signature, args):
-            vectors, u, v, slot, bias, u_out, v_out, counts = args[1:9]
-            word = ir.IntType(signature.args[0].dtype.bitwidth)
+            vectors, u, v, slot, bias, u_out, v_out, counts = args[2:10]
+            word, slot_word = (ir.IntType(one.dtype.bitwidth) for one in signature.args[:2])
+            arriving = ir.VectorType(slot_word, LANES)
             words, size = ir.VectorType(word, LANES), word.width // 8
 
             def load(base, index):
@@ -56,7 +57,7 @@ def _stepper(remembers, narrow, varied=False):
 
             du, dv, unit_exp, limit = (
                 Words(builder, everywhere(builder, value if word == _INDEX else builder.trunc(value, word)))
-                for value in args[9:13]
+                for value in args[10:14]
             )
             # Two rows, one behind the other: decays of the currents, of the membranes.
             second = builder.mul(vectors, number(LANES))
@@ -73,8 +74,11 @@ def _stepper(remembers, narrow, varied=False):
             i = builder.mul(k, number(LANES))
             old = load(u, i) if remembers else Words(builder, ir.Constant(words, [0] * LANES))
             if varied:
-                du, dv = load(args[13], i), load(args[13], builder.add(second, i))
-            wide_u = synaptic_current(old, load(slot, i), du)
+                du, dv = load(args[14], i), load(args[14], builder.add(second, i))
+            waiting = place(builder, slot, i, arriving, slot_word.width // 8)
+            came = builder.load(waiting, align=2)
+            came = builder.sext(came, words) if word != slot_word else came
+            wide_u = synaptic_current(old, Words(builder, came), du)
             current = wrap_u(wide_u)
             if narrow:
                 wide_v = narrow_membrane_update(load(v, i), current, load(bias, i), dv, unit_exp)
@@ -83,7 +87,7 @@ def _stepper(remembers, narrow, varied=False):
             membrane = wide_v.within(limit)
             store(current, u, i)
             store(membrane, v, i)
-            store(Words(builder, ir.Constant(words, [0] * LANES)), slot, i)
+            builder.store(ir.Constant(arriving, [0] * LANES), waiting, align=2)
             record(current, u_out, i)
             record(membrane, v_out, i)
             faults = u_overflows(wide_u), saturates(wide_v, limit)
@@ -101,7 +105,7 @@ def _stepper(remembers, narrow, varied=False):
                 store(Words(builder, value), counts, number(position * LANES))
             return number(0)
 
-        return nb.int64(kind, *[nb.int64] * 13), generate
+        return nb.int64(kind, ring, *[nb.int64] * 13), generate
 
     return run
 
@@ -115,8 +119,8 @@ class Rows(NamedTuple):
 
     Attributes:
         u, v: current and membrane, of the state's type, int32 or int64; replaced.
-        slot: synaptic inputs of this step, of that type; emptied.
-        bias: of that type, already shifted.
+        slot: synaptic inputs of this step, of the ring's type; emptied.
+        bias: of the state's type, already shifted.
         u_out, v_out: int32, written: current after the wrap, membrane.
         counts: (2, LANES) of the state's type, added to: u wraps, v saturations.
     """
@@ -147,14 +151,14 @@ class Rule(NamedTuple):
 
 
 @nb.njit(inline="always")
-def advance(kind, vectors, rows, rule):
+def advance(kind, ring, vectors, rows, rule):
     """One step of the neurons of one sample, before the reset.
 
     Plain version: ``test_a_step_in_vectors_is_the_plain_arithmetic`` in tests/test_engine.py, which calls
     :mod:`delaynet_lava.fixedpoint` on arrays.
 
     Args:
-        kind: any array of the state's type.
+        kind: any array of the state's type; ring: of the ring's, which is as wide or narrower.
         vectors: neurons of the layout, in vectors of :data:`kernels.vectors.LANES`.
         rows: :class:`Rows`; rule: :class:`Rule`.
     """
@@ -164,10 +168,10 @@ def advance(kind, vectors, rows, rule):
         np.int64(rule.du), np.int64(rule.dv), np.int64(rule.unit_exp), np.int64(rule.limit),
     )  # fmt: skip
     if rule.each != 0:
-        _varied(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(rule.each))
+        _varied(kind, ring, vectors, *at, du, dv, unit_exp, limit, np.int64(rule.each))
     elif limit != V_MAX:
-        _narrow(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(0))
+        _narrow(kind, ring, vectors, *at, du, dv, unit_exp, limit, np.int64(0))
     elif du == DECAY_ONE:
-        _forgetful(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(0))
+        _forgetful(kind, ring, vectors, *at, du, dv, unit_exp, limit, np.int64(0))
     else:
-        _remembering(kind, vectors, *at, du, dv, unit_exp, limit, np.int64(0))
+        _remembering(kind, ring, vectors, *at, du, dv, unit_exp, limit, np.int64(0))

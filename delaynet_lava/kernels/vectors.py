@@ -152,7 +152,7 @@ def _adder(times):
                 if times:
                     short = factor if word == _INDEX else builder.trunc(factor, word)
                     value = builder.mul(value, everywhere(builder, short))
-                builder.store(builder.add(builder.load(to, align=4), value), to, align=4)
+                builder.store(builder.add(builder.load(to, align=2), value), to, align=2)
             return number(0)
 
         return nb.int64(total, row, *[nb.int64] * 6), generate
@@ -168,8 +168,8 @@ def add_words(totals, position, rows, number):
     """``totals[position] += rows[number]``, integers.
 
     Args:
-        totals: int32 or int64 (L, P), C order, P a multiple of :data:`LANES`.
-        rows: int16 or int32 (N, P), C order.
+        totals: int16, int32 or int64 (L, P), C order, P a multiple of :data:`LANES`.
+        rows: int16 or int32 (N, P), C order, not wider.
     """
     width = rows.shape[1]
     at = totals.ctypes.data, rows.ctypes.data, position * width, number * width
