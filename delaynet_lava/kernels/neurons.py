@@ -24,12 +24,11 @@ __all__ = ["SCALE", "SMALLEST", "UNIT", "ZERO", "Factors", "Rows", "step_back"]
 SCALE = np.float32(1.0 / 4096.0)
 SMALLEST = np.float32(1e-30)
 """Gradients below are zero: arithmetic on numbers that underflow is a hundred times slower."""
-ZERO, UNIT = np.float32(0.0), np.float32(1.0)
+ZERO, UNIT, ENDLESS = np.float32(0.0), np.float32(1.0), np.float32(np.inf)
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 # What has flags gets no more of them where the kernel that calls allows itself more.
 _FUSED, _APART = ("contract",), ("nsz",)
-_GIVEN = -1
 AHEAD = 2
 """Steps whose rows are fetched before they are needed."""
 
@@ -120,19 +119,20 @@ def _products(m, products, base, mask, offsets, starts, k):
     return product
 
 
-def _row(surrogate, soft):
-    """The step for one surrogate (or slopes that are given) and one kind of reset."""
+def _row(given):
+    """The step with slopes that are ``given``, or with those of :func:`step_back`."""
 
     @intrinsic
     def run(
         _, vectors, v, v_stride, slope, products, base, mask, offsets, starts, grads, grads_stride, edge,
-        outer, gv, gu, g_a, sums, alpha_u, alpha_v, top, th, narrow, height, through_reset, damp, population,
+        outer, gv, gu, g_a, sums, alpha_u, alpha_v, top, th, narrow, height, over, through_reset, damp,
+        soft, least, most, population,
     ):  # fmt: skip
         def generate(context, builder, _signature, args):
             vectors, v, v_stride, slope, products, base, mask, offsets, starts = args[:9]
             grads, grads_stride, edge, outer, gv, gu, g_a, sums = args[9:17]
             m = _Vectors(builder)
-            alpha_u, alpha_v, top, th, narrow, height, reset, damp, population = (
+            alpha_u, alpha_v, top, th, narrow, height, over, reset, damp, soft, least, most, population = (
                 m.all(value) for value in args[17:]
             )
             zero, one = m.constant(0.0), m.constant(1.0)
@@ -157,25 +157,19 @@ def _row(surrogate, soft):
             membrane = m.mul(builder.sitofp(words, _FLOATS), m.constant(SCALE))
             fired = builder.icmp_signed(">", words, top)
             distance = m.sub(membrane, th)
-            if surrogate == SURROGATE_PAPER:
-                rising = m.plus(one, distance, narrow)
-                steep = m.mul(height, m.smaller(m.larger(rising, zero), one))
-            elif surrogate == SURROGATE_TRIANGLE:
-                steep = m.mul(height, m.larger(m.less(one, m.absolute(distance), narrow), zero))
-            else:
+            if given:
                 steep = m.load(slope, i)
+            else:
+                away = m.larger(m.sub(zero, distance), m.mul(over, distance))
+                steep = m.mul(height, m.larger(m.less(one, away, narrow), zero))
             later = m.load(gv, i)
             carried = m.mul(alpha_v, later)
             lost = m.mul(reset, carried)
-            reach = th if soft else m.smaller(membrane, th)
+            reach = m.larger(m.smaller(membrane, th), least)
             through = m.mul(steep, m.less(received, lost, reach))
-            new_th = m.sub(g_th, through)
-            if soft:
-                new_th = m.sub(new_th, builder.select(fired, lost, zero))
-                left = m.sub(membrane, builder.select(fired, th, zero))
-            else:
-                left = builder.select(fired, zero, membrane)
-                carried = builder.select(fired, zero, carried)
+            new_th = m.sub(m.sub(g_th, through), builder.select(fired, m.mul(soft, lost), zero))
+            left = m.sub(membrane, builder.select(fired, m.smaller(membrane, most), zero))
+            carried = builder.select(fired, m.mul(soft, carried), carried)
             # The next step decayed what the reset left here.
             new_dv = m.less(g_dv, later, left)
             grad = m.normal(m.add(m.add(m.load(outer, i), through), carried))
@@ -194,14 +188,12 @@ def _row(surrogate, soft):
             return number(0)
 
         whole, real = nb.int64, nb.float32
-        return nb.int64(*[whole] * 17, real, real, nb.int32, *[real] * 6), generate
+        return nb.int64(*[whole] * 17, real, real, nb.int32, *[real] * 10), generate
 
     return run
 
 
-_paper_zero, _paper_soft = _row(SURROGATE_PAPER, False), _row(SURROGATE_PAPER, True)
-_triangle_zero, _triangle_soft = _row(SURROGATE_TRIANGLE, False), _row(SURROGATE_TRIANGLE, True)
-_given_zero, _given_soft = _row(_GIVEN, False), _row(_GIVEN, True)
+_step, _step_given = _row(given=False), _row(given=True)
 
 
 class Rows(NamedTuple):
@@ -267,6 +259,10 @@ class Factors(NamedTuple):
 def step_back(vectors, rows, factors, population):
     """One step back for the neurons of one sample, by the equations of :mod:`kernels.recurrence`.
 
+    With d the membrane's distance from the threshold, the paper's surrogate and the triangle are
+    ``height * max(0, 1 - max(-d, over * d) / width)`` for ``over`` 0 and 1. The two resets differ in factors
+    and bounds as well, so that there is one loop for all.
+
     Plain version: ``Plain`` in tests/test_recurrent_gradients.py, a loop over steps and autograd.
 
     Args:
@@ -276,7 +272,6 @@ def step_back(vectors, rows, factors, population):
     """
     alpha_u, alpha_v, threshold, soft, surrogate, width, height, through_reset, damp = factors
     th, top = np.float32(threshold) * SCALE, np.int32(min(threshold, V_MAX))
-    spiking = threshold <= V_MAX
     (
         v, v_stride, slope, products, base, mask, offsets, starts, grads, grads_stride, edge, outer_v, gv, gu,
         g_a, sums,
@@ -285,18 +280,12 @@ def step_back(vectors, rows, factors, population):
         v, v_stride, slope, products, base, mask, offsets, starts, grads, grads_stride, edge, outer_v, gv, gu,
         g_a, sums,
     )  # fmt: skip
-    scalars = alpha_u, alpha_v, top, th, UNIT / width, height, through_reset, damp, population
-    if spiking and surrogate == SURROGATE_PAPER:
-        if soft:
-            _paper_soft(vectors, *at, *scalars)
-        else:
-            _paper_zero(vectors, *at, *scalars)
-    elif spiking and surrogate == SURROGATE_TRIANGLE:
-        if soft:
-            _triangle_soft(vectors, *at, *scalars)
-        else:
-            _triangle_zero(vectors, *at, *scalars)
-    elif soft:
-        _given_soft(vectors, *at, *scalars)
+    over = UNIT if surrogate == SURROGATE_TRIANGLE else ZERO
+    bounds = (UNIT, th, th) if soft else (ZERO, -ENDLESS, ENDLESS)
+    scalars = (
+        alpha_u, alpha_v, top, th, UNIT / width, height, over, through_reset, damp, *bounds, population,
+    )  # fmt: skip
+    if threshold <= V_MAX and surrogate in (SURROGATE_PAPER, SURROGATE_TRIANGLE):
+        _step(vectors, *at, *scalars)
     else:
-        _given_zero(vectors, *at, *scalars)
+        _step_given(vectors, *at, *scalars)
