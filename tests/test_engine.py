@@ -295,7 +295,8 @@ def test_rows_added_in_vectors_are_those_of_the_words(width):
     rows = rng.integers(-99, 99, (32, width * LANES)).astype(np.float32)
     words = np.array([1 << 63 | 1 << 31 | 0b1011, 0, 1], np.uint64)
     totals = np.ones((3, width * LANES), np.float32)
-    add_rows(totals, rows, np.array([30, 5, 64]), words)
+    add = numba.njit(lambda *given: add_rows(*given))
+    add(totals, rows, 5, np.array([25, 0, 59], np.int32), words)
     assert np.array_equal(totals[0], 1 + sum(rows[(30 + k) % 32] for k in (0, 1, 3, 31, 63)))
     assert (totals[1] == 1).all() and np.array_equal(totals[2], 1 + rows[0])
 

@@ -11,6 +11,9 @@ slayer = pytest.importorskip("lava.lib.dl.slayer", reason="lava-dl is not instal
 
 from delaynet_lava.errors import InputError  # noqa: E402
 from delaynet_lava.fixedpoint import membrane_grid  # noqa: E402
+from delaynet_lava.kernels import recurrence  # noqa: E402
+from delaynet_lava.kernels.tensors import NOTHING  # noqa: E402
+from delaynet_lava.kernels.vectors import in_blocks  # noqa: E402
 from delaynet_lava.nn import DelayRecurrent, Readout  # noqa: E402
 from delaynet_lava.nn.model import describe  # noqa: E402
 
@@ -412,3 +415,30 @@ def test_a_loss_of_the_population_has_the_gradient_of_the_same_loss_of_the_spike
     for ours, theirs in zip(*grads, strict=True):
         assert float(theirs.abs().max()) > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("wrong", ["", "spikes", "factors", "columns", "steps", "ring", "weights", "state"])
+def test_arrays_of_another_layout_are_refused(wrong):
+    batch, steps, n, lanes = 6, 5, 7, 16
+    made = lambda *shape: np.zeros(shape, np.float32)  # noqa: E731
+    layout = recurrence.columns_of(np.arange(n), lanes)
+    spikes, through = made(batch, steps, 2 if wrong == "factors" else 3), in_blocks(made(3, n))
+    if wrong in ("", "spikes", "columns"):
+        spikes, through = made(batch, steps, n + (wrong == "spikes")), NOTHING
+    arriving = recurrence.Arriving(spikes, through, made(0, 0), NOTHING, 1)
+    v = np.zeros((batch, steps - (wrong == "steps"), lanes), np.int32)
+    weights = in_blocks(made(n + (wrong == "weights"), n))
+    synapses = recurrence.Synapses(NOTHING, weights, np.arange(n, dtype=np.int32))
+    flight = recurrence.Flight(
+        made(batch, lanes), made(batch - (wrong == "state"), lanes), made(8, 128, lanes),
+        made(6 if wrong == "ring" else 8, 8, layout.width),
+    )  # fmt: skip
+    fired = np.zeros((batch, steps, 1), np.uint64)
+    if wrong == "columns":
+        layout = layout._replace(width=layout.width // 2)
+    given = steps, arriving, v, fired, synapses, layout, flight
+    if not wrong:
+        recurrence.require_layout(*given)
+        return
+    with pytest.raises(ValueError, match="shapes of one layout"):
+        recurrence.require_layout(*given)

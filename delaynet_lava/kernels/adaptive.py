@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.compiled import compiled, inner
 from delaynet_lava.kernels.neurons import SMALLEST, UNIT, ZERO
 from delaynet_lava.kernels.recurrence import FAST, GROUPS
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
@@ -29,7 +29,7 @@ def _add_rows_of(word, number, rows, total):
         word &= word - ONE
 
 
-@nb.njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def _update(v, a, z, total, distance, beta, alpha, rho, threshold):
     for i in range(v.shape[0]):
         v[i] = alpha * v[i] + total[i] - threshold * z[i]
@@ -82,7 +82,7 @@ def run(pieces, bits, w_in, w_rec, beta, alpha, rho, threshold, fired, distance)
                 write_row(here, distance[b, t])
 
 
-@nb.njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def _step_back(gz, distance, gv, ga, beta, alpha, rho, threshold, dampening):
     """Gradients of v and a, from those of the step after and that of the spikes."""
     for i in range(gv.shape[0]):

@@ -130,6 +130,7 @@ class _DelayedRecurrence(torch.autograd.Function):
         flight = recurrence.Flight(gv, gu, g_ring, p_ring)
         gradients = recurrence.Gradients(grad_x, grad_in, grad_rec, scalars, grad_delay)
         for first, length, v, u in layer.membranes(*(one.numpy() for one in record)):
+            recurrence.require_layout(length, arriving, v, layer.fired, synapses, layout, flight)
             spread(
                 recurrence.backward_segment, recurrence.GROUPS, first, length, arriving, v, u, sent, synapses,
                 layout, rule, flight, gradients,

@@ -26,7 +26,7 @@ from numba.extending import register_jitable
 
 from delaynet_lava import fixedpoint
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "inner"]
 
 _HERE = Path(__file__).resolve().parent
 _LOG = logging.getLogger(__name__)
@@ -109,6 +109,10 @@ def _cache(function: Callable[..., Any], name: str) -> FunctionCache | NullCache
             config.CACHE_DIR = before  # type: ignore[attr-defined]
 
 
+inner = functools.partial(nb.njit, no_cfunc_wrapper=True)
+"""``numba.njit`` of what compiled loops call; an entry for C would take a tenth of the time to compile."""
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """``numba.njit`` with a cache that belongs to the sources as they are.
 
@@ -122,7 +126,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         name = function.__qualname__
         # Files of the cache are named by this.
         function.__qualname__ = f"{name}_{_SOURCES}"
-        loop = nb.njit(nogil=True, **options)(function)
+        loop = nb.njit(nogil=True, no_cfunc_wrapper=True, **options)(function)
         loop._cache = _cache(function, name)
         return loop
 

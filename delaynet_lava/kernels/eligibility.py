@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
-from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.compiled import compiled, inner
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, SMALLEST, UNIT, ZERO
 from delaynet_lava.kernels.recurrence import FAST, GROUPS, SPAN
@@ -49,7 +48,7 @@ class Traces(NamedTuple):
     summed: np.ndarray
 
 
-@nb.njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def _senders(t, bits, fired, channels, delay, arrived):
     """What each sender delivers at step t of one sample."""
     arrived[:] = ZERO
@@ -64,7 +63,7 @@ def _senders(t, bits, fired, channels, delay, arrived):
             arrived[channels + i] = UNIT
 
 
-@nb.njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def _filter(trace, alpha, arrived, rows, k):
     """One step of the senders' traces, and a copy in row k of :func:`kernels.vectors.in_blocks`."""
     for i in range(trace.shape[0]):
@@ -76,7 +75,7 @@ def _filter(trace, alpha, arrived, rows, k):
             rows[block, k, i] = trace[BLOCK * block + i]
 
 
-@nb.njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def _slopes(v, threshold, surrogate, width, height, psi):
     th = np.float32(threshold) * SCALE
     for j in range(psi.shape[0]):
@@ -89,7 +88,7 @@ def _slopes(v, threshold, surrogate, width, height, psi):
             psi[j] = height * np.exp(-abs(distance) / width)
 
 
-@nb.njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def _add_products(weights, rows, keep, out, total):
     """``total = keep total + weights @ rows``."""
     for first in range(0, total.shape[0], ROWS):
@@ -100,13 +99,13 @@ def _add_products(weights, rows, keep, out, total):
                 total[first + r, i] = now if abs(now) > SMALLEST else ZERO
 
 
-@nb.njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def _take(total, factor, row):
     for i in range(total.shape[0]):
         total[i] -= factor * row[i]
 
 
-@nb.njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def _forget(j, steps, first, fired, alpha, rows, faded, latest, weights, plain, total, summed):
     """Take from the sums of neuron j what came before its last spike, which a reset to zero erases.
 

@@ -389,7 +389,7 @@ def run_layer(pieces, incoming, first, steps, forward, recurrent, parameters, cl
         held = u[b].copy(), np.zeros(64 * words, v.dtype), pending[b].copy()
         write_row(v[b], held[1][:lanes])
         current, membrane, ring = borrowed(held)
-        unread, sums = np.empty(lanes, np.int32), np.zeros((2, LANES), u.dtype)
+        unread, sums = np.empty(lanes, np.int32), np.zeros(2 * LANES, u.dtype)
         at_current, at_membrane, at_ring = current.ctypes.data, membrane.ctypes.data, ring.ctypes.data
         at_each = decays.ctypes.data if decays.shape[1] > 1 else 0
         at_bias, at_unread, at_sums = bias.ctypes.data, unread.ctypes.data, sums.ctypes.data
@@ -436,6 +436,7 @@ def run_layer(pieces, incoming, first, steps, forward, recurrent, parameters, cl
         write_row(held[1], v[b])
         for slot in range(ring.shape[0]):
             write_row(held[2][slot], pending[b, slot])
-        counts[b, 0] += sums[0].sum()
-        counts[b, 1] += sums[1].sum()
+        for k in range(LANES):
+            counts[b, 0] += sums[k]
+            counts[b, 1] += sums[LANES + k]
         counts[b, 2] += spikes

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 import torch
 
 from delaynet_lava.fixedpoint import DECAY_ONE
-from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.compiled import compiled, inner
 from delaynet_lava.kernels.factored import Factored, pays
 from delaynet_lava.kernels.layer import NO_RECORD
 from delaynet_lava.kernels.neurons import SCALE, SMALLEST, ZERO
@@ -47,13 +46,13 @@ class Wanted(NamedTuple):
     decays: np.ndarray
 
 
-@nb.njit
+@inner()
 def _normal(value):
     # What is no number is not smaller either: it goes on, and the training says so.
     return ZERO if abs(value) <= SMALLEST else value
 
 
-@nb.njit
+@inner()
 def _filter(b, at, steps, arriving, shift, v, u, kept, g_v, g_u, g):
     """Steps ``at[0]`` and on of sample b, of which v and u begin at ``at[1]``: g_a to ``g``, zeros behind.
 
@@ -83,7 +82,7 @@ def _filter(b, at, steps, arriving, shift, v, u, kept, g_v, g_u, g):
     return of_u, of_v
 
 
-@nb.njit
+@inner()
 def _into(b, begin, steps, g, w_in, tile, into):
     """Write the gradient of the input, or of the synaptic sums, in steps of sample b."""
     for k in range(0, steps, CHUNK):
@@ -130,7 +129,7 @@ def filter_back(pieces, first, steps, arriving, shift, v, u, sent, w_in, kept, a
     batch, lanes = gv.shape
     for group in each(borrowed(pieces)):
         g, tile = np.zeros((SPAN, lanes), np.float32), np.zeros((CHUNK, w_in.shape[0] * BLOCK), np.float32)
-        when, at_once = np.zeros(64 * bits.shape[2], np.uint64), np.zeros(grad_w.shape[1], np.int64)
+        when, undelayed = np.zeros(64 * bits.shape[2], np.uint64), np.zeros(grad_w.shape[1], np.int32)
         for b in range(group * batch // GROUPS, (group + 1) * batch // GROUPS):
             for span in range((steps - 1) // SPAN, -1, -1):
                 begin = first + span * SPAN
@@ -143,7 +142,7 @@ def filter_back(pieces, first, steps, arriving, shift, v, u, sent, w_in, kept, a
                 if grad_w.shape[0] > 0 and values.shape[0] > 0:
                     add_values(values, b, begin, g, grad_w[group])
                 elif grad_w.shape[0] > 0:
-                    add_senders(bits, b, begin - late, when, g, at_once, grad_w[group])
+                    add_senders(bits, b, begin - late, when, g, np.int64(0), undelayed, grad_w[group])
 
 
 class Filter(torch.autograd.Function):

@@ -18,11 +18,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
 from delaynet_lava.fixedpoint import V_MAX
-from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.compiled import compiled, inner
 from delaynet_lava.kernels.dynamics import SURROGATE_PAPER, SURROGATE_TRIANGLE
 from delaynet_lava.kernels.neurons import SCALE, ZERO, Factors, Rows, step_back
 from delaynet_lava.kernels.row_sums import add_rows
@@ -46,6 +45,7 @@ __all__ = [
     "add_values",
     "backward_segment",
     "columns_of",
+    "require_layout",
 ]
 
 GROUPS = 16
@@ -209,7 +209,7 @@ def _columns(delays: tuple[int, ...], lanes: int) -> Columns:
     return Columns(order, tight, offsets, starts, width)
 
 
-@nb.njit
+@inner()
 def _in_order(values):
     """Sum in float64."""
     total = 0.0
@@ -218,7 +218,7 @@ def _in_order(values):
     return total
 
 
-@nb.njit
+@inner()
 def _finish_chunk(b, t, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_input):
     """Products of a chunk's gradients, from step t on: with the weights of long delays, and of the input.
 
@@ -245,14 +245,15 @@ def _finish_chunk(b, t, g_ring, p_ring, w_rec, tight, w_in, x_tile, grad_input):
             grad_input[b, t + r, i] = x_tile[r, i] if w_in.shape[0] > 0 else g_ring[b, (t + r) & in_g - 1, i]
 
 
-@nb.njit
-def add_senders(spikes, b, first, when, ring, rows, totals):
+@inner()
+def add_senders(spikes, b, first, when, ring, row, lag, totals):
     """Add to each sender's row of ``totals`` the gradients that its spikes of 64 steps met.
 
     Args:
         spikes: uint64 (B, T, words); b: sample; first: the first of these steps, also one before the first.
         when: uint64 (senders or more,), zeros, and left so.
-        ring: float32 (L, P), gradients; rows: int (senders,), where that of a spike of the first step lies.
+        ring: float32 (L, P), gradients. A spike of the first step met that at ``row + lag[sender]``; lag:
+            int32 (senders,).
         totals: float32 (senders, P).
     """
     for t in range(max(0, first), min(first + SPAN, spikes.shape[1])):
@@ -261,11 +262,11 @@ def add_senders(spikes, b, first, when, ring, rows, totals):
             while word != 0:
                 when[64 * w + lowest_bit(word)] |= ONE << np.uint64(t - first)
                 word &= word - ONE
-    add_rows(totals, ring, rows, when)
+    add_rows(totals, ring, row, lag, when)
     when[:] = 0
 
 
-@nb.njit
+@inner()
 def add_values(values, b, first, ring, totals):
     """Add to each sender's row of ``totals`` what it sent in 64 steps times the gradient of that step.
 
@@ -281,7 +282,7 @@ def add_values(values, b, first, ring, totals):
                     totals[c, i] += value * row[i]
 
 
-@nb.njit
+@inner()
 def _add_delays(spikes, b, first, ring, offsets, delay, window, most, totals):
     """Add to each sender's total the gradient of its delay that its spikes of 64 steps give.
 
@@ -304,6 +305,36 @@ def _add_delays(spikes, b, first, ring, offsets, delay, window, most, totals):
                     difference += ring[(t + 1 + late) & mask, column] - ring[(t + 1 + soon) & mask, column]
                     distance += late - soon
                 totals[j] += difference / max(1, distance)
+
+
+def require_layout(
+    steps: int, arriving: Arriving, v: np.ndarray, fired: np.ndarray, synapses: Synapses, layout: Columns,
+    flight: Flight,
+) -> None:  # fmt: skip
+    """Refuse arrays that :func:`backward_segment` would read or write by address beyond their ends.
+
+    Args:
+        fired: of :class:`Sent`; the rest as there.
+
+    Raises:
+        ValueError: an array has another shape.
+    """
+    (batch, lanes), n = flight.gv.shape, len(synapses.delay)
+    spikes, through, whole_tiles = arriving.spikes, arriving.through, -(-batch // ROWS) * ROWS
+    right = (
+        flight.gu.shape == flight.gv.shape
+        and (len(v), v.shape[2]) == (batch, lanes)
+        and v.shape[1] >= steps
+        and min(len(flight.g_ring), len(flight.p_ring)) >= whole_tiles
+        and (flight.g_ring.shape[2], flight.p_ring.shape[2]) == (lanes, layout.width)
+        and (not len(spikes) or spikes.shape == (*fired.shape[:2], through.shape[1] if len(through) else n))
+        and (not len(through) or len(through) * BLOCK >= lanes)
+        and (not len(synapses.w_in) or synapses.w_in.shape[1] == n)
+        and (not len(synapses.w_rec) or synapses.w_rec.shape[1] == n)
+        and len(synapses.w_rec) * BLOCK <= layout.width
+    )
+    if not right:
+        raise ValueError("state, records and gradients have not the shapes of one layout")
 
 
 @compiled(fastmath=FAST)
@@ -331,10 +362,8 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
         v, u: int32 (B, K, P), membrane before the reset and current of the segment; ``u`` of shape
             (0, 0, 0) leaves the gradient of the current decay at zero.
         sent: :class:`Sent`; synapses: :class:`Synapses`; layout: of :func:`columns_of`; rule: :class:`Rule`.
-        flight: :class:`Flight`, replaced; gradients: :class:`Gradients`, written or added to.
-
-    Raises:
-        ValueError: an array that is read or written by address has another shape.
+        flight: :class:`Flight`, replaced; gradients: :class:`Gradients`, written or added to. Arrays have the
+            shapes of :func:`require_layout`.
     """
     arriving, v, u, sent, synapses, layout, flight, gradients = borrowed(
         (arriving, v, u, sent, synapses, layout, flight, gradients)
@@ -348,20 +377,6 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
     batch, lanes = gv.shape
     n = delay.shape[0]
     total_steps = fired.shape[1]
-    if (
-        gu.shape != gv.shape
-        or (v.shape[0], v.shape[2]) != gv.shape
-        or v.shape[1] < steps
-        or min(g_ring.shape[0], p_ring.shape[0]) < (batch + ROWS - 1) // ROWS * ROWS
-        or (g_ring.shape[2], p_ring.shape[2]) != (lanes, layout.width)
-        or (grad_spikes.shape[0] > 0 and grad_spikes.shape[:2] != (batch, total_steps))
-        or (grad_spikes.shape[0] > 0 and through.shape[0] == 0 and grad_spikes.shape[2] != n)
-        or (through.shape[0] > 0 and through.shape[1] != grad_spikes.shape[2])
-        or (through.shape[0] > 0 and through.shape[0] * BLOCK < lanes)
-        or (w_in.shape[0] > 0 and w_in.shape[1] != n)
-        or (w_rec.shape[0] > 0 and (w_rec.shape[1] != n or w_rec.shape[0] * BLOCK > layout.width))
-    ):
-        raise ValueError("state, records and gradients have not the shapes of one layout")
     if shared(pieces):
         in_threads(pieces, myself())
         return
@@ -373,7 +388,7 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
         threshold, rule.reset != 0, surrogate, width, height,
         np.float32(rule.reset_grad), np.float32(rule.feedback_grad),
     )  # fmt: skip
-    recurrent, undelayed = w_rec.shape[0] > 0, np.zeros(grad_w_in.shape[1], np.int64)
+    recurrent, undelayed = w_rec.shape[0] > 0, np.zeros(grad_w_in.shape[1], np.int32)
     tiles = (batch + ROWS - 1) // ROWS
     vectors, inner = lanes // LANES, lanes - LANES
     width_p, mask = p_ring.shape[2], p_ring.shape[2] * p_ring.shape[1] - 1
@@ -385,7 +400,7 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
         edge = np.zeros(LANES, np.float32)
         slope, sums = np.zeros(lanes, np.float32), np.zeros((2, LANES), np.float32)
         few, outer_s = np.zeros((ROWS, through.shape[1]), np.float32), np.zeros((ROWS, lanes_s), np.float32)
-        scalars = np.zeros(3)
+        of_du, of_dv, of_threshold = 0.0, 0.0, 0.0
         at_slope, at_sums, at_nothing, at_outer, at_edge = (
             slope.ctypes.data, sums.ctypes.data, nothing.ctypes.data, outer_v.ctypes.data, edge.ctypes.data
         )  # fmt: skip
@@ -429,7 +444,7 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
                         g_du = ZERO
                         for j in range(n):
                             g_du -= gu[b, j] * np.float32(u[b, k, j])
-                        scalars[0] += np.float64(g_du)
+                        of_du += np.float64(g_du)
                     if slow_slope:
                         for j in range(n):
                             distance = abs(np.float32(v[b, k, j]) * SCALE - th)
@@ -450,8 +465,8 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
                     )  # fmt: skip
                 if t % CHUNK != 0:
                     continue
-                scalars[1] += _in_order(sums[0])
-                scalars[2] += _in_order(sums[1])
+                of_dv += _in_order(sums[0])
+                of_threshold += _in_order(sums[1])
                 sums[:] = ZERO
                 for b in range(base, base + rows):
                     _finish_chunk(b, t, g_ring, p_ring, w_rec, layout.tight, w_in, x_tile, grad_input)
@@ -460,14 +475,14 @@ def backward_segment(pieces, first, steps, arriving, v, u, sent, synapses, layou
                         if grad_w_in.shape[0] > 0 and values.shape[0] > 0:
                             add_values(values, b, t, g_ring[b], grad_w_in[group])
                         elif grad_w_in.shape[0] > 0:
-                            add_senders(bits, b, t, when, g_ring[b], t + late + undelayed, grad_w_in[group])
+                            add_senders(bits, b, t, when, g_ring[b], t + late, undelayed, grad_w_in[group])
                         if grad_w_rec.shape[0] > 0:
-                            add_senders(fired, b, t, when, g_ring[b], t + 1 + delay, grad_w_rec[group])
+                            add_senders(fired, b, t, when, g_ring[b], t + 1, delay, grad_w_rec[group])
                         if grad_delay.shape[0] > 0:
                             _add_delays(
                                 fired, b, t, p_ring[b], layout.offsets, delay, window, most, grad_delay[group]
                             )  # fmt: skip
         # Once: threads would wait for each other to write what lies so close together.
-        grad_scalars[group, 0] += scalars[0] * (SCALE * SCALE)
-        grad_scalars[group, 1] += scalars[1] * SCALE
-        grad_scalars[group, 2] += scalars[2]
+        grad_scalars[group, 0] += of_du * (SCALE * SCALE)
+        grad_scalars[group, 1] += of_dv * SCALE
+        grad_scalars[group, 2] += of_threshold

@@ -6,6 +6,7 @@ import numba as nb
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from delaynet_lava.kernels.compiled import inner
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
 __all__ = ["AT_ONCE", "add_listed", "add_rows", "add_weighed", "add_words_listed"]
@@ -194,14 +195,14 @@ def _adder(vectors):
 _add_four, _add_one = _adder(4), _adder(1)
 
 
-@nb.njit
-def add_rows(totals, rows, first, words):
-    """``totals[j] += sum of rows[(first[j] + k) % L]`` over the bits k that are set in ``words[j]``.
+@inner()
+def add_rows(totals, rows, first, lag, words):
+    """``totals[j] += sum of rows[(first + lag[j] + k) % L]`` over the bits k that are set in ``words[j]``.
 
     Args:
         totals: float32 (N, P), C order, P a multiple of :data:`LANES`.
         rows: float32 (L, P), C order, L a power of two.
-        first: (N,), the row of bit 0, not negative.
+        first: the row of bit 0 of a sender without lag, not negative; lag: int32 (N,).
         words: uint64 (N,) or more.
     """
     start, width, last = rows.ctypes.data, rows.shape[1], rows.shape[0] - 1
@@ -209,11 +210,11 @@ def add_rows(totals, rows, first, words):
     # A few columns at a time: of them, all rows stay in the nearest cache.
     while done < width:
         wide = width - done >= 4 * LANES
-        for j in range(first.shape[0]):
+        for j in range(lag.shape[0]):
             if words[j] != 0:
                 out = totals.ctypes.data + 4 * (j * width + done)
                 if wide:
-                    _add_four(out, start + 4 * done, width, first[j], last, words[j])
+                    _add_four(out, start + 4 * done, width, first + lag[j], last, words[j])
                 else:
-                    _add_one(out, start + 4 * done, width, first[j], last, words[j])
+                    _add_one(out, start + 4 * done, width, first + lag[j], last, words[j])
         done += 4 * LANES if wide else LANES

@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.compiled import compiled, inner
 from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared, spread
 from delaynet_lava.kernels.vectors import above_one, not_zero
 
@@ -136,7 +136,7 @@ def _pack_by_neuron(pieces, values, bits, others):
                 bits[b, t, w] = words_now[t]
 
 
-@nb.njit
+@inner()
 def _add_bit(values, bit, words_now):
     """Set ``bit`` where a value is 1; returns how many are neither 0 nor 1."""
     zero, one = values.dtype.type(0), values.dtype.type(1)

@@ -14,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from delaynet_lava import fixedpoint as fx
+from delaynet_lava.kernels.compiled import inner
 from delaynet_lava.kernels.instructions import Words
 from delaynet_lava.kernels.vectors import LANES, everywhere, number, place
 
@@ -52,7 +53,7 @@ def sum_type(largest: int, shift: int) -> np.dtype:
     return np.dtype(np.int32 if fits else np.int64)
 
 
-@nb.njit
+@inner()
 def new_row(bias, i, h, slow):
     """A row that starts at copies of these."""
     fired = np.zeros((bias.shape[0] + 63) // 64, np.uint64)

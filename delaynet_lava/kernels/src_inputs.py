@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
-from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.compiled import compiled, inner
 from delaynet_lava.kernels.spikes import ONE, count_ones, lowest_bit
 from delaynet_lava.kernels.threads import borrowed, each, in_threads, myself, shared, spread
 from delaynet_lava.kernels.vectors import not_one, not_zero
@@ -84,7 +83,7 @@ def _room(lists: int, rows: int, numbers: int, events: int, graded: bool) -> Eve
     return Events(number, value, np.empty((lists, rows + 1), np.int64))
 
 
-@nb.njit
+@inner()
 def _places(plane, places, room):
     """Write where a flat array is not 0, as far as there is room.
 
@@ -118,7 +117,7 @@ def _places(plane, places, room):
     return k, others
 
 
-@nb.njit
+@inner()
 def _columns(places, k, columns, row_of, ends):
     """Replace places of a flat array, ascending, by their columns, and list their rows.
 
@@ -218,7 +217,7 @@ def _list(pieces, x, turned, by_step, by_channel, facts):
                         values_by_channel[group, at] = values_by_step[b, i]
 
 
-@nb.njit
+@inner()
 def _add_up(counts, ends):
     """Replace numbers by their sums up to each, and write these to ``ends`` too."""
     for n in range(1, counts.shape[0]):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
 from delaynet_lava import fixedpoint as fx
-from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.compiled import compiled, inner
 from delaynet_lava.kernels.events import (
     EventList,
     Incoming,
@@ -28,7 +27,7 @@ from delaynet_lava.kernels.vectors import write_row
 __all__ = ["SrcRun"]
 
 
-@nb.njit
+@inner()
 def _keep(record, b, step, row):
     """Write a row of states into a record that may have no room, or room for fewer neurons."""
     if record.shape[0] > 0:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from delaynet_lava.kernels.compiled import compiled
+from delaynet_lava.kernels.compiled import compiled, inner
 from delaynet_lava.kernels.row_sums import add_listed, add_weighed, add_words_listed
 from delaynet_lava.kernels.spikes import ONE, lowest_bit
 from delaynet_lava.kernels.src_cells import new_row, step_back, step_cells, step_sloped
@@ -66,7 +66,7 @@ class Written(NamedTuple):
     saturated: np.ndarray
 
 
-@nb.njit
+@inner()
 def _longest(delay, delay_rec):
     """The largest of two lists of delays, either of which may be empty; 0 where both are."""
     longest = 0
@@ -175,7 +175,7 @@ def words_of(pieces, weight, bits, rows, largest):
         largest[block] = np.float32(np.inf) if odd else seen
 
 
-@nb.njit
+@inner()
 def _keep(row, states):
     """Write i, h and h_s of a row into the first three of ``states``."""
     write_row(row.i, states[0])
@@ -271,7 +271,7 @@ def run_floats(pieces, events, synapses, bias, start, form, late, gate, written)
                     _add(sent[j], w_rec[j], ring[(t + 1 + delay_rec[j]) % slots])
 
 
-@nb.njit
+@inner()
 def _add(amount, row, target):
     for n in range(target.shape[0]):
         target[n] += amount * row[n]

@@ -22,6 +22,8 @@ from numba.core import cgutils
 from numba.core.errors import NumbaSystemWarning
 from numba.extending import intrinsic
 
+from delaynet_lava.kernels.compiled import inner
+
 __all__ = [
     "Threads",
     "borrowed",
@@ -59,13 +61,13 @@ def _draw(_, pieces):
     return nb.int64(pieces), generate
 
 
-@nb.njit
+@inner()
 def shared(pieces):
     """Whether a loop over these pieces is yet to go to several threads, by :func:`in_threads`."""
     return pieces[2] > 1
 
 
-@nb.njit
+@inner()
 def each(pieces):
     """Pieces of :func:`pieces_of`, ascending, that no other thread has drawn.
 

@@ -13,6 +13,8 @@ from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
+from delaynet_lava.kernels.compiled import inner
+
 __all__ = [
     "BLOCK",
     "LANES",
@@ -223,7 +225,7 @@ def above(_, values, address, limit):
     return nb.uint64(values, nb.int64, nb.int64), generate
 
 
-@nb.njit
+@inner()
 def write_row(values, target):
     """``target[:] = values``, as many as there is room for; of an assignment Numba compiles for seconds what
     could go wrong."""
@@ -231,7 +233,17 @@ def write_row(values, target):
         target[i] = values[i]
 
 
-@nb.njit
+@inner()
+def _multiply(rows, left, left_stride, weights, depth, first, last, out, out_stride):
+    for block in range(first, last):
+        right, to = weights + 4 * BLOCK * depth * block, out + 4 * BLOCK * block
+        for r in range(0, rows - ROWS, MANY):
+            _many(left + 4 * left_stride * r, left_stride, right, depth, to + 4 * out_stride * r, out_stride)
+        r = rows - ROWS
+        _few(left + 4 * left_stride * r, left_stride, right, depth, to + 4 * out_stride * r, out_stride)
+
+
+@nb.njit(inline="always")
 def multiply_at(rows, left, left_stride, weights, depth, first, last, out, out_stride):
     """``out[:, columns] = left @ right[:, columns]`` for the columns of blocks ``first`` to ``last - 1``.
 
@@ -242,15 +254,14 @@ def multiply_at(rows, left, left_stride, weights, depth, first, last, out, out_s
         left_stride, out_stride: from row to row, in numbers.
         depth: rows of a block, at least 1.
     """
-    for block in range(first, last):
-        right, to = weights + 4 * BLOCK * depth * block, out + 4 * BLOCK * block
-        for r in range(0, rows - ROWS, MANY):
-            _many(left + 4 * left_stride * r, left_stride, right, depth, to + 4 * out_stride * r, out_stride)
-        r = rows - ROWS
-        _few(left + 4 * left_stride * r, left_stride, right, depth, to + 4 * out_stride * r, out_stride)
+    # One type for all: of each constant and each kind of address Numba would compile a version.
+    _multiply(
+        np.int64(rows), np.int64(left), np.int64(left_stride), np.int64(weights), np.int64(depth),
+        np.int64(first), np.int64(last), np.int64(out), np.int64(out_stride),
+    )  # fmt: skip
 
 
-@nb.njit
+@inner()
 def multiply(left, right, out):
     """``out = left @ right``.
 
