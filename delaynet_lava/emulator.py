@@ -75,9 +75,7 @@ def _events(synapse: Synapse) -> EventList:
     return _SORTED[synapse]
 
 
-def _chunks(
-    network: Network, inputs: np.ndarray | Iterable[np.ndarray], length: int = _CHUNK
-) -> Iterator[np.ndarray]:
+def _chunks(network: Network, inputs: np.ndarray | Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
     """Inputs in pieces of at most so many steps, checked, and the network's tail of silence."""
     batch = None
     # An array of another library's is one, not a sequence of parts.
@@ -154,7 +152,7 @@ def emulate(
     last, decision = len(network.layers) - 1, network.answer
     scores = None
     clock = 0
-    for chunk in _chunks(network, inputs):
+    for chunk in _chunks(network, inputs, _CHUNK):
         batch, steps, _ = chunk.shape
         states = states or _states(network, batch)
         bits, values = _incoming(network, chunk)
