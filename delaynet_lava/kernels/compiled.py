@@ -109,7 +109,8 @@ def _cache(function: Callable[..., Any], name: str) -> FunctionCache | NullCache
             config.CACHE_DIR = before  # type: ignore[attr-defined]
 
 
-inner = functools.partial(nb.njit, no_cfunc_wrapper=True)
+# An option that Numba's own annotations leave out.
+inner: Callable[..., Any] = functools.partial(nb.njit, no_cfunc_wrapper=True)  # type: ignore[call-overload]
 """``numba.njit`` of what compiled loops call; an entry for C would take a tenth of the time to compile."""
 
 
@@ -126,7 +127,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         name = function.__qualname__
         # Files of the cache are named by this.
         function.__qualname__ = f"{name}_{_SOURCES}"
-        loop = nb.njit(nogil=True, no_cfunc_wrapper=True, **options)(function)
+        loop = inner(nogil=True, **options)(function)
         loop._cache = _cache(function, name)
         return loop
 

@@ -54,10 +54,10 @@ class Factored(torch.Tensor):
     def _make(cls, product: _Product, turned: bool) -> Factored:
         batch, steps, n = product.shape
         # Sizes and strides: torch is told how the numbers will lie in memory.
-        laid = ((batch, n, steps), (steps * n, 1, n)) if turned else (product.shape, (steps * n, n, 1))
-        new: Factored = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, *laid, dtype=product.dtype
-        )
+        size, strides = (batch, steps, n), (steps * n, n, 1)
+        if turned:
+            size, strides = (batch, n, steps), (steps * n, 1, n)
+        new: Factored = torch.Tensor._make_wrapper_subclass(cls, size, strides, dtype=product.dtype)
         new._product, new._turned = product, turned
         return new
 
@@ -70,11 +70,14 @@ class Factored(torch.Tensor):
         whole = self._product.whole()
         return whole.transpose(1, 2) if self._turned else whole
 
-    # What the function below returns is not made into this class once more.
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    # What the function below returns is not made into this class once more. (Torch's own annotations have
+    # both as methods of an object.)
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """What torch calls for every operation on such a tensor."""
         if function is torch.ops.aten.transpose.int and tuple(args[1:]) in _LAST_TWO:
             return cls._make(args[0]._product, not args[0]._turned)
